@@ -1,0 +1,166 @@
+//! A consumer of a group: each message has its effect at least once; the handler makes it exactly once.
+
+use std::future::Future;
+use std::time::Duration;
+
+use redis::RedisError;
+use redis::streams::{StreamAutoClaimReply, StreamPendingCountReply, StreamReadReply};
+use tokio_util::sync::CancellationToken;
+
+use super::{Message, publish};
+use crate::postgres::keep_running;
+use crate::redis::Redis;
+
+/// Longest wait for new messages in one call.
+const BLOCK: Duration = Duration::from_millis(500);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+
+/// What is done with messages. All of a batch succeed or fail together: the handler works in one transaction.
+pub trait Handler: Send + Sync {
+    /// Applies a batch; an error leaves the batch unacknowledged, and it comes again.
+    fn handle(&self, batch: &[Message]) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Reads a stream as a member of a consumer group.
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    /// The stream.
+    pub stream: &'static str,
+    /// The group; made at the stream's beginning when it is not there.
+    pub group: &'static str,
+    /// This member's name, unique among replicas.
+    pub name: String,
+    /// Messages handled together at most.
+    pub batch: usize,
+    /// A message that another member has held for this long is taken over.
+    pub claim_after: Duration,
+    /// Deliveries after which a message that fails on its own goes to `<stream>:dead`.
+    pub max_deliveries: usize,
+}
+
+impl Consumer {
+    /// Consumes until the token is cancelled. Redis being away, or gone and back without the group, is survived.
+    pub async fn run(&self, redis: &Redis, handler: &impl Handler, stop: &CancellationToken) {
+        keep_running("stream-consumer", stop, PAUSE_AFTER_FAILURE, || async {
+            self.create_group(redis).await?;
+            let mut connection = redis.blocking_connection(BLOCK).await?;
+            while !stop.is_cancelled() {
+                let claimed = self.claim(redis).await?;
+                self.process(redis, handler, claimed).await?;
+                let read = self.read(&mut connection).await?;
+                self.process(redis, handler, read).await?;
+                self.record_lag(redis).await?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    async fn create_group(&self, redis: &Redis) -> Result<(), RedisError> {
+        let created: Result<(), RedisError> = redis::cmd("XGROUP")
+            .arg("CREATE")
+            .arg(self.stream)
+            .arg(self.group)
+            .arg("0")
+            .arg("MKSTREAM")
+            .query_async(&mut redis.connection())
+            .await;
+        match created {
+            Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn read(&self, connection: &mut redis::aio::MultiplexedConnection) -> Result<Vec<Message>, RedisError> {
+        let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
+            .arg("GROUP")
+            .arg(self.group)
+            .arg(&self.name)
+            .arg("COUNT")
+            .arg(self.batch)
+            .arg("BLOCK")
+            .arg(u64::try_from(BLOCK.as_millis()).unwrap_or(500))
+            .arg("STREAMS")
+            .arg(self.stream)
+            .arg(">")
+            .query_async(connection)
+            .await?;
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+        Ok(entries.map(|entry| Message::from_entry(&entry)).collect())
+    }
+
+    /// Takes over what a member left behind: another that died, or this one before it failed.
+    async fn claim(&self, redis: &Redis) -> Result<Vec<Message>, RedisError> {
+        let reply: StreamAutoClaimReply = redis::cmd("XAUTOCLAIM")
+            .arg(self.stream)
+            .arg(self.group)
+            .arg(&self.name)
+            .arg(u64::try_from(self.claim_after.as_millis()).unwrap_or(u64::MAX))
+            .arg("0")
+            .arg("COUNT")
+            .arg(self.batch)
+            .query_async(&mut redis.connection())
+            .await?;
+        Ok(reply.claimed.iter().map(Message::from_entry).collect())
+    }
+
+    /// Handles a batch; when it fails, each message on its own, so that one bad message does not hold up the others.
+    async fn process(&self, redis: &Redis, handler: &impl Handler, batch: Vec<Message>) -> anyhow::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Err(error) = handler.handle(&batch).await else { return Ok(self.acknowledge(redis, &batch).await?) };
+        if batch.len() == 1 {
+            return self.failed(redis, &batch[0], &error).await;
+        }
+        let mut failure = None;
+        for message in batch {
+            let one = std::slice::from_ref(&message);
+            match handler.handle(one).await {
+                Ok(()) => self.acknowledge(redis, one).await?,
+                Err(error) => failure = self.failed(redis, &message, &error).await.err().or(failure),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn acknowledge(&self, redis: &Redis, batch: &[Message]) -> Result<(), RedisError> {
+        let ids: Vec<&str> = batch.iter().map(|message| message.id.as_str()).collect();
+        let mut connection = redis.connection();
+        let mut pipeline = redis::pipe();
+        // Deleted once acknowledged: one group reads the stream, and Redis keeps only what is on its way.
+        pipeline.cmd("XACK").arg(self.stream).arg(self.group).arg(&ids).ignore();
+        pipeline.cmd("XDEL").arg(self.stream).arg(&ids).ignore();
+        pipeline.query_async(&mut connection).await
+    }
+
+    /// Leaves a failed message pending, to come again, until it has been delivered too often.
+    async fn failed(&self, redis: &Redis, message: &Message, error: &anyhow::Error) -> anyhow::Result<()> {
+        let pending: StreamPendingCountReply = redis::cmd("XPENDING")
+            .arg(self.stream)
+            .arg(self.group)
+            .arg(&message.id)
+            .arg(&message.id)
+            .arg(1)
+            .query_async(&mut redis.connection())
+            .await?;
+        let deliveries = pending.ids.first().map_or(0, |entry| entry.times_delivered);
+        if deliveries < self.max_deliveries {
+            anyhow::bail!("message {} of {} failed: {error:#}", message.id, self.stream);
+        }
+        let reason = format!("{error:#}");
+        let mut fields: Vec<(&str, &str)> = message.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        fields.extend([("dead_reason", reason.as_str()), ("dead_id", message.id.as_str())]);
+        publish(redis, &format!("{}:dead", self.stream), &fields, None).await?;
+        self.acknowledge(redis, std::slice::from_ref(message)).await?;
+        metrics::counter!("stream_dead_letters_total", "stream" => self.stream).increment(1);
+        tracing::error!(messaging.message.id = message.id, error.message = reason, "a message failed too often and was set aside");
+        Ok(())
+    }
+
+    async fn record_lag(&self, redis: &Redis) -> Result<(), RedisError> {
+        let length: u32 = redis::cmd("XLEN").arg(self.stream).query_async(&mut redis.connection()).await?;
+        metrics::gauge!("stream_lag_messages", "stream" => self.stream).set(length);
+        Ok(())
+    }
+}

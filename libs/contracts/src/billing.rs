@@ -1,0 +1,161 @@
+//! The private reservation API of billing-service (`/internal/v1/reservations`).
+
+use chassis::http::Client;
+use chassis::problem::ProblemBody;
+use chrono::{DateTime, Utc};
+use identity::{ApiKeyId, OrganizationId, ServiceTokens, UserId};
+use money::TokenUsage;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::usage::{CountedBy, Outcome};
+use crate::{RequestId, ReservationId};
+
+/// The name billing-service goes by as an audience of service tokens.
+pub const SERVICE: &str = "billing-service";
+/// The scope a caller of the reservation API needs.
+pub const SCOPE_RESERVATIONS_WRITE: &str = "reservations:write";
+
+/// Problem code of 402: the wallet does not reach.
+pub const CODE_INSUFFICIENT_FUNDS: &str = "insufficient_funds";
+/// Problem code of 404: the model has no rate card at this instant; it is refused, never free.
+pub const CODE_MODEL_NOT_PRICED: &str = "model_not_priced";
+/// Problem code of 409: the request id was used before with another body, or is settled with another result.
+pub const CODE_RESERVATION_CONFLICT: &str = "reservation_conflict";
+
+/// `POST /internal/v1/reservations`: hold the worst-case cost of a request. Idempotent by `request_id`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReservationRequest {
+    /// The request to reserve for.
+    pub request_id: RequestId,
+    /// Who pays.
+    pub organization_id: OrganizationId,
+    /// The API key that called, if it was one.
+    pub api_key_id: Option<ApiKeyId>,
+    /// The user who called, if it was a session.
+    pub user_id: Option<UserId>,
+    /// The model as the client named it; the key of the rate card.
+    #[schema(max_length = 200)]
+    pub model: String,
+    /// The provider that will serve it.
+    #[schema(max_length = 100)]
+    pub provider: String,
+    /// Upper bound of prompt tokens.
+    pub max_input_tokens: u64,
+    /// Upper bound of generated tokens.
+    pub max_output_tokens: u64,
+    /// When the hold ends by itself if nobody settles it.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// The hold that was placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reservation {
+    /// The hold.
+    pub id: ReservationId,
+    /// What it was placed for.
+    pub request_id: RequestId,
+    /// ISO 4217 code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// The amount held, in micro-units of the currency.
+    pub amount_micros: i64,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// `POST /internal/v1/reservations/{id}/settle`: post what was used and return the rest. The stream of usage events does
+/// the same; this is for callers that need the answer at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettleRequest {
+    /// Tokens, in disjoint dimensions.
+    pub usage: TokenUsage,
+    /// How they were counted.
+    pub counted_by: CountedBy,
+    /// How the request ended.
+    pub outcome: Outcome,
+    /// When the request was admitted; the instant that decides the rate card.
+    pub started_at: DateTime<Utc>,
+    /// When the request ended.
+    pub ended_at: DateTime<Utc>,
+}
+
+/// What a settlement posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Settlement {
+    /// The settled request.
+    pub request_id: RequestId,
+    /// ISO 4217 code.
+    #[schema(example = "USD")]
+    pub currency: String,
+    /// What the organization was charged, in micro-units.
+    pub price_micros: i64,
+    /// What the provider charges us, in micro-units.
+    pub cost_micros: i64,
+}
+
+/// `POST /internal/v1/reservations/{id}/void`: give the whole hold back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VoidRequest {
+    /// Why, for the audit trail.
+    #[schema(max_length = 200)]
+    pub reason: String,
+}
+
+/// Why no money was reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// The wallet does not reach.
+    #[error("the wallet does not reach")]
+    InsufficientFunds,
+    /// The model has no rate.
+    #[error("the model has no rate")]
+    ModelNotPriced,
+    /// It cannot be known right now.
+    #[error("billing cannot answer right now")]
+    Unavailable,
+}
+
+/// Reserves money at billing-service, as a service.
+#[derive(Debug, Clone)]
+pub struct BillingClient {
+    client: Client,
+    tokens: ServiceTokens,
+}
+
+impl BillingClient {
+    /// A client of the private listener behind `client`.
+    #[must_use]
+    pub fn new(client: Client, tokens: ServiceTokens) -> Self {
+        Self { client, tokens }
+    }
+
+    /// Holds the worst-case cost of a request. Asked again with the same request id, the first hold is answered.
+    ///
+    /// # Errors
+    /// [`ReserveError`]; after [`ReserveError::Unavailable`] a hold may exist, which ends at its deadline.
+    pub async fn reserve(&self, request: &ReservationRequest) -> Result<Reservation, ReserveError> {
+        let token = self.tokens.get(SERVICE, SCOPE_RESERVATIONS_WRITE).await.map_err(|_| ReserveError::Unavailable)?;
+        let sent = self.client.request(Method::POST, "/internal/v1/reservations").bearer_auth(token).json(request).send().await;
+        let response = sent.map_err(|error| unavailable(&error.without_url().to_string()))?;
+        let status = response.status();
+        if status.is_success() {
+            return response.json().await.map_err(|_| ReserveError::Unavailable);
+        }
+        let problem: Option<ProblemBody> = response.json().await.ok();
+        match problem.as_ref().map(|problem| problem.code.as_str()) {
+            Some(CODE_INSUFFICIENT_FUNDS) => Err(ReserveError::InsufficientFunds),
+            Some(CODE_MODEL_NOT_PRICED) => Err(ReserveError::ModelNotPriced),
+            code => Err(unavailable(&format!("{status} {}", code.unwrap_or_default()))),
+        }
+    }
+}
+
+fn unavailable(reason: &str) -> ReserveError {
+    tracing::warn!(error.message = reason, "no reservation could be had");
+    ReserveError::Unavailable
+}

@@ -1,0 +1,111 @@
+//! Tokens with which a service calls another: short, for one audience, obtained with the service's own key (RFC 7523) [I-76].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chassis::http::Client;
+use chassis::{Clock, Random};
+use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use crate::api_key::LookupUnavailable;
+use crate::claims::ServiceClaims;
+use crate::jwt::{CLIENT_ASSERTION, SigningKey};
+
+/// How long an assertion may be presented.
+pub const ASSERTION_SECONDS: i64 = 60;
+/// A token is replaced this long before it ends.
+const RENEW_BEFORE: TimeDelta = TimeDelta::seconds(60);
+
+/// `POST /internal/v1/service-tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceTokenRequest {
+    /// A JWT signed by the service's own key: `iss` = `sub` = `client_id` = its name, `aud` = the issuer, used once.
+    pub client_assertion: String,
+    /// The service to call.
+    pub audience: String,
+    /// What for.
+    pub scope: String,
+}
+
+/// A token for one service.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ServiceTokenResponse {
+    /// The token.
+    pub access_token: String,
+    /// `Bearer`
+    pub token_type: String,
+    /// Seconds until it ends.
+    pub expires_in: i64,
+}
+
+/// Gets and keeps the tokens of one service; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ServiceTokens(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    service: &'static str,
+    issuer: String,
+    key: SigningKey,
+    client: Client,
+    clock: Clock,
+    random: Random,
+    held: Mutex<HashMap<(&'static str, &'static str), (String, DateTime<Utc>)>>,
+}
+
+impl ServiceTokens {
+    /// Tokens for `service`, proved by its key, from auth-service behind `client`.
+    #[must_use]
+    pub fn new(service: &'static str, issuer: &str, key: SigningKey, client: Client, clock: Clock, random: Random) -> Self {
+        Self(Arc::new(Inner { service, issuer: issuer.to_owned(), key, client, clock, random, held: Mutex::default() }))
+    }
+
+    /// A token for the audience and scope, from memory or new.
+    ///
+    /// # Errors
+    /// When auth-service gives none right now.
+    pub async fn get(&self, audience: &'static str, scope: &'static str) -> Result<String, LookupUnavailable> {
+        let now = self.0.clock.now();
+        let mut held = self.0.held.lock().await;
+        if let Some((token, end)) = held.get(&(audience, scope))
+            && now < *end - RENEW_BEFORE
+        {
+            return Ok(token.clone());
+        }
+        let answer = self.request(audience, scope, now).await?;
+        let end = now + TimeDelta::seconds(answer.expires_in);
+        held.insert((audience, scope), (answer.access_token.clone(), end));
+        Ok(answer.access_token)
+    }
+
+    async fn request(&self, audience: &str, scope: &str, now: DateTime<Utc>) -> Result<ServiceTokenResponse, LookupUnavailable> {
+        let request = ServiceTokenRequest { client_assertion: self.assertion(now)?, audience: audience.to_owned(), scope: scope.to_owned() };
+        let sent = self.0.client.request(Method::POST, "/internal/v1/service-tokens").json(&request).send().await;
+        let response = sent.and_then(reqwest::Response::error_for_status).map_err(|error| {
+            tracing::warn!(error.message = %error.without_url(), "no service token could be had");
+            LookupUnavailable
+        })?;
+        response.json().await.map_err(|_| LookupUnavailable)
+    }
+
+    fn assertion(&self, now: DateTime<Utc>) -> Result<String, LookupUnavailable> {
+        let name = self.0.service.to_owned();
+        let claims = ServiceClaims {
+            iss: name.clone(),
+            aud: self.0.issuer.clone(),
+            exp: now.timestamp() + ASSERTION_SECONDS,
+            nbf: now.timestamp(),
+            iat: now.timestamp(),
+            sub: name.clone(),
+            client_id: name,
+            jti: self.0.random.uuid_v7(&self.0.clock).simple().to_string(),
+            scope: String::new(),
+        };
+        self.0.key.sign(CLIENT_ASSERTION, &claims).map_err(|_| LookupUnavailable)
+    }
+}

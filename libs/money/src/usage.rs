@@ -1,0 +1,59 @@
+//! What a model call consumed, in the dimensions that a rate card prices.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Tokens of one model call, by the rate that applies to them.
+///
+/// The dimensions are disjoint: `input_tokens` does not contain the cached ones, `output_tokens` does not contain the
+/// reasoning ones. Providers disagree about that (`OpenAI`'s prompt count includes cached tokens, Anthropic's does not),
+/// so whoever reads a provider's answer normalizes once, at the edge; the total of all fields is what was processed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenUsage {
+    /// Prompt tokens at the full input rate.
+    pub input_tokens: u64,
+    /// Prompt tokens read from the provider's cache.
+    pub cached_input_tokens: u64,
+    /// Prompt tokens written to the provider's cache.
+    pub cache_write_tokens: u64,
+    /// Generated tokens, without reasoning and audio.
+    pub output_tokens: u64,
+    /// Generated tokens the client does not see (hidden reasoning).
+    pub reasoning_tokens: u64,
+    /// Audio tokens of the prompt.
+    pub audio_input_tokens: u64,
+    /// Audio tokens generated.
+    pub audio_output_tokens: u64,
+}
+
+impl TokenUsage {
+    /// Plain text usage: nothing cached, no reasoning, no audio.
+    #[must_use]
+    pub const fn text(input_tokens: u64, output_tokens: u64) -> Self {
+        Self {
+            input_tokens,
+            cached_input_tokens: 0,
+            cache_write_tokens: 0,
+            output_tokens,
+            reasoning_tokens: 0,
+            audio_input_tokens: 0,
+            audio_output_tokens: 0,
+        }
+    }
+
+    /// All prompt tokens together, saturating.
+    #[must_use]
+    pub const fn total_input(&self) -> u64 {
+        self.input_tokens
+            .saturating_add(self.cached_input_tokens)
+            .saturating_add(self.cache_write_tokens)
+            .saturating_add(self.audio_input_tokens)
+    }
+
+    /// All generated tokens together, saturating.
+    #[must_use]
+    pub const fn total_output(&self) -> u64 {
+        self.output_tokens.saturating_add(self.reasoning_tokens).saturating_add(self.audio_output_tokens)
+    }
+}

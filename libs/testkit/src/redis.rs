@@ -1,0 +1,91 @@
+//! A Redis (or Valkey) server of its own for each test that asks for one; it starts in milliseconds.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use chassis::config::Millis;
+use chassis::redis::{Redis, RedisConfig};
+
+use crate::eventually;
+use crate::server::{Server, find, free_port, scratch};
+
+/// A Redis server with throw-away data, and a connection to it.
+#[derive(Debug)]
+pub struct TestRedis {
+    /// How a service connects to it.
+    pub config: RedisConfig,
+    /// A connection.
+    pub redis: Redis,
+    server: Option<Server>,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl TestRedis {
+    /// Starts a server that keeps an append-only file, flushed at each write.
+    ///
+    /// # Panics
+    /// When Redis cannot be had: no test can go on without it.
+    pub async fn start() -> Self {
+        Self::try_start().await.expect("a Redis for the test")
+    }
+
+    async fn try_start() -> Result<Self> {
+        let (folder, port) = (scratch("redis")?, free_port()?);
+        let config = RedisConfig {
+            url: format!("redis://127.0.0.1:{port}/0"),
+            password: None,
+            timeout: Millis(Duration::from_millis(500)),
+        };
+        let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port };
+        redis.restart().await?;
+        Ok(redis)
+    }
+
+    /// Starts the server again, with the data it had.
+    ///
+    /// # Errors
+    /// When Redis is not installed.
+    pub async fn restart(&mut self) -> Result<()> {
+        let program = find(&["redis-server", "valkey-server"], &[])?;
+        let folder = self.folder.display().to_string();
+        let port = self.port.to_string();
+        let arguments = [
+            "--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", "",
+        ];
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        self.server = Some(Server::start(&program, &arguments, &self.folder.join("log"))?);
+        let redis = &self.redis;
+        eventually("an answer of Redis", || async {
+            redis::cmd("PING").query_async::<String>(&mut redis.connection()).await.ok()
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Ends the server as a crash would.
+    pub fn kill(&mut self) {
+        self.server = None;
+    }
+
+    /// Lets the server hang: it accepts and does not answer.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused server go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        self.server.as_ref().expect("the server runs").signal(name).expect("the server can be signalled");
+    }
+}

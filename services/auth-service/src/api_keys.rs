@@ -1,0 +1,167 @@
+//! API keys: made (shown once), listed, revoked.
+
+pub mod lookup;
+mod store;
+
+use axum::Extension;
+use axum::extract::State;
+use chassis::Problem;
+use chassis::cursor::Page;
+use chassis::http::{Json, Path, Query, RequestContext};
+use chassis::in_transaction;
+use chassis::problem::ProblemBody;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use identity::{ApiKeyId, ApiKeySecret, Authenticated, Principal, Scope, Scopes};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::audit;
+use crate::error::Error;
+use crate::state::AppState;
+
+const MAX_NAME_CHARACTERS: usize = 100;
+
+/// A key to make. The organization is the caller's; there is no field for another [I-72].
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewApiKey {
+    /// What people call it.
+    #[schema(max_length = 100)]
+    name: String,
+    /// What it may be used for; by default chat, models and billing (reading). Never more than the caller may.
+    scopes: Option<Scopes>,
+    /// When it ends; never, if absent.
+    expires_at: Option<DateTime<Utc>>,
+    /// Requests per minute it may make.
+    #[schema(minimum = 1)]
+    requests_per_minute: Option<u32>,
+}
+
+/// A key as it is listed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ApiKey {
+    /// Its id.
+    id: ApiKeyId,
+    /// What people call it.
+    name: String,
+    /// What the key starts with.
+    prefix: String,
+    /// What it ends with.
+    last_four: String,
+    /// What it may be used for.
+    scopes: Scopes,
+    /// Requests per minute it may make.
+    requests_per_minute: Option<u32>,
+    /// When it was made.
+    created_at: DateTime<Utc>,
+    /// When it ends.
+    expires_at: Option<DateTime<Utc>>,
+    /// When it was last used, to within a few seconds.
+    last_used_at: Option<DateTime<Utc>>,
+}
+
+/// A new key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApiKeyCreated {
+    /// The key itself; it is shown this once.
+    key: String,
+    /// What is listed of it.
+    #[serde(flatten)]
+    listed: ApiKey,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Make a key. The answer is not recorded under an Idempotency-Key: that would keep the key itself.
+#[utoipa::path(post, path = "/v1/api-keys", tag = "api keys", request_body = NewApiKey, security(("bearer" = [])),
+    responses((status = 201, body = ApiKeyCreated), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
+pub async fn create(
+    State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
+    Authenticated(principal): Authenticated,
+    Json(new): Json<NewApiKey>,
+) -> Result<(StatusCode, axum::Json<ApiKeyCreated>), Error> {
+    principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
+    let listed = listed(&state, &principal, new)?;
+    let secret = ApiKeySecret::generate(&state.key_environment, &state.random);
+    let listed = ApiKey { prefix: secret.prefix().to_owned(), last_four: secret.last_four().to_owned(), ..listed };
+    store::insert(&state.pool, &principal, &listed, &secret).await?;
+    audited(&state, &context, &principal, "api_key.create").await?;
+    Ok((StatusCode::CREATED, axum::Json(ApiKeyCreated { key: secret.expose().to_owned(), listed })))
+}
+
+/// The row of a new key, its rules checked.
+fn listed(state: &AppState, principal: &Principal, new: NewApiKey) -> Result<ApiKey, Error> {
+    let name = new.name.trim().to_owned();
+    if !(1..=MAX_NAME_CHARACTERS).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        return Err(Problem::invalid_field("name", format!("must be 1 to {MAX_NAME_CHARACTERS} printable characters")).into());
+    }
+    let scopes = new.scopes.unwrap_or_else(Scopes::api_key_default);
+    if scopes.is_empty() {
+        return Err(Problem::invalid_field("scopes", "must hold at least one scope").into());
+    }
+    if !scopes.is_subset(&principal.scopes) {
+        return Err(Error::ScopesExceedCaller);
+    }
+    let now = state.clock.now();
+    if new.expires_at.is_some_and(|end| end <= now) {
+        return Err(Problem::invalid_field("expires_at", "must be in the future").into());
+    }
+    if new.requests_per_minute == Some(0) {
+        return Err(Problem::invalid_field("requests_per_minute", "must be at least 1").into());
+    }
+    Ok(ApiKey {
+        id: ApiKeyId::new(&state.clock, &state.random),
+        name,
+        prefix: String::new(),
+        last_four: String::new(),
+        scopes,
+        requests_per_minute: new.requests_per_minute,
+        created_at: now,
+        expires_at: new.expires_at,
+        last_used_at: None,
+    })
+}
+
+/// The organization's keys, newest first.
+#[utoipa::path(get, path = "/v1/api-keys", tag = "api keys", params(ListQuery), security(("bearer" = [])),
+    responses((status = 200, body = Page<ApiKey>), (status = 400, body = ProblemBody), (status = 403, body = ProblemBody)))]
+pub async fn list(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Page<ApiKey>>, Error> {
+    principal.require(Scope::ApiKeysRead).map_err(Problem::from)?;
+    let after = query.cursor.map(|cursor| state.key_cursors.decode(&cursor)).transpose()?;
+    Ok(axum::Json(store::page(&state.pool, &state.key_cursors, principal.organization_id, after).await?))
+}
+
+/// Revoke a key: it is refused everywhere within a second.
+#[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "api keys", params(("id" = ApiKeyId, Path)), security(("bearer" = [])),
+    responses((status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+pub async fn delete(
+    State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
+    Authenticated(principal): Authenticated,
+    Path(id): Path<ApiKeyId>,
+) -> Result<StatusCode, Error> {
+    principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
+    in_transaction!(&state.pool, |transaction| { store::revoke(&state, transaction, principal.organization_id, id).await })?;
+    state.relay.wake();
+    audited(&state, &context, &principal, "api_key.delete").await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn audited(state: &AppState, context: &RequestContext, principal: &Principal, action: &'static str) -> Result<(), Error> {
+    let actor = principal.user_id().map(|id| id.to_string()).or_else(|| principal.api_key_id().map(|id| id.to_string()));
+    let organization_id = Some(principal.organization_id);
+    let event = audit::Event { action, outcome: "success", actor: actor.unwrap_or_default(), organization_id, request: context };
+    audit::record(&state.pool, &state.clock, &state.random, event).await
+}

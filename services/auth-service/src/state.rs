@@ -1,0 +1,134 @@
+//! What handlers share; cheap to clone, split by `FromRef`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::extract::FromRef;
+use chassis::cursor::CursorKey;
+use chassis::host::Host;
+use chassis::outbox::{self, Relay};
+use chassis::postgres::keep_running;
+use chassis::redis::Redis;
+use chassis::{Clock, Random, idempotency};
+use chrono::TimeDelta;
+use identity::{Authenticator, JwkSet, KeySource, Revocations, ServiceAuthenticator};
+use sqlx::PgPool;
+
+use crate::api_keys::lookup::LocalLookup;
+use crate::config::AuthConfig;
+use crate::passwords::Hasher;
+use crate::secrets::Secrets;
+use crate::tokens::Tokens;
+
+/// How often old rows are removed.
+const HOUSEKEEPING: Duration = Duration::from_secs(600);
+/// How long answers and published facts are kept.
+const KEEP: TimeDelta = TimeDelta::days(3);
+
+/// Everything a handler may need.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The database, as the role that owns nothing.
+    pub pool: PgPool,
+    /// Redis.
+    pub redis: Redis,
+    /// Publishes events.
+    pub relay: Relay,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Passwords.
+    pub hasher: Hasher,
+    /// Derived keys.
+    pub secrets: Secrets,
+    /// Makes access tokens.
+    pub tokens: Tokens,
+    /// Seals cursors of the list of API keys.
+    pub key_cursors: CursorKey,
+    /// The environment in new API keys.
+    pub key_environment: Arc<str>,
+    /// Public keys of services.
+    pub services: Arc<JwkSet>,
+    lookup: LocalLookup,
+    revocations: Revocations,
+    authenticator: Authenticator,
+    service_authenticator: ServiceAuthenticator,
+}
+
+impl AppState {
+    /// Puts the state together.
+    ///
+    /// # Errors
+    /// When a setting is malformed.
+    pub fn new(config: &AuthConfig, pool: PgPool, redis: Redis, relay: Relay, clock: Clock, random: Random) -> anyhow::Result<Self> {
+        let secrets = Secrets::new(&config.secret)?;
+        let hasher = Hasher::new(&secrets, config.hash_concurrency, random.clone())?;
+        let tokens = Tokens::new(config.identity.clone(), pool.clone(), secrets.clone(), clock.clone(), random.clone());
+        let services = serde_json::from_str(&config.service_jwks).context("AUTH_SERVICE_JWKS must be a JSON Web Key Set")?;
+        let lookup = LocalLookup::new(pool.clone(), clock.clone());
+        let revocations = Revocations::default();
+        let keys: Arc<dyn KeySource> = Arc::new(tokens.clone());
+        let authenticator =
+            Authenticator::new(config.identity.clone(), keys.clone(), Arc::new(lookup.clone()), revocations.clone(), clock.clone());
+        let service_authenticator = ServiceAuthenticator::new(&config.identity.issuer, contracts::auth::SERVICE, keys, clock.clone());
+        let key_cursors = CursorKey::derive(&secrets.cursors(), "api-keys");
+        Ok(Self {
+            pool,
+            redis,
+            relay,
+            clock,
+            random,
+            hasher,
+            secrets,
+            tokens,
+            key_cursors,
+            key_environment: config.key_environment.as_str().into(),
+            services: Arc::new(services),
+            lookup,
+            revocations,
+            authenticator,
+            service_authenticator,
+        })
+    }
+
+    /// Look-ups of API keys in this service's own database.
+    #[must_use]
+    pub const fn local_lookup(&self) -> &LocalLookup {
+        &self.lookup
+    }
+
+    /// Starts what runs beside the requests.
+    pub fn spawn_tasks(&self, host: &Host) {
+        let state = self.clone();
+        host.spawn("outbox-relay", |stop| async move { state.relay.run(&stop).await });
+        let state = self.clone();
+        host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &state.clock, &stop).await });
+        let lookup = self.lookup.clone();
+        host.spawn("api-key-last-used", |stop| async move { lookup.flush_until(&stop).await });
+        let state = self.clone();
+        host.spawn("housekeeping", |stop| async move {
+            keep_running("housekeeping", &stop, HOUSEKEEPING, || async {
+                let before = state.clock.now() - KEEP;
+                outbox::prune(&state.pool, before).await?;
+                idempotency::prune(&state.pool, before).await?;
+                crate::internal::prune_assertions(&state.pool, state.clock.now()).await?;
+                Ok(())
+            })
+            .await;
+        });
+    }
+}
+
+impl FromRef<AppState> for Authenticator {
+    fn from_ref(state: &AppState) -> Self {
+        state.authenticator.clone()
+    }
+}
+
+impl FromRef<AppState> for ServiceAuthenticator {
+    fn from_ref(state: &AppState) -> Self {
+        state.service_authenticator.clone()
+    }
+}

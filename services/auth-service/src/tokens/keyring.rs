@@ -1,0 +1,116 @@
+//! The signing keys as rows: made under a lock, encrypted at rest, rotated by turning their states.
+
+use chassis::in_transaction;
+use chassis::{Clock, Random};
+use chrono::TimeDelta;
+use identity::JwkSet;
+use identity::jwks::Jwk;
+use identity::jwt::SigningKey;
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use sqlx::{PgPool, Postgres, Transaction};
+
+use crate::error::Error;
+use crate::secrets::Secrets;
+
+/// How long a former key stays published: longer than any token it signed.
+const FORMER_LIFE: TimeDelta = TimeDelta::seconds(super::ACCESS_SECONDS + 60);
+/// Key of the advisory lock under which keys are made and rotated.
+const LOCK: i64 = 0x6b65_7972_696e;
+
+/// The keys of this moment.
+#[derive(Debug)]
+pub struct Keyring {
+    current: SigningKey,
+    published: JwkSet,
+}
+
+impl Keyring {
+    /// The key that signs.
+    #[must_use]
+    pub const fn current(&self) -> &SigningKey {
+        &self.current
+    }
+
+    /// The keys that verify.
+    #[must_use]
+    pub fn published(&self) -> JwkSet {
+        self.published.clone()
+    }
+
+    /// Reads the keys; makes the first two when there are none.
+    ///
+    /// # Errors
+    /// The database's, or a key that does not open under this `AUTH_SECRET`.
+    pub async fn load(pool: &PgPool, secrets: &Secrets, clock: &Clock, random: &Random) -> Result<Self, Error> {
+        if let Some(keyring) = Self::read(pool, secrets, clock).await? {
+            return Ok(keyring);
+        }
+        in_transaction!(pool, |transaction| {
+            lock(transaction).await?;
+            let present = sqlx::query_scalar!(r#"select exists (select from signing_keys where state = 'current') as "present!""#)
+                .fetch_one(&mut **transaction)
+                .await?;
+            if !present {
+                insert(transaction, secrets, clock, random, "current").await?;
+                insert(transaction, secrets, clock, random, "next").await?;
+            }
+            Ok::<_, Error>(())
+        })?;
+        Self::read(pool, secrets, clock).await?.ok_or(Error::Internal("there is no signing key"))
+    }
+
+    async fn read(pool: &PgPool, secrets: &Secrets, clock: &Clock) -> Result<Option<Self>, Error> {
+        let oldest = clock.now() - FORMER_LIFE;
+        let rows = sqlx::query!(
+            "select kid, public_key, private_key, state from signing_keys where state <> 'former' or retired_at > $1 order by created_at",
+            oldest
+        )
+        .fetch_all(pool)
+        .await?;
+        let published = JwkSet { keys: rows.iter().map(|row| Jwk::ed25519(&row.kid, &row.public_key)).collect() };
+        let Some(row) = rows.iter().find(|row| row.state == "current") else { return Ok(None) };
+        let der = secrets.open(&row.kid, &row.private_key).ok_or(Error::Internal("a signing key does not open: is AUTH_SECRET the one it was made with?"))?;
+        Ok(Some(Self { current: SigningKey::from_pkcs8(&row.kid, &der), published }))
+    }
+}
+
+async fn lock(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+async fn insert(transaction: &mut Transaction<'static, Postgres>, secrets: &Secrets, clock: &Clock, random: &Random, state: &str) -> Result<(), Error> {
+    let broken = || Error::Internal("a signing key could not be made");
+    let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| broken())?;
+    let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).map_err(|_| broken())?;
+    let kid = random.uuid_v7(clock).simple().to_string();
+    let sealed = secrets.seal(&kid, der.as_ref(), random).ok_or_else(broken)?;
+    sqlx::query!(
+        "insert into signing_keys (kid, public_key, private_key, state, created_at) values ($1, $2, $3, $4, $5)",
+        kid,
+        pair.public_key().as_ref(),
+        sealed,
+        state,
+        clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Rotates: the published next key signs from now on, a new next one is published, the former verifies for a while.
+///
+/// # Errors
+/// The database's.
+pub async fn rotate(pool: &PgPool, secrets: &Secrets, clock: &Clock, random: &Random) -> Result<(), Error> {
+    Keyring::load(pool, secrets, clock, random).await?;
+    in_transaction!(pool, |transaction| {
+        lock(transaction).await?;
+        sqlx::query!("update signing_keys set state = 'former', retired_at = $1 where state = 'current'", clock.now())
+            .execute(&mut **transaction)
+            .await?;
+        sqlx::query!("update signing_keys set state = 'current' where state = 'next'").execute(&mut **transaction).await?;
+        insert(transaction, secrets, clock, random, "next").await
+    })
+}

@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chassis::Clock;
 use chassis::redis::Redis;
 use chassis::streams::{Contact, Message, tail};
 use tokio_util::sync::CancellationToken;
@@ -46,10 +45,8 @@ struct State {
 
 impl Revocations {
     /// Follows the stream until the token is cancelled, beginning with what a token still alive may have missed.
-    pub async fn watch(&self, redis: &Redis, clock: &Clock, stop: &CancellationToken) {
-        let since = clock.now() - TOKEN_LIFE;
-        let from = format!("{}-0", since.timestamp_millis());
-        tail(redis, STREAM, &from, &self.0.contact, stop, |message| self.apply(&message)).await;
+    pub async fn watch(&self, redis: &Redis, stop: &CancellationToken) {
+        tail(redis, STREAM, TOKEN_LIFE, &self.0.contact, stop, |message| self.apply(&message)).await;
     }
 
     fn apply(&self, message: &Message) {

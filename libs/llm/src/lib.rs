@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The wire formats of model providers: pure translation, no I/O. What is not understood is kept, in both directions.
+
+pub mod error;
+pub mod prompt;
+pub mod request;
+pub mod sse;
+pub mod tally;
+pub mod usage;
+
+pub use error::{ErrorBody, ErrorDetail};
+pub use prompt::Tokenizer;
+pub use request::{Allowances, ChatRequest, InvalidRequest};
+pub use tally::{Tally, Verdict};

@@ -29,8 +29,9 @@ impl Answer {
     ///
     /// # Panics
     /// When it is not.
-    #[must_use]
     #[track_caller]
+    #[expect(clippy::must_use_candidate, reason = "asserting is use enough")]
+    #[expect(clippy::return_self_not_must_use, reason = "asserting is use enough")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status.as_u16(), status, "{}", self.text);
         self

@@ -104,7 +104,7 @@ impl AppState {
         let state = self.clone();
         host.spawn("outbox-relay", |stop| async move { state.relay.run(&stop).await });
         let state = self.clone();
-        host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &state.clock, &stop).await });
+        host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &stop).await });
         let lookup = self.lookup.clone();
         host.spawn("api-key-last-used", |stop| async move { lookup.flush_until(&stop).await });
         let state = self.clone();

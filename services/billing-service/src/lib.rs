@@ -1,1 +1,118 @@
-//! Placeholder.
+//! billing-service: the double-entry ledger, the holds on it, what was used, and Stripe.
+
+pub mod admin;
+pub mod balance;
+pub mod config;
+pub mod error;
+pub mod ledger;
+pub mod organizations;
+pub mod rates;
+pub mod reservations;
+pub mod router;
+pub mod state;
+pub mod stripe;
+pub mod usage;
+
+use std::net::SocketAddr;
+
+use chassis::cli::ServiceProgram;
+use chassis::host::Host;
+use chassis::http::HttpConfig;
+use chassis::postgres::{self, Migrations};
+use chassis::redis::Redis;
+use chassis::telemetry::TelemetryConfig;
+use chassis::{Clock, Random};
+use sqlx::Connection;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BillingConfig, MigrateConfig};
+use crate::state::AppState;
+
+/// This service's schema.
+pub const MIGRATIONS: Migrations =
+    Migrations { app_role: "billing_app", files: chassis::migrations!["0001_ledger", "0002_rates", "0003_usage", "0004_stripe"] };
+
+/// The service, built and bound, not yet serving.
+#[derive(Debug)]
+pub struct Application {
+    host: Host,
+    state: AppState,
+}
+
+impl Application {
+    /// Builds the service; dependencies that are away do not stop it.
+    ///
+    /// # Errors
+    /// When an address is taken or a setting is malformed.
+    pub async fn build(config: BillingConfig, clock: Clock, random: Random) -> anyhow::Result<Self> {
+        let host = Host::bind(&config.http).await?;
+        let pool = postgres::connect(&config.postgres, Program::NAME)?;
+        let redis = Redis::connect(&config.redis)?;
+        postgres::watch(&host.readiness(), &pool, MIGRATIONS);
+        redis.watch(&host.readiness());
+        let state = AppState::new(config, pool, redis, clock, random)?;
+        state.spawn_tasks(&host);
+        Ok(Self { host, state })
+    }
+
+    /// Where the public listener is.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn public_addr(&self) -> std::io::Result<SocketAddr> {
+        self.host.public_addr()
+    }
+
+    /// Where the private listener is.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn private_addr(&self) -> std::io::Result<SocketAddr> {
+        self.host.private_addr()
+    }
+
+    /// Serves until the token is cancelled.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let (public, private) = router::routers(self.state);
+        self.host.run(public, private, shutdown).await;
+    }
+}
+
+/// The command line of the service.
+#[derive(Debug)]
+pub struct Program;
+
+impl ServiceProgram for Program {
+    const NAME: &'static str = "billing-service";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    type Config = BillingConfig;
+    type MigrateConfig = MigrateConfig;
+    type Admin = admin::Command;
+
+    fn http(config: &BillingConfig) -> &HttpConfig {
+        &config.http
+    }
+
+    fn telemetry(config: &BillingConfig) -> &TelemetryConfig {
+        &config.telemetry
+    }
+
+    fn openapi() -> String {
+        router::openapi()
+    }
+
+    async fn serve(config: BillingConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+        Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
+        Ok(())
+    }
+
+    async fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
+        let options = postgres::options(&config.postgres, "billing-service migrate")?;
+        let mut connection = sqlx::PgConnection::connect_with(&options).await?;
+        Ok(MIGRATIONS.apply(&mut connection).await?)
+    }
+
+    async fn admin(command: admin::Command, config: BillingConfig) -> anyhow::Result<()> {
+        admin::run(command, config).await
+    }
+}

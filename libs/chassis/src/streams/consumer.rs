@@ -36,6 +36,8 @@ pub struct Consumer {
     pub claim_after: Duration,
     /// Deliveries after which a message that fails on its own goes to `<stream>:dead`.
     pub max_deliveries: usize,
+    /// Whether what was acknowledged is removed from the stream: yes where this group is the only reader.
+    pub delete_acknowledged: bool,
 }
 
 impl Consumer {
@@ -128,9 +130,10 @@ impl Consumer {
         let ids: Vec<&str> = batch.iter().map(|message| message.id.as_str()).collect();
         let mut connection = redis.connection();
         let mut pipeline = redis::pipe();
-        // Deleted once acknowledged: one group reads the stream, and Redis keeps only what is on its way.
         pipeline.cmd("XACK").arg(self.stream).arg(self.group).arg(&ids).ignore();
-        pipeline.cmd("XDEL").arg(self.stream).arg(&ids).ignore();
+        if self.delete_acknowledged {
+            pipeline.cmd("XDEL").arg(self.stream).arg(&ids).ignore();
+        }
         pipeline.query_async(&mut connection).await
     }
 

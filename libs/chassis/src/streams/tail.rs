@@ -48,16 +48,20 @@ impl Contact {
     }
 }
 
-/// Follows `stream` from the id `from` (`0` for its beginning) until the token is cancelled. `contact` is renewed with the
-/// instant at which the last answered call began: what was written before it has been seen.
-pub async fn tail(redis: &Redis, stream: &str, from: &str, contact: &Contact, stop: &CancellationToken, mut each: impl FnMut(Message)) {
-    let position = std::sync::Mutex::new(from.to_owned());
+/// Follows `stream` until the token is cancelled, beginning with entries that are younger than `since` by the server's own clock.
+/// `contact` is renewed with the instant at which the last answered call began: what was written before it has been seen.
+pub async fn tail(redis: &Redis, stream: &str, since: Duration, contact: &Contact, stop: &CancellationToken, mut each: impl FnMut(Message)) {
+    let position = std::sync::Mutex::new(None::<String>);
     let each = std::sync::Mutex::new(&mut each);
     keep_running("stream-tail", stop, PAUSE_AFTER_FAILURE, || async {
         let mut connection = redis.blocking_connection(BLOCK).await?;
         while !stop.is_cancelled() {
             let asked = Instant::now();
-            let after = position.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let known = position.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let after = match known {
+                Some(id) => id,
+                None => first_position(&mut connection, since).await?,
+            };
             let reply: Option<StreamReadReply> = redis::cmd("XREAD")
                 .arg("COUNT")
                 .arg(1000)
@@ -70,12 +74,20 @@ pub async fn tail(redis: &Redis, stream: &str, from: &str, contact: &Contact, st
                 .await?;
             for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
                 let message = Message::from_entry(&entry);
-                position.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone_from(&message.id);
+                *position.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(message.id.clone());
                 each.lock().unwrap_or_else(std::sync::PoisonError::into_inner)(message);
             }
+            // From here on nothing may be skipped, also when nothing has come yet.
+            position.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(after);
             contact.hear(asked);
         }
         Ok(())
     })
     .await;
+}
+
+/// The id before entries that are younger than `since`.
+async fn first_position(connection: &mut redis::aio::MultiplexedConnection, since: Duration) -> Result<String, redis::RedisError> {
+    let (seconds, _micros): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    Ok(format!("{}-0", seconds.saturating_sub(since.as_secs()) * 1000))
 }

@@ -1,0 +1,82 @@
+//! Errors in `OpenAI`'s shape.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `{"error": {…}}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// A sentence for people.
+    pub message: String,
+    /// The class of the error, such as `invalid_request_error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The parameter at fault.
+    pub param: Option<String>,
+    /// The stable name of the error, for programs.
+    pub code: Option<String>,
+}
+
+impl ErrorBody {
+    /// An error of a class, with a code.
+    #[must_use]
+    pub fn new(kind: &str, code: &str, message: impl Into<String>) -> Self {
+        Self { error: ErrorDetail { message: message.into(), kind: kind.to_owned(), param: None, code: Some(code.to_owned()) } }
+    }
+
+    /// Names the parameter at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.error.param = Some(param.into());
+        self
+    }
+
+    /// As a JSON body.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        // Strings and options only: there is nothing that cannot be written.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+/// Whether a provider's body is an error in this shape.
+#[must_use]
+pub fn is_error_body(body: &[u8]) -> bool {
+    serde_json::from_slice::<Probe>(body).is_ok_and(|probe| probe.error.is_some())
+}
+
+#[derive(Deserialize)]
+struct Probe {
+    error: Option<serde::de::IgnoredAny>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_exactly_the_four_fields_that_openai_clients_parse() {
+        let body = ErrorBody::new("invalid_request_error", "invalid_api_key", "No.").param("model");
+        assert_eq!(
+            String::from_utf8(body.to_bytes().to_vec()).unwrap(),
+            r#"{"error":{"message":"No.","type":"invalid_request_error","param":"model","code":"invalid_api_key"}}"#
+        );
+    }
+
+    #[test]
+    fn only_an_object_with_an_error_is_an_error_body() {
+        assert!(is_error_body(br#"{"error":{"message":"m"}}"#));
+        assert!(is_error_body(br#"{"error":"plain"}"#));
+        for other in ["{}", r#"{"error":null}"#, "<html>", "[]", ""] {
+            assert!(!is_error_body(other.as_bytes()), "{other}");
+        }
+    }
+}

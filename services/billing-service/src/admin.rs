@@ -1,0 +1,73 @@
+//! Commands for operators.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use chassis::{Clock, postgres};
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+
+use crate::config::BillingConfig;
+use crate::{ledger, rates};
+
+/// `billing-service admin …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// The ledger.
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Rate cards.
+    #[command(subcommand)]
+    Rates(Rates),
+}
+
+/// `billing-service admin ledger …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Ledger {
+    /// Check that every transaction sums to zero, every balance equals its sum, every hold is somebody's, and revenue equals usage.
+    Verify,
+}
+
+/// `billing-service admin rates …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Rates {
+    /// Import a price list (JSON, model to per-token prices in USD).
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Percent on top of the provider's price.
+        #[arg(long, default_value_t = 20)]
+        markup_percent: i64,
+        /// When it takes effect (RFC 3339); now, if absent.
+        #[arg(long)]
+        from: Option<DateTime<Utc>>,
+        /// Say what would change and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What is wrong with the ledger or the file; the database's.
+pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
+    let pool = postgres::connect(&config.postgres, "billing-service admin")?;
+    match command {
+        Command::Ledger(Ledger::Verify) => {
+            let differences = ledger::verify::differences(&pool).await?;
+            anyhow::ensure!(differences.is_empty(), "the ledger has differences:\n  {}", differences.join("\n  "));
+            writeln!(stdout(), "the ledger is clean")?;
+        }
+        Command::Rates(Rates::Import { file, markup_percent, from, dry_run }) => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let from = from.unwrap_or_else(|| Clock::system().now());
+            for change in rates::import(&pool, &text, markup_percent, from, dry_run).await? {
+                writeln!(stdout(), "{}: input {} output {} micro-USD for a million tokens (cost)", change.model, change.cost_input, change.cost_output)?;
+            }
+            writeln!(stdout(), "{}", if dry_run { "nothing was changed" } else { "imported" })?;
+        }
+    }
+    Ok(())
+}

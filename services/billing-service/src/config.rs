@@ -1,0 +1,57 @@
+//! What billing-service reads from its environment.
+
+use chassis::SecretString;
+use chassis::config::{CommaList, Millis};
+use chassis::http::HttpConfig;
+use chassis::postgres::PostgresConfig;
+use chassis::redis::RedisConfig;
+use chassis::telemetry::TelemetryConfig;
+use identity::{AuthClientConfig, IdentityConfig};
+
+chassis::settings! {
+    /// Everything billing-service needs to serve.
+    pub struct BillingConfig {
+        /// Listeners and limits.
+        pub http: HttpConfig = nested,
+        /// Logs, traces, metrics.
+        pub telemetry: TelemetryConfig = nested,
+        /// The database.
+        pub postgres: PostgresConfig = nested,
+        /// Redis.
+        pub redis: RedisConfig = nested,
+        /// Issuer and audience of tokens.
+        pub identity: IdentityConfig = nested,
+        /// auth-service.
+        pub auth: AuthClientConfig = nested,
+        /// The root of this service's own secrets (cursors), any long random text.
+        pub secret: SecretString = required "BILLING_SECRET",
+        /// Credit that a new organization gets, in micro-units of USD.
+        pub signup_grant: i64 = default "BILLING_SIGNUP_GRANT_MICROS" "5000000",
+        /// Milliseconds between looks for holds whose deadline has passed.
+        pub sweep: Millis = default "BILLING_SWEEP_MS" "1000",
+        /// Stripe's webhooks and API.
+        pub stripe: StripeConfig = nested,
+    }
+}
+
+chassis::settings! {
+    /// Stripe.
+    pub struct StripeConfig {
+        /// Secret API key; without it nothing is sent to Stripe.
+        pub secret_key: Option<SecretString> = optional "STRIPE_SECRET_KEY",
+        /// Signing secrets of the webhook endpoint, separated by commas; all are accepted. Without one the endpoint does not exist.
+        pub webhook_secrets: CommaList<SecretString> = default "STRIPE_WEBHOOK_SECRETS" "",
+        /// Base URL of Stripe's API.
+        pub api_base: String = default "STRIPE_API_BASE" "https://api.stripe.com",
+        /// Whether events must be of live mode.
+        pub livemode: bool = default "STRIPE_LIVEMODE" "false",
+    }
+}
+
+chassis::settings! {
+    /// Everything the migrations need.
+    pub struct MigrateConfig {
+        /// The database, as the role that owns the schema.
+        pub postgres: PostgresConfig = nested,
+    }
+}

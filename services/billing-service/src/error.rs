@@ -1,0 +1,74 @@
+//! Every way a request can end badly, and the one place that turns it into a response.
+
+use axum::response::{IntoResponse, Response};
+use chassis::Problem;
+use chassis::postgres::{DatabaseError, is_unavailable};
+use contracts::billing::{CODE_INSUFFICIENT_FUNDS, CODE_MODEL_NOT_PRICED, CODE_RESERVATION_CONFLICT};
+use http::StatusCode;
+use identity::authenticator::MissingScope;
+
+/// One variant per outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The wallet does not reach.
+    #[error("the wallet does not reach")]
+    InsufficientFunds,
+    /// The model has no rate at this instant; it is refused, never free.
+    #[error("the model has no rate")]
+    ModelNotPriced,
+    /// The request id was used with another body, or the reservation ended in another way.
+    #[error("the reservation is in conflict")]
+    ReservationConflict,
+    /// Not there, or somebody else's.
+    #[error("not found")]
+    NotFound,
+    /// The amount does not fit into 64 bits, or a rate is negative.
+    #[error("{0}")]
+    Price(#[from] money::PriceError),
+    /// A refusal that is already in the shape of the answer.
+    #[error("refused: {}", .0.code())]
+    Refused(Problem),
+    /// The database answered with an error.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// Something that must not happen.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
+impl From<MissingScope> for Error {
+    fn from(missing: MissingScope) -> Self {
+        Self::Refused(missing.into())
+    }
+}
+
+impl DatabaseError for Error {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Database(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let problem = match &self {
+            Self::InsufficientFunds => Problem::new(StatusCode::PAYMENT_REQUIRED, CODE_INSUFFICIENT_FUNDS, "The wallet does not reach"),
+            Self::ModelNotPriced => Problem::new(StatusCode::NOT_FOUND, CODE_MODEL_NOT_PRICED, "The model has no rate"),
+            Self::ReservationConflict => Problem::conflict(CODE_RESERVATION_CONFLICT, "The reservation is in another state or for another request"),
+            Self::NotFound => Problem::not_found(),
+            Self::Price(_) => Problem::invalid_field("usage", "must come to an amount that fits"),
+            Self::Refused(problem) => problem.clone(),
+            Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),
+            Self::Database(_) | Self::Internal(_) => Problem::internal(&self),
+        };
+        problem.into_response()
+    }
+}

@@ -1,0 +1,70 @@
+//! An organization's wallet: made once, from auth-service's event or at first contact, with its signup credit.
+
+use chassis::in_transaction;
+use chassis::inbox;
+use chassis::streams::{Handler, Message};
+use chassis::telemetry::continue_from;
+use contracts::events::OrganizationCreated;
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+use tracing::Instrument;
+
+use crate::error::Error;
+use crate::ledger::{self, postings};
+use crate::state::AppState;
+use crate::stripe::customers;
+
+/// Makes the wallet with its signup credit, if the organization has none.
+///
+/// # Errors
+/// The database's.
+pub async fn ensure_wallet(state: &AppState, transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<(), Error> {
+    let now = state.clock.now();
+    let made = sqlx::query!(
+        "insert into wallets (organization_id, currency, created_at) values ($1, $2, $3) on conflict do nothing",
+        organization.uuid(),
+        Currency::USD.code(),
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if made.rows_affected() == 1 && state.config.signup_grant > 0 {
+        let posting = postings::signup_grant(organization, state.config.signup_grant, now);
+        ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    }
+    Ok(())
+}
+
+/// Consumes auth-service's events.
+#[derive(Debug, Clone)]
+pub struct AuthEvents(pub AppState);
+
+impl Handler for AuthEvents {
+    async fn handle(&self, batch: &[Message]) -> anyhow::Result<()> {
+        for message in batch.iter().filter(|message| message.field("kind") == OrganizationCreated::KIND) {
+            let span = tracing::info_span!("organization.created", otel.kind = "consumer", messaging.system = "redis");
+            continue_from(&span, message.field("traceparent"));
+            self.created(message).instrument(span).await?;
+        }
+        Ok(())
+    }
+}
+
+impl AuthEvents {
+    async fn created(&self, message: &Message) -> anyhow::Result<()> {
+        let state = &self.0;
+        let created: OrganizationCreated = serde_json::from_str(message.field("payload"))?;
+        let event_id = message.field("id");
+        in_transaction!(state.pool, |transaction| {
+            if inbox::claim(transaction, contracts::events::AUTH_STREAM, event_id, state.clock.now()).await? {
+                ensure_wallet(state, transaction, created.organization_id).await?;
+                if state.config.stripe.secret_key.is_some() {
+                    customers::want(state, transaction, &created).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+        Ok(())
+    }
+}

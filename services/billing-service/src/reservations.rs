@@ -1,0 +1,61 @@
+//! The private reservation API: a hold before the call, and its end afterwards.
+
+mod store;
+mod sweeper;
+
+use axum::extract::State;
+use chassis::http::{Json, Path};
+use chassis::in_transaction;
+use contracts::billing::{Reservation, ReservationRequest, SCOPE_RESERVATIONS_WRITE, SettleRequest, Settlement, VoidRequest};
+use contracts::ReservationId;
+use http::StatusCode;
+use identity::CallingService;
+
+use crate::error::Error;
+use crate::state::AppState;
+use crate::usage::{self, Used};
+
+pub use store::Held;
+pub use store::{find, resolve};
+pub use sweeper::{sweep, sweep_until};
+
+/// Hold the worst-case cost of a request.
+pub async fn create(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Json(request): Json<ReservationRequest>,
+) -> Result<(StatusCode, axum::Json<Reservation>), Error> {
+    caller.require(SCOPE_RESERVATIONS_WRITE)?;
+    let reservation = in_transaction!(state.pool, |transaction| { store::reserve(&state, transaction, &request).await })?;
+    Ok((StatusCode::CREATED, axum::Json(reservation)))
+}
+
+/// Post what was used and give the rest back.
+pub async fn settle(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Path(id): Path<ReservationId>,
+    Json(request): Json<SettleRequest>,
+) -> Result<axum::Json<Settlement>, Error> {
+    caller.require(SCOPE_RESERVATIONS_WRITE)?;
+    let settlement = in_transaction!(state.pool, |transaction| {
+        let held = store::find(transaction, id).await?.ok_or(Error::NotFound)?;
+        let used = Used::from_request(&request);
+        usage::settle(&state, transaction, &held, &used).await
+    })?;
+    Ok(axum::Json(settlement))
+}
+
+/// Give the whole hold back: nothing was used.
+pub async fn void(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Path(id): Path<ReservationId>,
+    Json(request): Json<VoidRequest>,
+) -> Result<StatusCode, Error> {
+    caller.require(SCOPE_RESERVATIONS_WRITE)?;
+    in_transaction!(state.pool, |transaction| { store::void(&state, transaction, id).await })?;
+    tracing::info!(reservation.id = %id, reason = request.reason, "a reservation was voided");
+    Ok(StatusCode::NO_CONTENT)
+}
+

@@ -1,0 +1,50 @@
+//! Every route, in order: the table of contents of the service.
+
+use axum::Router;
+use axum::routing::{get, post};
+use utoipa::OpenApi;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::state::AppState;
+use crate::{balance, ledger, reservations, stripe, usage};
+
+#[derive(OpenApi)]
+#[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
+struct Api;
+
+fn public() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        // What the organization has, what it used, and every posting behind that.
+        .routes(routes!(balance::get))
+        .routes(routes!(usage::list))
+        .routes(routes!(ledger::list))
+        // Events from Stripe.
+        .routes(routes!(stripe::webhook::receive))
+}
+
+fn private() -> Router<AppState> {
+    Router::new()
+        // Money is held before a model is called.
+        .route("/internal/v1/reservations", post(reservations::create))
+        .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
+        .route("/internal/v1/reservations/{id}/void", post(reservations::void))
+}
+
+/// The public and the private routes.
+pub fn routers(state: AppState) -> (Router, Router) {
+    let (router, _) = public().split_for_parts();
+    let document = openapi();
+    let router = router.route("/openapi.json", get(|| async { ([("content-type", "application/json")], document) }));
+    (router.with_state(state.clone()), private().with_state(state))
+}
+
+/// The public API as OpenAPI 3.1 JSON.
+#[must_use]
+pub fn openapi() -> String {
+    let mut api = public().into_openapi();
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    api.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    api.to_pretty_json().unwrap_or_default() + "\n"
+}

@@ -1,0 +1,132 @@
+//! What handlers share; cheap to clone, split by `FromRef`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::FromRef;
+use chassis::cursor::CursorKey;
+use chassis::host::Host;
+use chassis::http::Client;
+use chassis::redis::Redis;
+use chassis::streams::Consumer;
+use chassis::{Clock, ExposeSecret, Random};
+use contracts::auth::AuthClient;
+use identity::jwt::SigningKey;
+use identity::{Authenticator, KeySource, RemoteKeys, Revocations, ServiceAuthenticator, ServiceTokens};
+use sqlx::PgPool;
+use tokio::sync::Notify;
+
+use crate::config::BillingConfig;
+use crate::organizations::AuthEvents;
+use crate::usage::UsageEvents;
+use crate::{reservations, stripe};
+
+const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A message that another replica has held for this long is taken over.
+const CLAIM_AFTER: Duration = Duration::from_secs(5);
+/// Tries before a message is set aside; with claims every few seconds this outlasts a restart of the database.
+const MAX_DELIVERIES: usize = 20;
+
+/// Everything a handler may need.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// The configuration.
+    pub config: Arc<BillingConfig>,
+    /// The database, as the role that owns nothing.
+    pub pool: PgPool,
+    /// Redis.
+    pub redis: Redis,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Seals cursors of the usage list.
+    pub usage_cursors: CursorKey,
+    /// Seals cursors of the ledger.
+    pub ledger_cursors: CursorKey,
+    /// Wakes the worker when an event of Stripe was stored.
+    pub stripe_events: Arc<Notify>,
+    revocations: Revocations,
+    authenticator: Authenticator,
+    service_authenticator: ServiceAuthenticator,
+}
+
+impl AppState {
+    /// Puts the state together.
+    ///
+    /// # Errors
+    /// When a setting is malformed.
+    pub fn new(config: BillingConfig, pool: PgPool, redis: Redis, clock: Clock, random: Random) -> anyhow::Result<Self> {
+        let client = Client::new(&config.auth.auth_url, AUTH_TIMEOUT)?;
+        let key = SigningKey::from_pem(contracts::billing::SERVICE, config.auth.service_key.expose_secret())
+            .map_err(|_| anyhow::anyhow!("TRIVET_SERVICE_KEY must be an Ed25519 private key in PKCS#8 PEM"))?;
+        let issuer = config.identity.issuer.clone();
+        let tokens = ServiceTokens::new(contracts::billing::SERVICE, &issuer, key, client.clone(), clock.clone(), random.clone());
+        let keys: Arc<dyn KeySource> = Arc::new(RemoteKeys::new(client.clone()));
+        let lookup = Arc::new(AuthClient::new(client, tokens));
+        let revocations = Revocations::default();
+        let authenticator = Authenticator::new(config.identity.clone(), keys.clone(), lookup, revocations.clone(), clock.clone());
+        let service_authenticator = ServiceAuthenticator::new(&issuer, contracts::billing::SERVICE, keys, clock.clone());
+        Ok(Self {
+            usage_cursors: CursorKey::derive(&config.secret, "usage"),
+            ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
+            config: Arc::new(config),
+            pool,
+            redis,
+            clock,
+            random,
+            stripe_events: Arc::default(),
+            revocations,
+            authenticator,
+            service_authenticator,
+        })
+    }
+
+    /// Starts what runs beside the requests.
+    pub fn spawn_tasks(&self, host: &Host) {
+        let state = self.clone();
+        host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &stop).await });
+        let state = self.clone();
+        host.spawn("usage-events", |stop| async move {
+            let consumer = state.consumer(contracts::usage::STREAM, contracts::usage::GROUP);
+            consumer.run(&state.redis, &UsageEvents(state.clone()), &stop).await;
+        });
+        let state = self.clone();
+        host.spawn("auth-events", |stop| async move {
+            let consumer = Consumer { delete_acknowledged: false, ..state.consumer(contracts::events::AUTH_STREAM, "billing") };
+            consumer.run(&state.redis, &AuthEvents(state.clone()), &stop).await;
+        });
+        let state = self.clone();
+        host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
+    }
+
+    /// This replica as a member of a group.
+    #[must_use]
+    pub fn consumer(&self, stream: &'static str, group: &'static str) -> Consumer {
+        Consumer {
+            stream,
+            group,
+            name: format!("billing-{}", self.random.uuid_v7(&self.clock).simple()),
+            batch: 100,
+            claim_after: CLAIM_AFTER,
+            max_deliveries: MAX_DELIVERIES,
+            delete_acknowledged: true,
+        }
+    }
+}
+
+impl FromRef<AppState> for Authenticator {
+    fn from_ref(state: &AppState) -> Self {
+        state.authenticator.clone()
+    }
+}
+
+impl FromRef<AppState> for ServiceAuthenticator {
+    fn from_ref(state: &AppState) -> Self {
+        state.service_authenticator.clone()
+    }
+}

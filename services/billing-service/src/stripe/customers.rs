@@ -1,0 +1,100 @@
+//! One Stripe customer for each organization: wanted in the transaction of the wallet, made afterwards with an idempotency key that
+//! was stored before the first try [B-63, B-67, B-68].
+
+use std::time::Duration;
+
+use chassis::ExposeSecret;
+use chassis::postgres::keep_running;
+use chrono::TimeDelta;
+use contracts::events::OrganizationCreated;
+use sqlx::{Postgres, Transaction};
+use stripe::{IdempotencyKey, RequestStrategy, StripeRequest};
+use stripe_core::customer::CreateCustomer;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::state::AppState;
+
+const POLL: Duration = Duration::from_secs(1);
+/// async-stripe's client has no time limit of its own.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const LONGEST_PAUSE_SECONDS: i64 = 3600;
+
+/// Notes that the organization needs a customer; once.
+///
+/// # Errors
+/// The database's.
+pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postgres>, created: &OrganizationCreated) -> Result<(), Error> {
+    let now = state.clock.now();
+    sqlx::query!(
+        "insert into stripe_customers (organization_id, email, name, idempotency_key, next_attempt_at, created_at) values ($1, $2, $3, $4, $5, $5)
+         on conflict do nothing",
+        created.organization_id.uuid(),
+        created.billing_email,
+        created.name,
+        format!("customer-{}", created.organization_id),
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Makes wanted customers until the token is cancelled; without a key nothing is ever sent.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    let Some(client) = client(state) else { return stop.cancelled().await };
+    keep_running("stripe-customers", stop, POLL, || async {
+        while make_one(state, &client).await? {}
+        Ok(())
+    })
+    .await;
+}
+
+fn client(state: &AppState) -> Option<stripe::Client> {
+    let config = &state.config.stripe;
+    let key = config.secret_key.as_ref()?;
+    let base = format!("{}/", config.api_base.trim_end_matches('/'));
+    let client = stripe::ClientBuilder::new(key.expose_secret()).url(base).timeout(TIMEOUT).build();
+    client.inspect_err(|error| tracing::error!(error.message = %error, "the Stripe client could not be made")).ok()
+}
+
+/// Makes the next customer that is due; false when none is. No lock is held while Stripe is asked [B-82]: the attempt is noted
+/// first, so that another replica leaves it alone, and the key makes a second try the same customer.
+async fn make_one(state: &AppState, client: &stripe::Client) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let due = sqlx::query!(
+        "update stripe_customers set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute'
+         where organization_id = (select organization_id from stripe_customers where customer_id is null and next_attempt_at <= $1
+                                  order by next_attempt_at limit 1 for update skip locked)
+         returning organization_id, email, name, idempotency_key, attempts",
+        now
+    )
+    .fetch_optional(&state.pool)
+    .await?;
+    let Some(due) = due else { return Ok(false) };
+    let organization = identity::OrganizationId::from_uuid(due.organization_id);
+    let request = CreateCustomer::new().email(due.email).name(due.name).metadata([("organization_id".to_owned(), organization.to_string())]);
+    let key = IdempotencyKey::new(&due.idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
+    match request.customize().request_strategy(RequestStrategy::Idempotent(key)).send(client).await {
+        Ok(customer) => {
+            sqlx::query!("update stripe_customers set customer_id = $2 where organization_id = $1", due.organization_id, customer.id.as_str())
+                .execute(&state.pool)
+                .await?;
+        }
+        Err(error) => {
+            tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
+            postpone(state, due.organization_id, due.attempts).await?;
+        }
+    }
+    Ok(true)
+}
+
+/// Doubles the pause with each try, up to an hour, plus up to a quarter so that many do not come back together.
+async fn postpone(state: &AppState, organization: Uuid, attempts: i32) -> Result<(), Error> {
+    let pause = 2_i64.pow(u32::try_from(attempts.clamp(0, 11)).unwrap_or(11)).min(LONGEST_PAUSE_SECONDS);
+    let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
+    let next = state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter);
+    sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next).execute(&state.pool).await?;
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! `POST /stripe/webhooks`: an event is verified, stored, and only then acknowledged [B-1 to B-15].
+
+use axum::body::Bytes;
+use axum::extract::State;
+use chassis::Problem;
+use chassis::http::edge::payload_too_large;
+use chrono::DateTime;
+use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use super::signature;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// Larger than any event Stripe sends [B-8].
+const MAX_BYTES: usize = 512 * 1024;
+
+/// What every event has, whatever it is about.
+#[derive(Debug, Deserialize)]
+struct Event {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    livemode: bool,
+    api_version: Option<String>,
+    created: i64,
+}
+
+/// Take an event from Stripe.
+#[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = String, content_type = "application/json"),
+    responses((status = 200), (status = 400), (status = 404), (status = 413), (status = 503)))]
+pub async fn receive(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Error> {
+    let secrets = &state.config.stripe.webhook_secrets.0;
+    // Never "verify with an empty key": without a secret there is no such place [B-7].
+    if secrets.is_empty() {
+        return Err(Error::NotFound);
+    }
+    if body.len() > MAX_BYTES {
+        return Err(payload_too_large().into());
+    }
+    let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(|| refused("must be present"))?;
+    signature::verify(header, &body, secrets, state.clock.now()).map_err(|invalid| refused(&invalid.to_string()))?;
+    store(&state, &body).await?;
+    state.stripe_events.notify_one();
+    Ok(StatusCode::OK)
+}
+
+fn refused(rule: &str) -> Error {
+    Problem::bad_request("invalid_signature", "The signature is not valid").field("stripe-signature", rule).into()
+}
+
+/// The first durable act. A repetition finds the row and is acknowledged; a database that is away is 503, and Stripe comes again.
+async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
+    let malformed = || Problem::bad_request("invalid_event", "The body is not an event").field("body", "must be a Stripe event");
+    let payload: serde_json::Value = serde_json::from_slice(body).map_err(|_| malformed())?;
+    let event: Event = serde_json::from_slice(body).map_err(|_| malformed())?;
+    if event.livemode != state.config.stripe.livemode {
+        return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's").into());
+    }
+    sqlx::query!(
+        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at)
+         values ($1, $2, $3, $4, $5, 'received', $6, $7) on conflict do nothing",
+        event.id,
+        event.kind,
+        event.livemode,
+        event.api_version,
+        payload,
+        DateTime::from_timestamp(event.created, 0).unwrap_or_default(),
+        state.clock.now()
+    )
+    .execute(&state.pool)
+    .await?;
+    Ok(())
+}

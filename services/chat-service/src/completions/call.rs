@@ -1,0 +1,146 @@
+//! One call of a model: reserved, made, settled.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use contracts::RequestId;
+use contracts::billing::{Reservation, ReservationRequest};
+use contracts::usage::{CountedBy, Outcome, UsageEvent};
+use http::HeaderMap;
+use identity::Principal;
+use llm::{ChatRequest, Tally};
+use money::TokenUsage;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span};
+
+use super::{stream, whole};
+use crate::error::ApiError;
+use crate::genai;
+use crate::meters;
+use crate::models::Model;
+use crate::settlement::{Guard, Slot};
+use crate::state::AppState;
+
+/// How an answer begins.
+#[derive(Debug)]
+pub enum Head {
+    /// And ends.
+    Whole(Bytes),
+    /// The first items are in the channel.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+/// Where the beginning of the answer goes; closed when the client has left.
+pub type Answer = oneshot::Sender<Result<Head, ApiError>>;
+
+/// An admitted request.
+#[derive(Debug)]
+pub struct Call {
+    /// Its id, everywhere.
+    pub id: RequestId,
+    /// Who asks.
+    pub caller: Principal,
+    /// What is asked.
+    pub model: Arc<Model>,
+    /// What is asked.
+    pub request: Arc<ChatRequest>,
+    /// Headers for the provider.
+    pub headers: HeaderMap,
+    /// When it was admitted.
+    pub started_at: DateTime<Utc>,
+    /// The same, for durations.
+    pub arrived: Instant,
+    /// Everything else.
+    pub state: AppState,
+}
+
+impl Call {
+    /// Runs the call to its end; the slot is used exactly once, unless nothing was reserved.
+    pub async fn run(self, slot: Slot, answer: Answer) {
+        let reservation = match self.reserve().await {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                // The client may have left; there is nobody else to tell.
+                let _ = answer.send(Err(error));
+                return;
+            }
+        };
+        let span = genai::span(&self.state.provider_config.name, &self.model.id, self.request.max_tokens(), &self.id.to_string());
+        let mut guard = self.guard(slot, &reservation, span.clone());
+        if answer.is_closed() {
+            return guard.release(Outcome::ClientClosed);
+        }
+        async {
+            if self.request.stream() {
+                let outcome = stream::run(&self, &mut guard, answer).await;
+                guard.settle(outcome).await;
+            } else {
+                whole::run(&self, guard, answer).await;
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// Holds the most that the request can cost.
+    async fn reserve(&self) -> Result<Reservation, ApiError> {
+        let allowances = self.model.allowances();
+        let life = self.state.provider_config.deadline.0 + self.state.limits.reservation_margin.0;
+        let request = ReservationRequest {
+            request_id: self.id,
+            organization_id: self.caller.organization_id,
+            api_key_id: self.caller.api_key_id(),
+            user_id: self.caller.user_id(),
+            model: self.model.id.clone(),
+            provider: self.state.provider_config.name.clone(),
+            max_input_tokens: self.request.max_input_tokens(&allowances),
+            max_output_tokens: self.request.max_output_tokens(&allowances),
+            expires_at: self.started_at + TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
+        };
+        let span = tracing::info_span!("reserve", otel.kind = "client");
+        Ok(self.state.billing.reserve(&request).instrument(span).await?)
+    }
+
+    fn guard(&self, slot: Slot, reservation: &Reservation, span: Span) -> Guard {
+        let event = UsageEvent {
+            request_id: self.id,
+            reservation_id: reservation.id,
+            organization_id: self.caller.organization_id,
+            api_key_id: self.caller.api_key_id(),
+            user_id: self.caller.user_id(),
+            model: self.model.id.clone(),
+            provider: self.state.provider_config.name.clone(),
+            usage: TokenUsage::default(),
+            counted_by: CountedBy::Counted,
+            outcome: Outcome::Failed,
+            started_at: self.started_at,
+            ended_at: self.started_at,
+        };
+        let tally = Tally::new(self.state.limits.counted_text);
+        Guard::new(slot, event, tally, Arc::clone(&self.request), self.state.clock.clone(), span)
+    }
+
+    /// Sends the request to the provider; the time until its headers is not ours.
+    pub(super) async fn send(&self) -> Result<reqwest::Response, ApiError> {
+        let body = self.request.to_provider(self.model.provider_model());
+        self.state.provider.send(body, &self.id.to_string(), self.headers.clone()).await
+    }
+
+    /// When everything about this call must be over.
+    pub(super) fn deadline(&self) -> tokio::time::Instant {
+        (self.arrived + self.state.provider_config.deadline.0).into()
+    }
+
+    /// Records what the gateway itself took of the time until now, given what it waited for the provider.
+    pub(super) fn record_overhead(&self, waited: Duration) {
+        meters::overhead(self.arrived.elapsed().saturating_sub(waited));
+    }
+
+    /// Ends a while after the service began to drain.
+    pub(super) async fn shutdown(&self) {
+        self.state.draining.cancelled().await;
+        tokio::time::sleep(self.state.shutdown_grace).await;
+    }
+}

@@ -1,0 +1,103 @@
+//! The parts of `OpenAI`'s bodies that are documented here. They are never built: bodies pass as they are.
+#![expect(dead_code, reason = "only their schemas are used")]
+
+use utoipa::ToSchema;
+
+/// A completion that is asked for; any other field of `OpenAI`'s API may be given too.
+#[derive(Debug, ToSchema)]
+pub struct CompletionRequest {
+    /// A model of `/v1/models`.
+    model: String,
+    /// The conversation so far.
+    #[schema(min_items = 1)]
+    messages: Vec<Message>,
+    /// Whether the answer comes in chunks, as server-sent events.
+    stream: Option<bool>,
+    /// For streams.
+    stream_options: Option<StreamOptions>,
+    /// How many answers.
+    #[schema(minimum = 1, maximum = 128)]
+    n: Option<u32>,
+    /// Longest answer, in tokens.
+    #[schema(minimum = 1)]
+    max_completion_tokens: Option<u64>,
+    /// The older name of the same.
+    #[schema(minimum = 1)]
+    max_tokens: Option<u64>,
+}
+
+/// A message of the conversation.
+#[derive(Debug, ToSchema)]
+pub struct Message {
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
+    role: String,
+    /// A text, or a list of parts.
+    #[schema(value_type = Option<Object>)]
+    content: Option<String>,
+    /// Who speaks, where several have the same role.
+    name: Option<String>,
+}
+
+/// Options of a stream.
+#[derive(Debug, ToSchema)]
+pub struct StreamOptions {
+    /// Whether the last chunk has the usage.
+    include_usage: Option<bool>,
+}
+
+/// An answer.
+#[derive(Debug, ToSchema)]
+pub struct Completion {
+    /// The provider's id of it.
+    id: String,
+    /// `chat.completion`
+    object: String,
+    /// The answers.
+    choices: Vec<Choice>,
+    /// What it took.
+    usage: Usage,
+}
+
+/// One of the answers.
+#[derive(Debug, ToSchema)]
+pub struct Choice {
+    /// Its number.
+    index: u32,
+    /// The answer.
+    message: Message,
+    /// Why it ended.
+    finish_reason: String,
+}
+
+/// What it took.
+#[derive(Debug, ToSchema)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    prompt_tokens: u64,
+    /// Tokens of the answers.
+    completion_tokens: u64,
+    /// Both.
+    total_tokens: u64,
+}
+
+/// A chunk of an answer; the stream ends with `data: [DONE]`, and an answer that broke off does not.
+#[derive(Debug, ToSchema)]
+pub struct CompletionChunk {
+    /// The provider's id of the answer.
+    id: String,
+    /// `chat.completion.chunk`
+    object: String,
+    /// What is new.
+    choices: Vec<ChunkChoice>,
+}
+
+/// What is new in one of the answers.
+#[derive(Debug, ToSchema)]
+pub struct ChunkChoice {
+    /// Its number.
+    index: u32,
+    /// What is new.
+    delta: Message,
+    /// Why it ended, in its last chunk.
+    finish_reason: Option<String>,
+}

@@ -1,0 +1,223 @@
+//! An answer that comes in pieces: passed on as they come, watched, and read to its end also when the client has left.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use contracts::usage::Outcome;
+use http::header;
+use llm::sse::{self, Decoder};
+use llm::{Tally, Verdict};
+use reqwest::Response;
+use tokio::time::{Instant as TokioInstant, sleep_until};
+
+use super::call::{Answer, Call};
+use crate::error::ApiError;
+use crate::settlement::Guard;
+
+mod client;
+
+use client::Client;
+
+/// Runs the stream; the outcome is for the guard.
+pub(super) async fn run(call: &Call, guard: &mut Guard, answer: Answer) -> Outcome {
+    let asked = Instant::now();
+    let limit = TokioInstant::now() + call.state.provider_config.first_byte_timeout.0;
+    let begun = tokio::select! {
+        begun = begin(call, guard) => begun,
+        () = sleep_until(limit) => Err((ApiError::UpstreamTimeout, Outcome::Failed)),
+        () = sleep_until(call.deadline()) => Err((ApiError::UpstreamTimeout, Outcome::Deadline)),
+        () = call.shutdown() => Err((ApiError::Unavailable("this instance"), Outcome::Shutdown)),
+    };
+    match begun {
+        Ok((first, source)) => {
+            call.record_overhead(asked.elapsed());
+            let client = Client::begin(first, answer);
+            Relay { call, source, client }.run(&mut guard.tally).await
+        }
+        Err((error, outcome)) => {
+            guard.begun = false;
+            // The client may have left; there is nobody else to tell.
+            let _ = answer.send(Err(error));
+            outcome
+        }
+    }
+}
+
+/// Waits for the first item: until then nothing has been promised to the client [trap 12].
+async fn begin(call: &Call, guard: &mut Guard) -> Result<(Bytes, Source), (ApiError, Outcome)> {
+    let failed = |error| (error, Outcome::Failed);
+    let response = call.send().await.map_err(failed)?;
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("text/event-stream") {
+        tracing::warn!("the provider answered a stream with something else");
+        return Err(failed(ApiError::UpstreamFailed));
+    }
+    let mut source = Source::new(call, response);
+    loop {
+        let piece = source.next(&mut guard.tally).await;
+        match piece {
+            Piece::Items(items) if items.is_empty() => {}
+            Piece::Items(items) => {
+                guard.begun = true;
+                return Ok((items, source));
+            }
+            Piece::Done(items) => {
+                guard.begun = true;
+                source.ended = true;
+                return Ok((items, source));
+            }
+            Piece::Error(error) if guard.tally.has_text() => {
+                // An error right behind text of the same piece: text was generated.
+                guard.begun = true;
+                source.ended = true;
+                return Ok((error, source));
+            }
+            Piece::Error(_) | Piece::Cut => return Err(failed(ApiError::UpstreamFailed)),
+        }
+    }
+}
+
+/// What came from the provider.
+enum Piece {
+    /// Events for the client, encoded; none, when they were not for the client.
+    Items(Bytes),
+    /// The same with the provider's own end.
+    Done(Bytes),
+    /// The same with the provider's own error.
+    Error(Bytes),
+    /// The connection ended, or what came cannot be read.
+    Cut,
+}
+
+/// The provider's side of a stream.
+struct Source {
+    response: Response,
+    decoder: Decoder,
+    wants_usage: bool,
+    received: usize,
+    /// The first piece was the last one too.
+    ended: bool,
+}
+
+impl Source {
+    fn new(call: &Call, response: Response) -> Self {
+        let decoder = Decoder::new(call.state.provider_config.max_frame_bytes);
+        Self { response, decoder, wants_usage: call.request.wants_usage(), received: 0, ended: false }
+    }
+
+    /// The next piece; may be dropped while waiting.
+    async fn next(&mut self, tally: &mut Tally) -> Piece {
+        let chunk = match self.response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Piece::Cut,
+            Err(error) => {
+                tracing::warn!(error.message = %error.without_url(), "the provider's stream broke off");
+                return Piece::Cut;
+            }
+        };
+        self.received += chunk.len();
+        let mut items = Vec::with_capacity(chunk.len() + 16);
+        let mut last = None;
+        let wants_usage = self.wants_usage;
+        let decoded = self.decoder.feed(&chunk, |data| {
+            if last.is_some() {
+                return;
+            }
+            let verdict = tally.event(&data);
+            if verdict != Verdict::Usage || wants_usage {
+                sse::encode(&data, &mut items);
+            }
+            if matches!(verdict, Verdict::Done | Verdict::Error) {
+                last = Some(verdict);
+            }
+        });
+        match (decoded, last) {
+            (_, Some(Verdict::Done)) => Piece::Done(items.into()),
+            (_, Some(_)) => Piece::Error(items.into()),
+            (Ok(()), None) => Piece::Items(items.into()),
+            (Err(error), None) => {
+                tracing::warn!(error.message = %error, "the provider's stream cannot be read");
+                Piece::Cut
+            }
+        }
+    }
+}
+
+/// Moves pieces from the provider to the client.
+struct Relay<'c> {
+    call: &'c Call,
+    source: Source,
+    client: Client,
+}
+
+impl Relay<'_> {
+    async fn run(mut self, tally: &mut Tally) -> Outcome {
+        if self.source.ended {
+            return if tally.is_done() { finished(!self.client.is_gone()) } else { Outcome::UpstreamCut };
+        }
+        let shutdown = self.call.shutdown();
+        tokio::pin!(shutdown);
+        let config = &self.call.state.provider_config;
+        let mut idle = TokioInstant::now() + config.idle_timeout.0;
+        let mut keep_alive = TokioInstant::now() + config.keep_alive.0;
+        loop {
+            let limit = idle.min(self.call.deadline());
+            let received = self.source.received;
+            let piece = tokio::select! {
+                biased;
+                () = self.client.left(&self.call.state, received) => {
+                    if self.client.is_given_up() {
+                        return Outcome::ClientClosed;
+                    }
+                    continue;
+                }
+                piece = self.source.next(tally) => piece,
+                () = sleep_until(limit) => {
+                    let outcome = if limit == idle { Outcome::UpstreamCut } else { Outcome::Deadline };
+                    return self.broken(outcome, &ApiError::UpstreamTimeout);
+                }
+                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance")),
+                () = sleep_until(keep_alive), if !self.client.is_gone() => {
+                    self.client.keep_alive();
+                    keep_alive = TokioInstant::now() + config.keep_alive.0;
+                    continue;
+                }
+            };
+            let (items, last) = match piece {
+                Piece::Items(items) => (items, None),
+                Piece::Done(items) => (items, Some(Outcome::Completed)),
+                Piece::Error(items) => (items, Some(Outcome::UpstreamCut)),
+                Piece::Cut => return self.broken(Outcome::UpstreamCut, &ApiError::UpstreamFailed),
+            };
+            if self.client.exceeds(&self.call.state, self.source.received) {
+                return Outcome::ClientClosed;
+            }
+            // A client that reads slowly holds up the provider, not our memory; the deadline still counts.
+            let delivered = tokio::select! {
+                delivered = self.client.send(items) => delivered,
+                () = sleep_until(self.call.deadline()) => return self.broken(Outcome::Deadline, &ApiError::UpstreamTimeout),
+                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance")),
+            };
+            match last {
+                Some(Outcome::Completed) => return finished(delivered),
+                Some(outcome) => return outcome,
+                None => {}
+            }
+            idle = TokioInstant::now() + config.idle_timeout.0;
+            keep_alive = TokioInstant::now() + config.keep_alive.0;
+        }
+    }
+
+    /// Tells the client that the answer broke off: an error and no `[DONE]` [trap 14].
+    fn broken(&mut self, outcome: Outcome, error: &ApiError) -> Outcome {
+        let mut event = Vec::new();
+        sse::encode(&error.to_bytes(), &mut event);
+        self.client.last_words(event.into());
+        if self.client.is_gone() && outcome == Outcome::UpstreamCut { Outcome::ClientClosed } else { outcome }
+    }
+}
+
+/// The provider's answer is complete; whether there was somebody to take its end is what is left to say.
+fn finished(delivered: bool) -> Outcome {
+    if delivered { Outcome::Completed } else { Outcome::ClientClosed }
+}

@@ -1,0 +1,92 @@
+//! What chat-service reads from its environment.
+
+use chassis::SecretString;
+use chassis::config::{CommaList, Millis};
+use chassis::http::HttpConfig;
+use chassis::redis::RedisConfig;
+use chassis::telemetry::TelemetryConfig;
+use identity::{AuthClientConfig, IdentityConfig};
+
+use crate::models::ModelCatalog;
+
+chassis::settings! {
+    /// Everything chat-service needs to serve.
+    pub struct ChatConfig {
+        /// Listeners and limits.
+        pub http: HttpConfig = nested,
+        /// Logs, traces, metrics.
+        pub telemetry: TelemetryConfig = nested,
+        /// Redis.
+        pub redis: RedisConfig = nested,
+        /// Issuer and audience of tokens.
+        pub identity: IdentityConfig = nested,
+        /// How auth-service is reached.
+        pub auth: AuthClientConfig = nested,
+        /// Private base URL of billing-service, such as `http://billing-service:9003`.
+        pub billing_url: String = required "TRIVET_BILLING_URL",
+        /// The models that are offered: `builtin`, a JSON list, or the path of a file with one. Each entry has `id`, `context_window` and `max_output_tokens`, and may have `provider_model`, `image_tokens`, `owned_by` and `created`.
+        pub models: ModelCatalog = default "CHAT_MODELS" "builtin",
+        /// The provider.
+        pub provider: ProviderConfig = nested,
+        /// What happens when a client leaves a stream.
+        pub drain: DrainConfig = nested,
+        /// Limits of callers and memory.
+        pub limits: LimitsConfig = nested,
+    }
+}
+
+chassis::settings! {
+    /// The model provider, `OpenAI` or one that speaks its API.
+    pub struct ProviderConfig {
+        /// Base URL including the version, such as `http://llm-simulator:4010/v1`.
+        pub base_url: String = default "OPENAI_BASE_URL" "https://api.openai.com/v1",
+        /// The provider's key; without it no `Authorization` is sent.
+        pub api_key: Option<SecretString> = optional "OPENAI_API_KEY",
+        /// Name of the provider in traces and usage rows (OpenTelemetry `gen_ai.provider.name`).
+        pub name: String = default "CHAT_PROVIDER" "openai",
+        /// Milliseconds to connect.
+        pub connect_timeout: Millis = default "CHAT_CONNECT_TIMEOUT_MS" "2000",
+        /// Milliseconds until the first item of a stream must have come.
+        pub first_byte_timeout: Millis = default "CHAT_FIRST_BYTE_TIMEOUT_MS" "60000",
+        /// Milliseconds without anything in the middle of a stream.
+        pub idle_timeout: Millis = default "CHAT_IDLE_TIMEOUT_MS" "30000",
+        /// Milliseconds that a completion may take in all.
+        pub deadline: Millis = default "CHAT_DEADLINE_MS" "300000",
+        /// Milliseconds of silence after which a streaming client gets a comment.
+        pub keep_alive: Millis = default "CHAT_KEEP_ALIVE_MS" "15000",
+        /// Largest event of a stream, in bytes.
+        pub max_frame_bytes: usize = default "CHAT_MAX_FRAME_BYTES" "1048576",
+        /// Largest answer that is not streamed, in bytes.
+        pub max_response_bytes: usize = default "CHAT_MAX_RESPONSE_BYTES" "16777216",
+        /// Request headers of clients that are passed on to the provider; none by default.
+        pub forward_headers: CommaList<String> = default "CHAT_FORWARD_HEADERS" "",
+    }
+}
+
+chassis::settings! {
+    /// A stream whose client left is read to its end, for its usage, within these caps.
+    pub struct DrainConfig {
+        /// Milliseconds.
+        pub time: Millis = default "CHAT_DRAIN_MS" "30000",
+        /// Bytes.
+        pub max_bytes: usize = default "CHAT_DRAIN_MAX_BYTES" "4194304",
+        /// Streams at once; one more is ended at once and counted.
+        pub max_streams: usize = default "CHAT_DRAIN_MAX_STREAMS" "256",
+    }
+}
+
+chassis::settings! {
+    /// Limits of callers and memory.
+    pub struct LimitsConfig {
+        /// Requests of one API key (or one user) in the window.
+        pub requests_per_window: u32 = default "CHAT_REQUESTS_PER_MINUTE" "600",
+        /// Milliseconds of the window.
+        pub window: Millis = default "CHAT_RATE_WINDOW_MS" "60000",
+        /// Milliseconds that a reservation outlives the deadline of its completion.
+        pub reservation_margin: Millis = default "CHAT_RESERVATION_MARGIN_MS" "60000",
+        /// Completions in flight together with settlements that wait for Redis; one more is answered 503.
+        pub settlement_queue: usize = default "CHAT_SETTLEMENT_QUEUE" "4096",
+        /// Bytes of an answer's text that are kept for counting; beyond it the count is an estimate.
+        pub counted_text: usize = default "CHAT_COUNTED_TEXT_MAX_BYTES" "262144",
+    }
+}

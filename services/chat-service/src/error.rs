@@ -1,0 +1,157 @@
+//! Every way a request can be refused, and the one place that turns it into an answer in `OpenAI`'s shape.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use contracts::billing::ReserveError;
+use http::{HeaderValue, StatusCode, header};
+use identity::AuthenticateError;
+use identity::authenticator::MissingScope;
+use llm::{ErrorBody, InvalidRequest};
+
+const RETRY_SOON: Duration = Duration::from_secs(1);
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+/// One variant per outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// No credential.
+    #[error("there is no credential")]
+    MissingCredential,
+    /// A credential that is not valid.
+    #[error("the credential is not valid")]
+    InvalidCredential,
+    /// A credential that does not allow this.
+    #[error("{0}")]
+    MissingScope(String),
+    /// A request that breaks a rule.
+    #[error("{0}")]
+    Invalid(#[from] InvalidRequest),
+    /// A model that is not offered, or has no price.
+    #[error("there is no such model")]
+    ModelNotFound,
+    /// The wallet does not reach.
+    #[error("the wallet does not reach")]
+    InsufficientQuota,
+    /// Too many requests, here or at the provider.
+    #[error("too many requests")]
+    RateLimited(Duration),
+    /// Something we need is away.
+    #[error("{0} is not available")]
+    Unavailable(&'static str),
+    /// The provider refused the request, in its own words.
+    #[error("the provider refused with {0}")]
+    Refused(StatusCode, Bytes),
+    /// The provider failed.
+    #[error("the provider failed")]
+    UpstreamFailed,
+    /// The provider did not answer in time.
+    #[error("the provider did not answer in time")]
+    UpstreamTimeout,
+    /// A fault of our own.
+    #[error("{0}")]
+    Internal(&'static str),
+}
+
+impl From<AuthenticateError> for ApiError {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Missing => Self::MissingCredential,
+            AuthenticateError::Invalid => Self::InvalidCredential,
+            AuthenticateError::Unavailable => Self::Unavailable("the check of credentials"),
+        }
+    }
+}
+
+impl From<MissingScope> for ApiError {
+    fn from(error: MissingScope) -> Self {
+        Self::MissingScope(error.to_string())
+    }
+}
+
+impl From<ReserveError> for ApiError {
+    fn from(error: ReserveError) -> Self {
+        match error {
+            ReserveError::InsufficientFunds => Self::InsufficientQuota,
+            ReserveError::ModelNotPriced => Self::ModelNotFound,
+            ReserveError::Unavailable => Self::Unavailable("billing"),
+        }
+    }
+}
+
+impl ApiError {
+    /// Status and body.
+    fn parts(&self) -> (StatusCode, ErrorBody) {
+        let invalid = |status, code, message: &str| (status, ErrorBody::new(INVALID, code, message));
+        let server = |status, code, message: &str| (status, ErrorBody::new(SERVER, code, message));
+        match self {
+            Self::MissingCredential => {
+                invalid(StatusCode::UNAUTHORIZED, "invalid_api_key", "You did not provide an API key: send it as Authorization: Bearer.")
+            }
+            Self::InvalidCredential => invalid(StatusCode::UNAUTHORIZED, "invalid_api_key", "Incorrect API key provided."),
+            Self::MissingScope(message) => invalid(StatusCode::FORBIDDEN, "missing_scope", message),
+            Self::Invalid(error) => {
+                let body = ErrorBody::new(INVALID, "invalid_value", format!("{}: {}", error.param, error.message));
+                (StatusCode::BAD_REQUEST, body.param(&error.param))
+            }
+            Self::ModelNotFound => {
+                let (status, body) = invalid(StatusCode::NOT_FOUND, "model_not_found", "The model does not exist or is not offered here.");
+                (status, body.param("model"))
+            }
+            Self::InsufficientQuota => {
+                let body = ErrorBody::new("insufficient_quota", "insufficient_quota", "The balance does not cover this request.");
+                (StatusCode::PAYMENT_REQUIRED, body)
+            }
+            Self::RateLimited(_) => {
+                let body = ErrorBody::new("requests", "rate_limit_exceeded", "Too many requests: try again later.");
+                (StatusCode::TOO_MANY_REQUESTS, body)
+            }
+            Self::Unavailable(what) => {
+                server(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", &format!("Try again soon: {what} is not available."))
+            }
+            Self::Refused(status, _) => invalid(*status, "provider_refused", "The model's provider refused the request."),
+            Self::UpstreamFailed => server(StatusCode::BAD_GATEWAY, "upstream_failed", "The model's provider failed."),
+            Self::UpstreamTimeout => {
+                server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The model's provider did not answer in time.")
+            }
+            Self::Internal(_) => server(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side."),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(after) => Some(*after),
+            Self::Unavailable(_) => Some(RETRY_SOON),
+            _ => None,
+        }
+    }
+
+    /// The body, also for an event in a stream.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Refused(_, body) if llm::error::is_error_body(body) => body.clone(),
+            _ => self.parts().1.to_bytes(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Self::Internal(reason) = self {
+            tracing::error!(error.message = reason, "a request failed for a reason of our own");
+        }
+        let mut response = (self.parts().0, self.to_bytes()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(after) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
+        }
+        if matches!(self, Self::MissingCredential | Self::InvalidCredential) {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,105 @@
+//! What handlers share; cheap to clone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use chassis::host::Host;
+use chassis::http::Client;
+use chassis::redis::Redis;
+use chassis::{Clock, ExposeSecret, Random};
+use contracts::auth::AuthClient;
+use contracts::billing::BillingClient;
+use identity::jwt::SigningKey;
+use identity::{Authenticator, RemoteKeys, Revocations, ServiceTokens};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{ChatConfig, DrainConfig, LimitsConfig, ProviderConfig};
+use crate::models::ModelCatalog;
+use crate::provider::Provider;
+use crate::rate::RateLimiter;
+use crate::settlement::Settlements;
+
+/// How long auth-service and billing-service may take to answer.
+const INTERNAL_TIMEOUT: Duration = Duration::from_secs(3);
+const SERVICE: &str = "chat-service";
+
+/// Everything a handler may need.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// Recognizes callers.
+    pub authenticator: Authenticator,
+    /// The models that are offered.
+    pub models: ModelCatalog,
+    /// Counts requests.
+    pub rate: RateLimiter,
+    /// Reserves money.
+    pub billing: BillingClient,
+    /// The model provider.
+    pub provider: Provider,
+    /// Hands over what was used.
+    pub settlements: Settlements,
+    /// Time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// The provider's name and time limits.
+    pub provider_config: Arc<ProviderConfig>,
+    /// Caps for streams whose client left.
+    pub drain: Arc<DrainConfig>,
+    /// Places for streams whose client left.
+    pub drains: Arc<Semaphore>,
+    /// Limits of callers and memory.
+    pub limits: Arc<LimitsConfig>,
+    /// Work that outlives its request.
+    pub tasks: TaskTracker,
+    /// Cancelled when the service begins to drain.
+    pub draining: CancellationToken,
+    /// How long streams may go on after that.
+    pub shutdown_grace: Duration,
+}
+
+impl AppState {
+    /// Puts the state together and starts what runs beside the requests.
+    ///
+    /// # Errors
+    /// When a setting is malformed.
+    pub fn new(config: &ChatConfig, redis: Redis, host: &Host, clock: Clock, random: Random) -> anyhow::Result<Self> {
+        let auth = Client::new(&config.auth.auth_url, INTERNAL_TIMEOUT)?;
+        let key = SigningKey::from_pem(SERVICE, config.auth.service_key.expose_secret())
+            .context("TRIVET_SERVICE_KEY must be an Ed25519 key in PKCS#8 PEM form")?;
+        let tokens = ServiceTokens::new(SERVICE, &config.identity.issuer, key, auth.clone(), clock.clone(), random.clone());
+        let revocations = Revocations::default();
+        let authenticator = Authenticator::new(
+            config.identity.clone(),
+            Arc::new(RemoteKeys::new(auth.clone())),
+            Arc::new(AuthClient::new(auth, tokens.clone())),
+            revocations.clone(),
+            clock.clone(),
+        );
+        let watched = redis.clone();
+        host.spawn("revocations", |stop| async move { revocations.watch(&watched, &stop).await });
+        let (settlements, writer) = Settlements::new(config.limits.settlement_queue, redis.clone());
+        host.spawn("settlements", |stop| async move { writer.run(&stop).await });
+        Ok(Self {
+            authenticator,
+            models: config.models.clone(),
+            rate: RateLimiter::new(redis, &config.limits),
+            billing: BillingClient::new(Client::new(&config.billing_url, INTERNAL_TIMEOUT)?, tokens),
+            provider: Provider::new(&config.provider)?,
+            settlements,
+            clock,
+            random,
+            provider_config: Arc::new(config.provider.clone()),
+            drain: Arc::new(config.drain.clone()),
+            drains: Arc::new(Semaphore::new(config.drain.max_streams)),
+            limits: Arc::new(config.limits.clone()),
+            tasks: host.tasks(),
+            draining: host.draining(),
+            // The last quarter of the grace is for telling the clients and for settling.
+            shutdown_grace: config.http.shutdown_grace.0 * 3 / 4,
+        })
+    }
+}

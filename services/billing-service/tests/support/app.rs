@@ -1,0 +1,179 @@
+//! billing-service on free ports, with a database and a Redis of its own, a clock that the test turns, and a stand-in for
+//! auth-service that publishes one key and knows one API key per organization.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use billing_service::config::{BillingConfig, StripeConfig};
+use billing_service::state::AppState;
+use billing_service::{Application, MIGRATIONS};
+use chassis::clock::ManualClock;
+use chassis::config::{CommaList, Millis};
+use chassis::http::HttpConfig;
+use chassis::telemetry::TelemetryConfig;
+use chassis::{Clock, Random, SecretString};
+use contracts::RequestId;
+use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
+use identity::jwt::{ACCESS_TOKEN, SigningKey};
+use identity::{ApiKeyId, ApiKeySecret, AuthClientConfig, IdentityConfig, JwkSet, OrganizationId, Scopes, ServiceClaims, VerifiedApiKey};
+use ring::rand::SystemRandom;
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use serde_json::{Value, json};
+use testkit::http::{Answer, TestClient};
+use testkit::{TestDatabase, TestRedis};
+use tokio_util::sync::CancellationToken;
+
+pub const ISSUER: &str = "https://auth.example.com";
+/// What a new organization gets, in micro-units.
+pub const GRANT: i64 = 5_000_000;
+
+type Keys = Arc<Mutex<HashMap<String, VerifiedApiKey>>>;
+
+pub struct App {
+    pub public: TestClient,
+    pub private: TestClient,
+    pub database: TestDatabase,
+    pub redis: TestRedis,
+    pub clock: Clock,
+    pub turn: ManualClock,
+    pub random: Random,
+    pub config: BillingConfig,
+    keys: Keys,
+    stop: CancellationToken,
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn pem(der: &[u8]) -> SecretString {
+    use base64::Engine;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n").into()
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(adjust: impl FnOnce(&mut BillingConfig)) -> Self {
+        let (clock, turn) = testkit::clock();
+        let (database, redis) = (testkit::postgres::database(MIGRATIONS).await, TestRedis::start().await);
+        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
+        let signer = SigningKey::from_pkcs8("k1", der.as_ref());
+        let keys = Keys::default();
+        let published = JwkSet { keys: vec![identity::jwks::Jwk::ed25519("k1", pair.public_key().as_ref())] };
+        let auth_url = auth_stub(published, signer.clone(), keys.clone(), clock.clone()).await;
+        let mut config = BillingConfig {
+            http: HttpConfig::for_tests(),
+            telemetry: TelemetryConfig { filter: "info".into(), format: "json".into(), otlp_endpoint: None, sample_ratio: 1.0 },
+            postgres: database.config.clone(),
+            redis: redis.config.clone(),
+            identity: IdentityConfig { issuer: ISSUER.into(), audience: "trivet".into() },
+            auth: AuthClientConfig { auth_url, service_key: pem(der.as_ref()) },
+            secret: "a secret of billing".to_owned().into(),
+            signup_grant: GRANT,
+            sweep: Millis(Duration::from_millis(50)),
+            stripe: StripeConfig { secret_key: None, webhook_secrets: CommaList(Vec::new()), api_base: "http://127.0.0.1:9".into(), livemode: false },
+        };
+        adjust(&mut config);
+        let random = Random::system();
+        let application = Application::build(config.clone(), clock.clone(), random.clone()).await.unwrap();
+        let (public, private) = (application.public_addr().unwrap(), application.private_addr().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(application.run(stop.clone()));
+        let service = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", "reservations:write"));
+        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, stop }
+    }
+
+    /// The state behind a service, for calling its parts directly.
+    pub fn state(&self) -> AppState {
+        AppState::new(self.config.clone(), self.database.pool.clone(), self.redis.redis.clone(), self.clock.clone(), self.random.clone()).unwrap()
+    }
+
+    /// A new organization, and a client with one of its API keys.
+    pub fn organization(&self) -> (OrganizationId, TestClient) {
+        let organization_id = OrganizationId::new(&self.clock, &self.random);
+        let secret = ApiKeySecret::generate("test", &self.random);
+        let key = VerifiedApiKey {
+            api_key_id: ApiKeyId::new(&self.clock, &self.random),
+            organization_id,
+            scopes: Scopes::api_key_default(),
+            expires_at: None,
+            requests_per_minute: None,
+        };
+        self.keys.lock().unwrap().insert(secret.sha256(), key);
+        (organization_id, self.public.bearer(secret.expose()))
+    }
+
+    pub fn request(&self) -> RequestId {
+        RequestId::new(&self.clock, &self.random)
+    }
+
+    /// The body of a reservation of `sim-large`: input costs 3 micro-units a token, output 12.
+    pub fn reservation(&self, organization: OrganizationId, request: RequestId, input: u64, output: u64) -> Value {
+        let expires_at = self.clock.now() + chrono::TimeDelta::minutes(10);
+        json!({"request_id": request, "organization_id": organization, "api_key_id": null, "user_id": null, "model": "sim-large",
+               "provider": "simulator", "max_input_tokens": input, "max_output_tokens": output, "expires_at": expires_at})
+    }
+
+    pub async fn reserve(&self, body: &Value) -> Answer {
+        self.private.post("/internal/v1/reservations", body).await
+    }
+
+    /// The body of a settlement.
+    pub fn usage(&self, input: u64, output: u64) -> Value {
+        json!({"usage": {"input_tokens": input, "output_tokens": output}, "counted_by": "reported", "outcome": "completed",
+               "started_at": self.clock.now(), "ended_at": self.clock.now()})
+    }
+
+    pub async fn settle(&self, reservation: &str, usage: &Value) -> Answer {
+        self.private.post(&format!("/internal/v1/reservations/{reservation}/settle"), usage).await
+    }
+
+    /// Available and held.
+    pub async fn balance(&self, client: &TestClient) -> (i64, i64) {
+        let balance = client.get("/v1/balance").await.expect(200).json;
+        (balance["available_micros"].as_i64().unwrap(), balance["held_micros"].as_i64().unwrap())
+    }
+
+    pub async fn count(&self, query: &'static str) -> i64 {
+        sqlx::query_scalar(query).fetch_one(&self.database.owner).await.unwrap()
+    }
+
+    pub async fn assert_clean(&self) {
+        let differences = billing_service::ledger::verify::differences(&self.database.pool).await.unwrap();
+        assert!(differences.is_empty(), "{differences:?}");
+    }
+}
+
+fn service_token(signer: &SigningKey, clock: &Clock, audience: &str, scope: &str) -> String {
+    let now = clock.now().timestamp();
+    let text = |text: &str| text.to_owned();
+    // Longer than the real ones, so that a test may turn the clock.
+    let claims = ServiceClaims { iss: text(ISSUER), aud: text(audience), exp: now + 86_400, nbf: now, iat: now, sub: text("chat-service"),
+        client_id: text("chat-service"), jti: text("1"), scope: text(scope) };
+    signer.sign(ACCESS_TOKEN, &claims).unwrap()
+}
+
+async fn auth_stub(published: JwkSet, signer: SigningKey, keys: Keys, clock: Clock) -> String {
+    let router = Router::new()
+        .route("/.well-known/jwks.json", get(|| async move { Json(published) }))
+        .route("/internal/v1/service-tokens", post(move || async move {
+            Json(json!({"access_token": service_token(&signer, &clock, "auth-service", "api_keys:verify"), "token_type": "Bearer", "expires_in": 300}))
+        }))
+        .route("/internal/v1/api-keys/verify", post(move |Json(request): Json<VerifyApiKeyRequest>| async move {
+            Json(VerifyApiKeyResponse { api_key: keys.lock().unwrap().get(&request.key_sha256).cloned() })
+        }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}

@@ -66,7 +66,7 @@ mod tests {
     fn an_error_has_exactly_the_four_fields_that_openai_clients_parse() {
         let body = ErrorBody::new("invalid_request_error", "invalid_api_key", "No.").param("model");
         assert_eq!(
-            String::from_utf8(body.to_bytes().to_vec()).unwrap(),
+            String::from_utf8(body.to_bytes().to_vec()).expect("what the test gives is valid"),
             r#"{"error":{"message":"No.","type":"invalid_request_error","param":"model","code":"invalid_api_key"}}"#
         );
     }

@@ -128,7 +128,7 @@ mod tests {
     }
 
     fn count(json: &str) -> u64 {
-        super::count(&RawValue::from_string(json.to_owned()).unwrap(), &Words)
+        super::count(&RawValue::from_string(json.to_owned()).expect("what the test gives is valid"), &Words)
     }
 
     #[test]

@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn provider(body: &str) -> String {
-        String::from_utf8(parse(body).unwrap().to_provider("real")).unwrap()
+        String::from_utf8(parse(body).expect("what the test gives is valid").to_provider("real")).expect("what the test gives is valid")
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
         ] {
             let body = format!(r#"{{"model":"m",{message},"stream":true{given}}}"#);
             assert_eq!(provider(&body), format!(r#"{{"model":"real",{message},"stream":true{expected}}}"#));
-            assert!(!parse(&body).unwrap().wants_usage());
+            assert!(!parse(&body).expect("what the test gives is valid").wants_usage());
         }
         let whole = format!(r#"{{"model":"m",{message}}}"#);
         assert_eq!(provider(&whole), whole.replace(r#""m""#, r#""real""#));
@@ -311,7 +311,7 @@ mod tests {
             (r#"{"model":"m","messages":[{"role":"user"}],"stream_options":[]}"#, "stream_options"),
         ];
         for (body, param) in cases {
-            assert_eq!(parse(body).unwrap_err().param, param, "{body}");
+            assert_eq!(parse(body).expect_err("a refusal").param, param, "{body}");
         }
     }
 
@@ -319,7 +319,9 @@ mod tests {
     #[test]
     fn the_bound_of_the_prompt_covers_every_byte_of_text_and_the_context_window_covers_all() {
         let bound = |content: &str| {
-            parse(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#)).unwrap().max_input_tokens(&ALLOWANCES)
+            parse(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":{content}}}]}}"#))
+                .expect("what the test gives is valid")
+                .max_input_tokens(&ALLOWANCES)
         };
         let text = "x".repeat(5_000);
         assert!(bound(&format!("\"{text}\"")) >= 5_000);
@@ -334,7 +336,9 @@ mod tests {
     #[test]
     fn the_bound_of_the_answer_is_the_smaller_of_model_and_wish_times_the_choices() {
         let bound = |extra: &str| {
-            parse(&format!(r#"{{"model":"m","messages":[{{"role":"user"}}]{extra}}}"#)).unwrap().max_output_tokens(&ALLOWANCES)
+            parse(&format!(r#"{{"model":"m","messages":[{{"role":"user"}}]{extra}}}"#))
+                .expect("what the test gives is valid")
+                .max_output_tokens(&ALLOWANCES)
         };
         assert_eq!(bound(""), 4_000);
         assert_eq!(bound(r#","max_tokens":10,"n":3"#), 30);

@@ -102,7 +102,9 @@ mod tests {
         let mut decoder = Decoder::new(1 << 20);
         let mut events = Vec::new();
         for chunk in chunks {
-            decoder.feed(chunk, |data| events.push(String::from_utf8(data.to_vec()).unwrap())).unwrap();
+            decoder
+                .feed(chunk, |data| events.push(String::from_utf8(data.to_vec()).expect("what the test gives is valid")))
+                .expect("what the test gives is valid");
         }
         events
     }
@@ -139,7 +141,7 @@ mod tests {
             for event in &events {
                 encode(event.as_bytes(), &mut encoded);
             }
-            let text = String::from_utf8(encoded).unwrap().replace('\n', ending);
+            let text = String::from_utf8(encoded).expect("what the test gives is valid").replace('\n', ending);
             let bytes = text.as_bytes();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
             cuts.sort_unstable();

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> TokenUsage {
-        serde_json::from_str::<WireUsage>(json).unwrap().into()
+        serde_json::from_str::<WireUsage>(json).expect("what the test gives is valid").into()
     }
 
     /// [trap 7]

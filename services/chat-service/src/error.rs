@@ -29,6 +29,9 @@ pub enum ApiError {
     /// A request that breaks a rule.
     #[error("{0}")]
     Invalid(#[from] InvalidRequest),
+    /// A body that broke off or is too large.
+    #[error("the body cannot be read")]
+    Unreadable(StatusCode),
     /// A model that is not offered, or has no price.
     #[error("there is no such model")]
     ModelNotFound,
@@ -96,6 +99,7 @@ impl ApiError {
                 let body = ErrorBody::new(INVALID, "invalid_value", format!("{}: {}", error.param, error.message));
                 (StatusCode::BAD_REQUEST, body.param(&error.param))
             }
+            Self::Unreadable(status) => invalid(*status, "invalid_body", "The body broke off, or is larger than this service takes."),
             Self::ModelNotFound => {
                 let (status, body) = invalid(StatusCode::NOT_FOUND, "model_not_found", "The model does not exist or is not offered here.");
                 (status, body.param("model"))
@@ -147,7 +151,7 @@ impl IntoResponse for ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
         }
         if matches!(self, Self::MissingCredential | Self::InvalidCredential) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

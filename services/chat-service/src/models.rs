@@ -131,7 +131,7 @@ impl From<&Model> for ModelObject {
 /// The models that are offered.
 #[utoipa::path(get, path = "/v1/models", tag = "models", security(("bearer" = [])),
     responses((status = 200, body = ModelList), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
-pub async fn list(State(state): State<AppState>, Caller(principal): Caller) -> Result<Json<ModelList>, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, Caller(principal): Caller) -> Result<Json<ModelList>, ApiError> {
     principal.require(Scope::ModelsRead)?;
     Ok(Json(ModelList { object: "list", data: state.models.iter().map(ModelObject::from).collect() }))
 }
@@ -139,7 +139,11 @@ pub async fn list(State(state): State<AppState>, Caller(principal): Caller) -> R
 /// One model.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "models", security(("bearer" = [])), params(("id" = String, Path, description = "Its name.")),
     responses((status = 200, body = ModelObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
-pub async fn get(State(state): State<AppState>, Caller(principal): Caller, Path(id): Path<String>) -> Result<Json<ModelObject>, ApiError> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    Caller(principal): Caller,
+    Path(id): Path<String>,
+) -> Result<Json<ModelObject>, ApiError> {
     principal.require(Scope::ModelsRead)?;
     let model = state.models.find(&id).ok_or(ApiError::ModelNotFound)?;
     Ok(Json(ModelObject::from(&*model)))
@@ -151,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_builtin_models_are_usable_and_the_simulators_are_among_them() {
-        let models = ModelCatalog::from_setting("builtin").unwrap();
+        let models = ModelCatalog::from_setting("builtin").expect("what the test gives is valid");
         assert!(models.find("sim-small").is_some() && models.find("sim-large").is_some());
     }
 
@@ -168,6 +172,13 @@ mod tests {
             assert!(ModelCatalog::from_setting(wrong).is_err(), "{wrong}");
         }
         let aliased = format!("[{}]", model.replace('}', r#","provider_model":"b"}"#));
-        assert_eq!(ModelCatalog::from_setting(&aliased).unwrap().find("a").unwrap().provider_model(), "b");
+        assert_eq!(
+            ModelCatalog::from_setting(&aliased)
+                .expect("what the test gives is valid")
+                .find("a")
+                .expect("what the test gives is valid")
+                .provider_model(),
+            "b"
+        );
     }
 }

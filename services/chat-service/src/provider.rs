@@ -14,7 +14,7 @@ use crate::error::ApiError;
 /// The most of an error's body that is read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
 /// The provider; cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,8 +64,9 @@ impl Provider {
             request = request.header(TRACEPARENT, traceparent);
         }
         let response = request.body(body).send().await.map_err(|error| {
+            let nobody = error.is_connect();
             tracing::warn!(error.message = %error.without_url(), "the provider cannot be reached");
-            ApiError::Unavailable("the model's provider")
+            if nobody { ApiError::Unavailable("the model's provider") } else { ApiError::UpstreamFailed }
         })?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }

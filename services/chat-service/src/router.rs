@@ -35,7 +35,7 @@ pub fn public_router(state: AppState) -> Router {
     router.with_state(state)
 }
 
-/// The public API as OpenAPI 3.1 JSON.
+/// The public API as `OpenAPI` 3.1 JSON.
 #[must_use]
 pub fn openapi() -> String {
     let mut api = public().into_openapi();

@@ -50,3 +50,86 @@ impl Settlements {
         Ok(place)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chassis::redis::{Redis, RedisConfig};
+    use chassis::{Clock, Random};
+    use contracts::usage::{CountedBy, Outcome, UsageEvent};
+    use contracts::{RequestId, ReservationId};
+    use identity::OrganizationId;
+    use llm::{ChatRequest, Tally};
+    use money::TokenUsage;
+
+    use super::*;
+
+    fn queue(places: usize) -> (Settlements, Writer) {
+        let config = RedisConfig {
+            url: "redis://127.0.0.1:1/0".into(),
+            password: None,
+            timeout: chassis::config::Millis(std::time::Duration::ZERO),
+        };
+        Settlements::new(places, Redis::connect(&config).expect("a URL"))
+    }
+
+    fn guard(settlements: &Settlements) -> Guard {
+        let (clock, random) = (Clock::system(), Random::seeded(1));
+        let event = UsageEvent {
+            request_id: RequestId::new(&clock, &random),
+            reservation_id: ReservationId::new(&clock, &random),
+            organization_id: OrganizationId::new(&clock, &random),
+            api_key_id: None,
+            user_id: None,
+            model: "m".into(),
+            provider: "p".into(),
+            usage: TokenUsage::default(),
+            counted_by: CountedBy::Counted,
+            outcome: Outcome::Failed,
+            started_at: clock.now(),
+            ended_at: clock.now(),
+        };
+        let request = ChatRequest::parse(br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#).expect("a request");
+        let slot = settlements.take_place().expect("a place");
+        Guard::new(slot, event, Tally::new(1000), Arc::new(request), clock, tracing::Span::none())
+    }
+
+    fn written(writer: &mut Writer) -> UsageEvent {
+        let record = writer.queue.try_recv().expect("a settlement");
+        assert!(writer.queue.try_recv().is_err(), "there is only one");
+        serde_json::from_str(&record.event).expect("a usage event")
+    }
+
+    /// [trap 2] Also a panic, or a runtime that stops, leaves a settlement behind.
+    #[tokio::test]
+    async fn a_guard_that_is_dropped_settles_with_what_is_known() {
+        let (settlements, mut writer) = queue(1);
+        drop(guard(&settlements));
+        let event = written(&mut writer);
+        assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed), "nothing had begun");
+
+        let mut begun = guard(&settlements);
+        begun.begun = true;
+        begun.tally.event(br#"{"choices":[{"index":0,"delta":{"content":"hello world"}}]}"#);
+        let panicked = tokio::spawn(async move {
+            let _guard = begun;
+            panic!("on purpose");
+        });
+        assert!(panicked.await.is_err_and(|error| error.is_panic()));
+        let event = written(&mut writer);
+        assert_eq!((event.usage.output_tokens, event.counted_by, event.outcome), (3, CountedBy::Estimated, Outcome::Shutdown));
+    }
+
+    /// [trap 14]
+    #[tokio::test]
+    async fn a_place_is_free_again_only_when_its_settlement_was_taken() {
+        let (settlements, mut writer) = queue(1);
+        let first = guard(&settlements);
+        assert!(settlements.take_place().is_err());
+        first.release(Outcome::Failed);
+        assert!(settlements.take_place().is_err(), "the settlement waits in the queue");
+        written(&mut writer);
+        assert!(settlements.take_place().is_ok());
+    }
+}

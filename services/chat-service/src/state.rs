@@ -57,8 +57,10 @@ pub struct AppState {
     pub tasks: TaskTracker,
     /// Cancelled when the service begins to drain.
     pub draining: CancellationToken,
-    /// How long streams may go on after that.
+    /// How long calls may go on after that.
     pub shutdown_grace: Duration,
+    /// Cancelled when the last connection has ended.
+    pub stopping: CancellationToken,
 }
 
 impl AppState {
@@ -83,6 +85,12 @@ impl AppState {
         host.spawn("revocations", |stop| async move { revocations.watch(&watched, &stop).await });
         let (settlements, writer) = Settlements::new(config.limits.settlement_queue, redis.clone());
         host.spawn("settlements", |stop| async move { writer.run(&stop).await });
+        let stopping = CancellationToken::new();
+        let last_connection = stopping.clone();
+        host.spawn("calls", |stop| async move {
+            stop.cancelled().await;
+            last_connection.cancel();
+        });
         Ok(Self {
             authenticator,
             models: config.models.clone(),
@@ -100,6 +108,7 @@ impl AppState {
             draining: host.draining(),
             // The last quarter of the grace is for telling the clients and for settling.
             shutdown_grace: config.http.shutdown_grace.0 * 3 / 4,
+            stopping,
         })
     }
 }

@@ -23,6 +23,9 @@ use crate::models::Model;
 use crate::settlement::{Guard, Slot};
 use crate::state::AppState;
 
+/// What calls without a client get when everything else has ended; the host waits ten seconds for settlements.
+const LAST_DRAIN: Duration = Duration::from_secs(2);
+
 /// How an answer begins.
 #[derive(Debug)]
 pub enum Head {
@@ -138,9 +141,20 @@ impl Call {
         meters::overhead(self.arrived.elapsed().saturating_sub(waited));
     }
 
-    /// Ends a while after the service began to drain.
+    /// Ends when the call must: a while after the service began to drain, and soon after its last connection ended, when only
+    /// calls without a client are left.
     pub(super) async fn shutdown(&self) {
-        self.state.draining.cancelled().await;
-        tokio::time::sleep(self.state.shutdown_grace).await;
+        let with_client = async {
+            self.state.draining.cancelled().await;
+            tokio::time::sleep(self.state.shutdown_grace).await;
+        };
+        let without_client = async {
+            self.state.stopping.cancelled().await;
+            tokio::time::sleep(LAST_DRAIN).await;
+        };
+        tokio::select! {
+            () = with_client => {}
+            () = without_client => {}
+        }
     }
 }

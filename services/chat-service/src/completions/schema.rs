@@ -1,5 +1,5 @@
 //! The parts of `OpenAI`'s bodies that are documented here. They are never built: bodies pass as they are.
-#![expect(dead_code, reason = "only their schemas are used")]
+#![expect(dead_code, clippy::struct_field_names, reason = "only their schemas are used, and the names are not ours")]
 
 use utoipa::ToSchema;
 

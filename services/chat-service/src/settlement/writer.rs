@@ -22,7 +22,7 @@ const LAST_TRIES: Duration = Duration::from_secs(8);
 /// The one reader of the queue.
 #[derive(Debug)]
 pub struct Writer {
-    queue: mpsc::Receiver<Record>,
+    pub(super) queue: mpsc::Receiver<Record>,
     redis: Redis,
 }
 

@@ -1,0 +1,21 @@
+//! chat-service over HTTP, against real Redis and stand-ins for auth-service, billing-service and the provider that do exactly
+//! what a test tells them.
+
+#[path = "api/harness.rs"]
+mod harness;
+#[path = "api/limits.rs"]
+mod limits;
+#[path = "api/models.rs"]
+mod models;
+#[path = "api/neighbors.rs"]
+mod neighbors;
+#[path = "api/refusals.rs"]
+mod refusals;
+#[path = "api/settlement.rs"]
+mod settlement;
+#[path = "api/streams.rs"]
+mod streams;
+#[path = "api/upstream.rs"]
+mod upstream;
+#[path = "api/whole.rs"]
+mod whole;

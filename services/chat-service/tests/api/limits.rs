@@ -1,0 +1,64 @@
+//! How much a caller and the service may have at once.
+
+use std::time::Duration;
+
+use chassis::config::Millis;
+use futures::future::join_all;
+use identity::VerifiedApiKey;
+
+use crate::harness::{Chat, streamed, whole};
+
+const ANSWER: &str = r#"{"choices":[]}"#;
+
+#[tokio::test]
+async fn of_many_requests_at_once_exactly_the_limit_is_let_through() {
+    let chat = Chat::with(|config| config.limits.requests_per_window = 5).await;
+    for _ in 0..5 {
+        chat.upstream.whole(200, ANSWER);
+    }
+    let body = whole();
+    let answers = join_all((0..20).map(|_| chat.ask(&body))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 5);
+    for refused in answers.iter().filter(|answer| answer.status != 200) {
+        assert_eq!((refused.status.as_u16(), &refused.json["error"]["code"]), (429, &"rate_limit_exceeded".into()));
+        let wait: u64 = refused.header("retry-after").parse().expect("seconds");
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    assert_eq!(chat.neighbors.reservations().len(), 5, "what is refused reserves nothing");
+}
+
+#[tokio::test]
+async fn a_keys_own_limit_counts_for_it_alone_and_ends_with_the_window() {
+    let mut chat = Chat::with(|config| config.limits.window = Millis(Duration::from_millis(1500))).await;
+    let other = chat.key.clone();
+    chat.key = chat.new_key(VerifiedApiKey {
+        requests_per_minute: Some(1),
+        api_key_id: identity::ApiKeyId::new(&chassis::Clock::system(), &chassis::Random::system()),
+        ..chat.verified.clone()
+    });
+    chat.upstream.whole(200, ANSWER);
+    chat.ask(&whole()).await.expect(200);
+    chat.ask(&whole()).await.expect(429);
+    let limited = std::mem::replace(&mut chat.key, other);
+    chat.upstream.whole(200, ANSWER);
+    chat.ask(&whole()).await.expect(200);
+    chat.key = limited;
+    chat.upstream.whole(200, ANSWER);
+    testkit::eventually("room in the window", || async { Some(chat.ask(&whole()).await).filter(|answer| answer.status == 200) }).await;
+}
+
+/// [trap 14]
+#[tokio::test]
+async fn without_a_place_for_the_settlement_nothing_is_begun() {
+    let chat = Chat::with(|config| config.limits.settlement_queue = 1).await;
+    let feed = chat.upstream.stream();
+    feed.text("hello");
+    let response = chat.stream(&streamed()).await;
+    let refused = chat.ask(&whole()).await.expect(503);
+    assert_eq!((refused.header("retry-after"), &refused.json["error"]["code"]), ("1", &"service_unavailable".into()));
+    assert_eq!((chat.upstream.seen().len(), chat.neighbors.reservations().len()), (1, 1));
+    feed.done();
+    response.text().await.expect("a whole stream");
+    chat.upstream.whole(200, ANSWER);
+    testkit::eventually("a free place", || async { Some(chat.ask(&whole()).await).filter(|answer| answer.status == 200) }).await;
+}

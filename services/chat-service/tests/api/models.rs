@@ -1,0 +1,22 @@
+//! The list of models, and the document of the API.
+
+use serde_json::json;
+
+use crate::harness::Chat;
+
+#[tokio::test]
+async fn the_models_of_the_configuration_are_listed_as_openai_lists_them() {
+    let chat = Chat::start().await;
+    let list = chat.client().get("/v1/models").await.expect(200).json;
+    assert_eq!(list["object"], "list");
+    assert_eq!(list["data"][0], json!({"id": "sim-small", "object": "model", "created": 0, "owned_by": "trivet"}));
+    let one = chat.client().get("/v1/models/gpt-4o").await.expect(200).json;
+    assert_eq!(one, json!({"id": "gpt-4o", "object": "model", "created": 1_715_367_049, "owned_by": "openai"}));
+    assert_eq!(chat.client().get("/v1/models/none").await.expect(404).json["error"]["code"], "model_not_found");
+}
+
+#[test]
+fn the_committed_document_is_the_generated_one() {
+    let fresh = chat_service::router::openapi();
+    assert!(fresh == include_str!("../../openapi.json"), "run: cargo run -p chat-service -- openapi > services/chat-service/openapi.json");
+}

@@ -1,0 +1,188 @@
+//! Refusals, in `OpenAI`'s shape and with its codes.
+
+use contracts::usage::Outcome;
+use identity::{Scope, VerifiedApiKey};
+use money::TokenUsage;
+use serde_json::{Value, json};
+use testkit::http::{Answer, TestClient};
+
+use crate::harness::{Chat, streamed, whole};
+
+#[track_caller]
+fn assert_shape(answer: &Answer, status: u16, kind: &str, code: &str, param: &Value) {
+    assert_eq!(answer.status, status, "{}", answer.text);
+    assert_eq!(answer.header("content-type"), "application/json");
+    let error = answer.json["error"].as_object().unwrap_or_else(|| panic!("an error object: {}", answer.text));
+    assert_eq!(error.keys().map(String::as_str).collect::<Vec<_>>(), ["message", "type", "param", "code"]);
+    assert_eq!((&error["type"], &error["code"], &error["param"]), (&json!(kind), &json!(code), param));
+}
+
+/// [trap 10] [trap 23] Enumerates the routes: none answers without a credential, and all that call a model are metered.
+#[tokio::test]
+async fn every_route_wants_a_credential_and_every_ingress_is_metered() {
+    let chat = Chat::start().await;
+    let document: Value = serde_json::from_str(&chat_service::router::openapi()).expect("JSON");
+    let paths = document["paths"].as_object().expect("paths");
+    let mut metered = Vec::new();
+    for (path, operations) in paths {
+        for method in operations.as_object().expect("operations").keys() {
+            let method: reqwest::Method = method.to_uppercase().parse().expect("a method");
+            let path = path.replace("{id}", "sim-small");
+            for (client, name) in
+                [(TestClient::new(chat.address), "without"), (TestClient::new(chat.address).bearer("sk-wrong"), "with a wrong")]
+            {
+                let answer = client.send(method.clone(), &path, Some("{}".into())).await;
+                assert_shape(&answer, 401, "invalid_request_error", "invalid_api_key", &Value::Null);
+                assert_eq!(answer.header("www-authenticate"), "Bearer", "{name} credential");
+            }
+            if method == reqwest::Method::POST {
+                chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+                chat.client().post(&path, &whole()).await.expect(200);
+                metered.push(path);
+            }
+        }
+    }
+    assert_eq!(metered, ["/v1/chat/completions"]);
+    assert_eq!(chat.neighbors.reservations().len(), metered.len());
+    testkit::eventually("a settlement for each", || async { (chat.settlements().await.len() == metered.len()).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_bad_request_names_its_parameter_and_costs_nothing() {
+    let chat = Chat::start().await;
+    for (body, param) in [
+        (json!({"model": "sim-small"}), "messages"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "n": "two"}), "n"),
+        (json!({"messages": []}), "model"),
+    ] {
+        let answer = chat.ask(&body).await;
+        assert_shape(&answer, 400, "invalid_request_error", "invalid_value", &json!(param));
+        assert!(answer.header("x-request-id").starts_with("req_"));
+    }
+    assert!(chat.upstream.seen().is_empty() && chat.neighbors.reservations().is_empty());
+}
+
+/// [trap 8] [trap 18] An unknown model is refused here, so no name that a client makes up reaches a URL.
+#[tokio::test]
+async fn a_model_that_is_unknown_or_has_no_price_is_a_404() {
+    let chat = Chat::start().await;
+    for model in ["gpt-99", "../../admin", "sim-small/../x", "SIM-SMALL"] {
+        let mut body = whole();
+        body["model"] = model.into();
+        assert_shape(&chat.ask(&body).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
+    }
+    chat.neighbors.billing_answers(404);
+    assert_shape(&chat.ask(&whole()).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
+    assert!(chat.upstream.seen().is_empty());
+}
+
+/// [trap 3]
+#[tokio::test]
+async fn a_wallet_that_does_not_reach_is_a_402_before_the_provider_is_asked() {
+    let chat = Chat::start().await;
+    chat.neighbors.billing_answers(402);
+    for body in [whole(), streamed()] {
+        assert_shape(&chat.ask(&body).await, 402, "insufficient_quota", "insufficient_quota", &Value::Null);
+    }
+    assert!(chat.upstream.seen().is_empty());
+    let redis = chat.stop().await;
+    let length: u64 = redis::cmd("XLEN").arg(contracts::usage::STREAM).query_async(&mut redis.redis.connection()).await.expect("Redis");
+    assert_eq!(length, 0, "nothing was held, so nothing is settled");
+}
+
+/// [trap 9]
+#[tokio::test]
+async fn with_auth_billing_or_redis_away_the_answer_is_a_503_with_retry_after_and_nothing_is_free() {
+    let mut chat = Chat::start().await;
+    chat.neighbors.auth_answers(503);
+    let assert_away = |answer: &Answer| {
+        assert_shape(answer, 503, "server_error", "service_unavailable", &Value::Null);
+        assert_eq!(answer.header("retry-after"), "1");
+    };
+    assert_away(&chat.ask(&whole()).await);
+    chat.neighbors.auth_answers(0);
+    chat.neighbors.billing_answers(500);
+    assert_away(&chat.ask(&whole()).await);
+    chat.neighbors.billing_answers(0);
+    chat.redis.kill();
+    assert_away(&chat.ask(&whole()).await);
+    assert!(chat.upstream.seen().is_empty());
+    chat.redis.restart().await.expect("Redis");
+    chat.upstream.whole(200, r#"{"choices":[]}"#);
+    let answer = testkit::eventually("an answer after the outages", || async {
+        Some(chat.ask(&whole()).await).filter(|answer| answer.status == 200)
+    });
+    answer.await;
+}
+
+#[tokio::test]
+async fn a_key_without_the_scope_is_a_403() {
+    let mut chat = Chat::start().await;
+    let scopes = [Scope::BillingRead].into_iter().collect();
+    chat.key = chat.new_key(VerifiedApiKey { scopes, ..chat.verified.clone() });
+    assert_shape(&chat.ask(&whole()).await, 403, "invalid_request_error", "missing_scope", &Value::Null);
+    assert_shape(&chat.client().get("/v1/models").await, 403, "invalid_request_error", "missing_scope", &Value::Null);
+}
+
+/// [trap 15] Each is asked once: what a provider refused is not sent again.
+#[tokio::test]
+async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing() {
+    let chat = Chat::start().await;
+    let words = r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
+    let cases = [
+        (400, 400, "context_length_exceeded"),
+        (404, 404, "context_length_exceeded"),
+        (422, 422, "context_length_exceeded"),
+        (429, 429, "rate_limit_exceeded"),
+        (401, 503, "service_unavailable"),
+        (402, 503, "service_unavailable"),
+        (403, 503, "service_unavailable"),
+        (500, 502, "upstream_failed"),
+        (503, 503, "service_unavailable"),
+    ];
+    for (index, (theirs, ours, code)) in cases.into_iter().enumerate() {
+        chat.upstream.whole_with(theirs, words, vec![("retry-after", "7".into())]);
+        let answer = chat.ask(&if index % 2 == 0 { whole() } else { streamed() }).await.expect(ours);
+        assert_eq!(answer.json["error"]["code"], code, "{theirs}");
+        assert_eq!(
+            answer.header("retry-after"),
+            match ours {
+                429 => "7",
+                503 => "1",
+                _ => "",
+            },
+            "{theirs}"
+        );
+        assert!(ours == theirs || !answer.text.contains("too long"), "{theirs}");
+    }
+    assert_eq!(chat.upstream.seen().len(), cases.len());
+    chat.upstream.whole(400, "<html>");
+    assert_shape(&chat.ask(&whole()).await, 400, "invalid_request_error", "provider_refused", &Value::Null);
+    let all = cases.len() + 1;
+    testkit::eventually("a settlement for each", || async { (chat.settlements().await.len() == all).then_some(()) }).await;
+    for (event, _) in chat.settlements().await {
+        assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_cannot_be_reached_is_a_503_and_costs_nothing() {
+    let chat = Chat::with(|config| config.provider.base_url = "http://127.0.0.1:1/v1".into()).await;
+    assert_shape(&chat.ask(&whole()).await, 503, "server_error", "service_unavailable", &Value::Null);
+    let event = chat.settled().await;
+    assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
+}
+
+/// [trap 18]
+#[tokio::test]
+async fn of_the_clients_headers_only_those_of_the_configuration_reach_the_provider() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, r#"{"choices":[]}"#);
+    let client = chat.client().header("x-allowed", "yes").header("x-other", "no").header("x-request-id", "mine").header("cookie", "no");
+    client.post("/v1/chat/completions", &whole()).await.expect(200);
+    let seen = chat.upstream.request(0).await;
+    assert_eq!((seen.path.as_str(), seen.header("x-allowed")), ("/v1/chat/completions", "yes"));
+    assert!(!seen.headers.contains_key("x-other") && !seen.headers.contains_key("cookie"));
+    assert_eq!(seen.header("authorization"), "Bearer sk-our-own");
+    assert!(seen.header("x-request-id").starts_with("req_"));
+}

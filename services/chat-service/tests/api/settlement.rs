@@ -1,0 +1,81 @@
+//! Settlements on their way to billing-service.
+
+use std::sync::OnceLock;
+
+use chassis::telemetry::{TelemetryConfig, TelemetryGuard};
+use contracts::usage::{CountedBy, Outcome};
+use money::TokenUsage;
+
+use crate::harness::{Chat, streamed, whole};
+
+#[tokio::test]
+async fn settlements_survive_an_outage_of_redis() {
+    let mut chat = Chat::start().await;
+    let feeds: Vec<_> = (0..3).map(|_| chat.upstream.stream()).collect();
+    let mut responses = Vec::new();
+    for feed in &feeds {
+        feed.text("hello");
+        responses.push(chat.stream(&streamed()).await);
+    }
+    chat.redis.kill();
+    for (number, (feed, response)) in (1..).zip(feeds.iter().zip(responses)) {
+        feed.usage(9, number);
+        feed.done();
+        assert!(response.text().await.expect("a whole stream").ends_with("[DONE]\n\n"));
+    }
+    chat.redis.restart().await.expect("Redis");
+    testkit::eventually("all settlements", || async { (chat.settlements().await.len() >= 3).then_some(()) }).await;
+    let mut outputs: Vec<u64> = chat.settlements().await.iter().map(|(event, _)| event.usage.output_tokens).collect();
+    outputs.sort_unstable();
+    // An append that Redis did not confirm may be there twice; billing-service knows it by its request id.
+    outputs.dedup();
+    assert_eq!(outputs, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn an_orderly_stop_waits_for_the_settlement_of_what_is_in_flight() {
+    let chat = Chat::start().await;
+    let feed = chat.upstream.stream();
+    feed.text("hello");
+    let response = chat.stream(&streamed()).await;
+    chat.begin_stop();
+    feed.usage(9, 1);
+    feed.done();
+    response.text().await.expect("a whole stream");
+    let event = chat.only_settlement().await;
+    assert_eq!((event.usage, event.counted_by, event.outcome), (TokenUsage::text(9, 1), CountedBy::Reported, Outcome::Completed));
+}
+
+/// One trace, from the client's own header to auth, billing, the provider, and the message that billing consumes.
+#[tokio::test]
+async fn everything_about_a_request_belongs_to_one_trace() {
+    static TELEMETRY: OnceLock<TelemetryGuard> = OnceLock::new();
+    TELEMETRY.get_or_init(|| {
+        let config = TelemetryConfig { filter: "info".into(), format: "json".into(), otlp_endpoint: None, sample_ratio: 1.0 };
+        chassis::telemetry::init(&config, "chat-service", "test").expect("telemetry")
+    });
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let client = chat.client().header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    client.post("/v1/chat/completions", &whole()).await.expect(200);
+    let message = testkit::eventually("a settlement", || async { chat.settlements().await.first().cloned() }).await.1;
+    let mut spans = chat.neighbors.traces();
+    assert_eq!(spans.len(), 2, "the look-up and the reservation");
+    spans.extend([chat.upstream.request(0).await.header("traceparent").to_owned(), message]);
+    for span in &spans {
+        assert_eq!(span.split('-').nth(1), Some(trace), "{spans:?}");
+    }
+}
+
+/// [trap 4] A drained stream has no connection that the service would wait for.
+#[tokio::test]
+async fn a_stop_settles_streams_that_are_read_without_a_client() {
+    let chat = Chat::start().await;
+    let feed = chat.upstream.stream();
+    feed.text("hello world");
+    chat.leave(&streamed(), "hello").await;
+    let event = chat.only_settlement().await;
+    assert_eq!((event.usage.output_tokens, event.counted_by, event.outcome), (2, CountedBy::Counted, Outcome::Shutdown));
+    drop(feed);
+}

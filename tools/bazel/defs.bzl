@@ -3,7 +3,7 @@
 A crate is laid out as Cargo expects it, and this macro finds the parts:
 
     src/lib.rs      the library; its target is named like the folder, or `lib` where there is a program too
-    src/main.rs     a program, linked statically, named like the package
+    src/main.rs     a program, named like the package
     src/bin/*.rs    more programs
     tests/*.rs      integration tests, one target each; folders below tests/ are modules that all of them may use
 
@@ -29,17 +29,22 @@ _TEST_FLAGS = [
     "-Copt-level=0",
 ]
 
-_PROGRAM_FLAGS = [
-    "-Cstrip=symbols",
+_PROGRAM_FLAGS = ["-Cstrip=symbols"]
+
+# For images that hold nothing else. The linker is named because Bazel prefers lld where it is installed, and lld takes the
+# toolchain's -lstdc++ for a reason to make the program dynamic: it would crash before main.
+_STATIC_FLAGS = _PROGRAM_FLAGS + [
+    "-Clink-arg=-fuse-ld=bfd",
     "-Ctarget-feature=+crt-static",
 ]
 
-def rust_crate(name, crate_name = None, deps = [], test_deps = [], test_data = [], test_size = "medium", visibility = ["//visibility:public"]):
+def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [], test_data = [], test_size = "medium", visibility = ["//visibility:public"]):
     """Builds, tests and lints the crate in this folder.
 
     Args:
       name: the package's name in Cargo.toml.
       crate_name: the library's name in Rust, if it is not `name` with underscores.
+      static: whether its programs need no library of the system, so that they can run in an empty image.
       deps: crates of this workspace that the crate uses.
       test_deps: crates of this workspace that only its tests use.
       test_data: files that its integration tests read while they run.
@@ -66,6 +71,8 @@ def rust_crate(name, crate_name = None, deps = [], test_deps = [], test_data = [
         rustc_env = _RUSTC_ENV | {"CARGO_PKG_VERSION": _VERSION},
         version = _VERSION,
     )
+    if native.glob(["openapi.json"], allow_empty = True):
+        native.exports_files(["openapi.json"])
     linted = []
     if has_library:
         rust_library(
@@ -99,7 +106,7 @@ def rust_crate(name, crate_name = None, deps = [], test_deps = [], test_data = [
             crate_root = main,
             deps = all_crate_deps(normal = True) + deps + own,
             proc_macro_deps = all_crate_deps(proc_macro = True),
-            rustc_flags = _PROGRAM_FLAGS,
+            rustc_flags = _STATIC_FLAGS if static else _PROGRAM_FLAGS,
             visibility = visibility,
             **common
         )

@@ -1,2 +1,82 @@
 # shellcheck shell=bash
-stack_up() { :; }
+# The stack: up, down, test, status.
+
+# The infra images are here when this returns: official ones by tag where they can be pulled, else made here and named in .env.
+stack_infra_images() {
+  local name official
+  [ -e .env ] || cp .env.docker.example .env
+  if grep -q '^POSTGRES_IMAGE=' .env && stack_named_images_present; then return; fi
+  for official in postgres:17-alpine redis:8-alpine jaegertracing/jaeger:2.13.0; do
+    docker image inspect "$official" >/dev/null 2>&1 || timeout 120 docker pull --quiet "$official" >/dev/null 2>&1 || { name=missing; break; }
+  done
+  [ "${name:-}" = missing ] || return 0
+  say "the official infra images cannot be pulled: making local ones (Postgres, Redis, Jaeger; minutes, once per recipe)"
+  machine_package mmdebstrap mmdebstrap
+  local lines
+  lines=$(tools/infra/make.sh) || fail "the infra images could not be made" "the lines above say why"
+  sed -i '/^\(POSTGRES\|REDIS\|JAEGER\)_IMAGE=/d' .env
+  printf '%s\n' "$lines" >>.env
+}
+
+stack_named_images_present() {
+  local image
+  for image in $(sed -n 's/^\(POSTGRES\|REDIS\|JAEGER\)_IMAGE=//p' .env); do docker image inspect "$image" >/dev/null 2>&1 || return 1; done
+}
+
+stack_up() {
+  local started=$SECONDS
+  machine_docker
+  stack_infra_images
+  toolbox_ready_if_needed
+  step "building and starting the stack" in_toolbox bazel run --noshow_progress --ui_event_filters=-info,-stdout //compose:up
+  stack_status
+  cat <<EOF
+
+Up in $((SECONDS - started)) s. Three things to try:
+  curl -s http://localhost:3001/health
+  ./dev logs chat-service
+  sed -n '/^## The first completion/,/^Any OpenAI/p' README.md
+EOF
+}
+
+toolbox_ready_if_needed() { [ "$(toolbox_mode)" = direct ] || toolbox_ready; }
+
+stack_down() {
+  machine_docker
+  case "${1:-}" in
+    --volumes) step "stopping the stack and forgetting its data" in_toolbox docker compose down --remove-orphans --volumes ;;
+    "") step "stopping the stack" in_toolbox docker compose down --remove-orphans ;;
+    *) fail "down takes --volumes or nothing" "./dev help" ;;
+  esac
+}
+
+stack_status() {
+  machine_docker
+  printf '\n%-18s %-26s %-22s %9s %10s\n' service url health image memory
+  local service id url health image size memory
+  for service in auth-service chat-service billing-service llm-simulator postgres redis jaeger; do
+    id=$(docker ps --quiet --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-trivet}" --filter "label=com.docker.compose.service=$service" | head -n 1)
+    [ -n "$id" ] || { printf '%-18s %-26s %s\n' "$service" - "not running"; continue; }
+    url=$(docker port "$id" 2>/dev/null | sed -n 's/.*-> \(.*\)/http:\/\/\1/p' | head -n 1)
+    health=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$id")
+    image=$(docker inspect --format '{{.Image}}' "$id")
+    size=$(docker image inspect --format '{{.Size}}' "$image" | awk '{printf "%.1f MB", $1 / 1000000}')
+    memory=$(docker stats --no-stream --format '{{.MemUsage}}' "$id" | cut -d/ -f1)
+    printf '%-18s %-26s %-22s %9s %10s\n' "$service" "${url:--}" "$health" "$size" "$memory"
+  done
+}
+
+stack_test() {
+  machine_docker
+  stack_infra_images
+  local flags=() failed=0
+  [ -z "${CI:-}" ] || flags=(--config=ci)
+  say "bazel test //... (unit, integration on real Postgres and Redis, images, policies, documents, lint)"
+  in_toolbox bazel test "${flags[@]}" "$@" //... || failed=1
+  say "loading the images and running the journey and the fault drills on a stack of their own"
+  in_toolbox bazel run --noshow_progress //oci:load || failed=1
+  in_toolbox bazel run --noshow_progress //tools/secrets -- "$root/secrets" || failed=1
+  in_toolbox bazel run --noshow_progress //e2e:e2e 2>&1 | tee "$state/e2e.log" || failed=1
+  python3 tools/docs/examples.py --kind repo README.md docs/guides/*.md || failed=1
+  python3 tools/dev/count.py "$failed" bazel-testlogs "$state/e2e.log"
+}

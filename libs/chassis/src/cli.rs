@@ -33,7 +33,7 @@ pub trait ServiceProgram {
     fn http(config: &Self::Config) -> &HttpConfig;
     /// Its telemetry.
     fn telemetry(config: &Self::Config) -> &TelemetryConfig;
-    /// Its API, as OpenAPI 3.1 JSON.
+    /// Its API, as `OpenAPI` 3.1 JSON.
     fn openapi() -> String;
     /// Serves until the token is cancelled.
     fn serve(config: Self::Config, shutdown: CancellationToken) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -65,7 +65,7 @@ enum Command<A: Subcommand> {
         #[arg(long)]
         ready: bool,
     },
-    /// Print the API as OpenAPI 3.1.
+    /// Print the API as `OpenAPI` 3.1.
     Openapi,
     /// Print the reference of all variables as Markdown.
     ConfigDocs,
@@ -75,6 +75,7 @@ enum Command<A: Subcommand> {
 }
 
 /// Runs the program named by the arguments; the exit code is 0 for success, 1 for failure, 2 for a configuration that is not usable.
+#[must_use]
 pub fn run<S: ServiceProgram>() -> ExitCode {
     let environment = Environment::from_process();
     let outcome = match Arguments::<S::Admin>::parse().command.unwrap_or(Command::Serve { check_config: false }) {

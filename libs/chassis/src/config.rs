@@ -118,11 +118,17 @@ impl Reader<'_> {
         let file = self.environment.0.get(&file_name).filter(|value| !value.is_empty());
         self.known.extend([name.to_owned(), file_name.clone()]);
         match (direct, file) {
-            (Some(_), Some(_)) => Err(self.errors.push(format!("{name} and {file_name} are both set, set one"))),
+            (Some(_), Some(_)) => {
+                self.errors.push(format!("{name} and {file_name} are both set, set one"));
+                Err(())
+            }
             (Some(value), None) => Ok(Some(value.clone())),
             (None, Some(path)) => match std::fs::read_to_string(Path::new(path)) {
                 Ok(value) => Ok(Some(value.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(error) => Err(self.errors.push(format!("{file_name}: cannot read {path}: {error}"))),
+                Err(error) => {
+                    self.errors.push(format!("{file_name}: cannot read {path}: {error}"));
+                    Err(())
+                }
             },
             (None, None) => Ok(None),
         }
@@ -151,7 +157,6 @@ impl Reader<'_> {
     }
 
     /// A variable that may be absent.
-    #[expect(clippy::option_option, reason = "the outer one says whether reading went well")]
     pub fn optional<T: FromSetting>(&mut self, name: &str) -> Option<Option<T>> {
         match self.text(name) {
             Ok(Some(text)) => self.parse(name, &text).map(Some),

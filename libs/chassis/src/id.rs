@@ -26,7 +26,7 @@ pub fn parse(text: &str, prefix: &'static str) -> Result<Uuid, InvalidId> {
     Uuid::try_parse(digits).map_err(|_| InvalidId { prefix })
 }
 
-/// Defines a newtype over [`Uuid`] with a prefix: text form, serde and OpenAPI; rows hold the bare UUID.
+/// Defines a newtype over [`Uuid`] with a prefix: text form, serde and `OpenAPI`; rows hold the bare `UUID`.
 ///
 /// ```
 /// chassis::define_id!(
@@ -103,7 +103,7 @@ macro_rules! define_id {
     };
 }
 
-/// The OpenAPI schema of an id with this prefix.
+/// The `OpenAPI` schema of an id with this prefix.
 #[must_use]
 pub fn schema(prefix: &str) -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
     utoipa::openapi::ObjectBuilder::new()
@@ -123,6 +123,7 @@ pub mod reexport {
     pub use uuid::Uuid;
 
     /// A deserialization error with the message of `error`.
+    #[must_use]
     pub fn custom_error<E: Error>(error: super::InvalidId) -> E {
         E::custom(error)
     }
@@ -139,7 +140,10 @@ mod tests {
 
     #[test]
     fn an_id_survives_text_and_json() {
+        let (clock, random) = (crate::Clock::system(), crate::Random::seeded(1));
+        assert_eq!(TestId::new(&clock, &random).to_string().len(), TestId::PREFIX.len() + 33);
         let id: TestId = TEXT.parse().unwrap();
+        assert_eq!(TestId::from_uuid(id.uuid()), id);
         assert_eq!(id.to_string(), TEXT);
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, format!("\"{TEXT}\""));

@@ -118,13 +118,14 @@ where
 {
     let mut transaction = pool.begin().await?;
     let Some(key) = call.key.clone() else { return Ok(Begun::Open(Open { transaction, claim: None })) };
-    let claimed = sqlx::query("insert into _idempotency (scope, key, request_hash, status, body, created_at) values ($1, $2, $3, 0, '', $4)")
-        .bind(&call.scope)
-        .bind(&key)
-        .bind(&call.hash)
-        .bind(clock.now())
-        .execute(&mut *transaction)
-        .await;
+    let claimed =
+        sqlx::query("insert into _idempotency (scope, key, request_hash, status, body, created_at) values ($1, $2, $3, 0, '', $4)")
+            .bind(&call.scope)
+            .bind(&key)
+            .bind(&call.hash)
+            .bind(clock.now())
+            .execute(&mut *transaction)
+            .await;
     match claimed {
         Ok(_) => Ok(Begun::Open(Open { transaction, claim: Some((call.scope, key)) })),
         // Distinguished from any other unique violation [B-54].
@@ -143,7 +144,8 @@ async fn recorded<E: DatabaseError + From<Problem>>(pool: &PgPool, call: &Call, 
         .fetch_one(pool)
         .await?;
     if row.try_get::<Vec<u8>, _>(0)? != call.hash {
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key was used with another request");
+        let problem =
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key was used with another request");
         return Err(problem.field("Idempotency-Key", "must be new for a new request").into());
     }
     let status = u16::try_from(row.try_get::<i16, _>(1)?).ok().and_then(|status| StatusCode::from_u16(status).ok());

@@ -9,7 +9,12 @@ use sqlx::{Postgres, Transaction};
 ///
 /// # Errors
 /// The database's.
-pub async fn claim(transaction: &mut Transaction<'_, Postgres>, source: &str, event_id: &str, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
+pub async fn claim(
+    transaction: &mut Transaction<'_, Postgres>,
+    source: &str,
+    event_id: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, sqlx::Error> {
     let claimed = sqlx::query("insert into _inbox (source, event_id, received_at) values ($1, $2, $3) on conflict do nothing")
         .bind(source)
         .bind(event_id)

@@ -46,17 +46,15 @@ pub struct NewEvent {
 /// # Errors
 /// The database's.
 pub async fn enqueue(transaction: &mut Transaction<'_, Postgres>, event: &NewEvent) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into _outbox (id, kind, organization_id, payload, occurred_at, traceparent) values ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(event.id)
-    .bind(event.kind)
-    .bind(event.organization_id)
-    .bind(&event.payload)
-    .bind(event.occurred_at)
-    .bind(current_traceparent())
-    .execute(&mut **transaction)
-    .await?;
+    sqlx::query("insert into _outbox (id, kind, organization_id, payload, occurred_at, traceparent) values ($1, $2, $3, $4, $5, $6)")
+        .bind(event.id)
+        .bind(event.kind)
+        .bind(event.organization_id)
+        .bind(&event.payload)
+        .bind(event.occurred_at)
+        .bind(current_traceparent())
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 
@@ -133,7 +131,11 @@ impl Relay {
             publish(&self.redis, self.stream, &fields, Some(KEEP)).await?;
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        sqlx::query("update _outbox set sent_at = $1 where id = any($2)").bind(self.clock.now()).bind(&ids).execute(&mut *transaction).await?;
+        sqlx::query("update _outbox set sent_at = $1 where id = any($2)")
+            .bind(self.clock.now())
+            .bind(&ids)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(i64::try_from(rows.len())?)
     }

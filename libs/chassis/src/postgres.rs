@@ -6,8 +6,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use migrations::{MigrateError, Migrations};
 
@@ -124,7 +124,7 @@ pub fn may_retry<E: DatabaseError>(error: &E, attempt: u32) -> bool {
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error()?.code().map(|code| code.into_owned())
+    error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
 
 /// Whether the transaction lost against another and may simply be run again (serialization failure, deadlock).
@@ -152,12 +152,16 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 }
 
 /// Runs an endless piece of work again and again, pausing after failures; for relays and sweepers.
-pub async fn keep_running<Fut>(name: &'static str, stop: &tokio_util::sync::CancellationToken, pause: Duration, mut step: impl FnMut() -> Fut)
-where
+pub async fn keep_running<Fut>(
+    name: &'static str,
+    stop: &tokio_util::sync::CancellationToken,
+    pause: Duration,
+    mut work: impl FnMut() -> Fut,
+) where
     Fut: Future<Output = anyhow::Result<()>>,
 {
     while !stop.is_cancelled() {
-        if let Err(error) = step().await {
+        if let Err(error) = work().await {
             metrics::counter!("background_failures_total", "task" => name).increment(1);
             tracing::warn!(task.name = name, error.message = format!("{error:#}"), "a background step failed and will be tried again");
         }

@@ -82,7 +82,6 @@ fn tracer_provider(config: &TelemetryConfig, service: &'static str, version: &'s
     let mut builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler);
     if let Some(endpoint) = &config.otlp_endpoint {
         // The export runs on the processor's own thread, outside the async runtime: hence a blocking client.
-        #[expect(clippy::disallowed_methods, reason = "the exporter's own client, without a trace of itself")]
         let client = std::thread::spawn(reqwest::blocking::Client::new)
             .join()
             .map_err(|_| anyhow::anyhow!("the exporter's HTTP client could not be made"))?;
@@ -92,10 +91,7 @@ fn tracer_provider(config: &TelemetryConfig, service: &'static str, version: &'s
             .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
             .with_timeout(EXPORT_TIMEOUT)
             .build()?;
-        let batches = BatchConfigBuilder::default()
-            .with_max_queue_size(QUEUE)
-            .with_scheduled_delay(Duration::from_millis(500))
-            .build();
+        let batches = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_scheduled_delay(Duration::from_millis(500)).build();
         builder = builder.with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(batches).build());
     }
     Ok(builder.build())

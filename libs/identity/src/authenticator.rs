@@ -111,7 +111,13 @@ impl std::fmt::Debug for Authenticator {
 impl Authenticator {
     /// An authenticator over these sources.
     #[must_use]
-    pub fn new(config: IdentityConfig, keys: Arc<dyn KeySource>, lookup: Arc<dyn ApiKeyLookup>, revocations: Revocations, clock: Clock) -> Self {
+    pub fn new(
+        config: IdentityConfig,
+        keys: Arc<dyn KeySource>,
+        lookup: Arc<dyn ApiKeyLookup>,
+        revocations: Revocations,
+        clock: Clock,
+    ) -> Self {
         Self { config: Arc::new(config), keys, lookup, revocations, clock }
     }
 
@@ -127,8 +133,8 @@ impl Authenticator {
     async fn access_token(&self, token: &str) -> Result<Principal, AuthenticateError> {
         let kid = key_id(token, ACCESS_TOKEN).map_err(|_| AuthenticateError::Invalid)?;
         let key = self.keys.key(&kid).await.map_err(|_| AuthenticateError::Unavailable)?.ok_or(AuthenticateError::Invalid)?;
-        let claims: AccessClaims = verify(token, &key, &self.config.issuer, &self.config.audience, self.clock.now())
-            .map_err(|_| AuthenticateError::Invalid)?;
+        let claims: AccessClaims =
+            verify(token, &key, &self.config.issuer, &self.config.audience, self.clock.now()).map_err(|_| AuthenticateError::Invalid)?;
         if self.revocations.session_revoked(claims.sid) {
             return Err(AuthenticateError::Invalid);
         }

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::api_key::LookupUnavailable;
 
 /// How long fetched keys are used; new keys are published for longer than this before they sign [I-50].
-pub const CACHE_TIME: Duration = Duration::from_secs(300);
+pub const CACHE_TIME: Duration = Duration::from_mins(5);
 /// An unknown `kid` asks again at most this often: garbage must not become load.
 const REFETCH_PAUSE: Duration = Duration::from_secs(5);
 
@@ -42,7 +42,14 @@ impl Jwk {
     #[must_use]
     pub fn ed25519(kid: &str, public_key: &[u8]) -> Self {
         let text = |text: &str| text.to_owned();
-        Self { kty: text("OKP"), crv: text("Ed25519"), alg: text("EdDSA"), usage: text("sig"), kid: text(kid), x: URL_SAFE_NO_PAD.encode(public_key) }
+        Self {
+            kty: text("OKP"),
+            crv: text("Ed25519"),
+            alg: text("EdDSA"),
+            usage: text("sig"),
+            kid: text(kid),
+            x: URL_SAFE_NO_PAD.encode(public_key),
+        }
     }
 
     fn public_key(&self) -> Option<Vec<u8>> {
@@ -76,11 +83,13 @@ pub trait KeySource: Send + Sync {
     async fn key(&self, kid: &str) -> Result<Option<Vec<u8>>, LookupUnavailable>;
 }
 
+type KeysById = Arc<HashMap<String, Vec<u8>>>;
+
 /// The keys that auth-service publishes, cached. While auth-service is away, known keys go on being used.
 #[derive(Debug)]
 pub struct RemoteKeys {
     client: Client,
-    cached: Mutex<Option<(Instant, Arc<HashMap<String, Vec<u8>>>)>>,
+    cached: Mutex<Option<(Instant, KeysById)>>,
     fetching: tokio::sync::Mutex<()>,
 }
 
@@ -91,11 +100,11 @@ impl RemoteKeys {
         Self { client, cached: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
-    fn known(&self) -> Option<(Instant, Arc<HashMap<String, Vec<u8>>>)> {
+    fn known(&self) -> Option<(Instant, KeysById)> {
         self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn fetch(&self) -> Result<Arc<HashMap<String, Vec<u8>>>, LookupUnavailable> {
+    async fn fetch(&self) -> Result<KeysById, LookupUnavailable> {
         let response = self.client.request(Method::GET, "/.well-known/jwks.json").send().await.map_err(|_| LookupUnavailable)?;
         let set: JwkSet = response.error_for_status().map_err(|_| LookupUnavailable)?.json().await.map_err(|_| LookupUnavailable)?;
         let keys = set.keys.iter().filter_map(|key| Some((key.kid.clone(), key.public_key()?))).collect();

@@ -1,4 +1,4 @@
-//! Signing and verifying JWTs (RFC 7519, RFC 8725): EdDSA only, an exact `typ`, and times by the injected clock.
+//! Signing and verifying JWTs (RFC 7519, RFC 8725): `EdDSA` only, an exact `typ`, and times by the injected clock.
 
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -73,7 +73,7 @@ impl SigningKey {
     }
 }
 
-/// The `kid` of a token's header, when the header is one we could have written: EdDSA, the wanted `typ`, no key inside.
+/// The `kid` of a token's header, when the header is one we could have written: `EdDSA`, the wanted `typ`, no key inside.
 ///
 /// # Errors
 /// [`InvalidToken`] for anything else [I-46, I-47].

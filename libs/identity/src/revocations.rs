@@ -23,7 +23,7 @@ const REMEMBER: Duration = Duration::from_secs(30);
 /// Look-ups remembered at most.
 const CAPACITY: usize = 50_000;
 /// Access tokens live ten minutes: older revocations no longer matter.
-const TOKEN_LIFE: Duration = Duration::from_secs(600);
+const TOKEN_LIFE: Duration = Duration::from_mins(10);
 
 /// Remembers look-ups and revocations; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +81,6 @@ impl Revocations {
 
     /// The remembered look-up of a key, if it may be relied on. The inner option is the look-up's own answer.
     #[must_use]
-    #[expect(clippy::option_option, reason = "unknown, known to be nothing, known")]
     pub fn remembered(&self, sha256: &str) -> Option<Option<VerifiedApiKey>> {
         if !self.0.contact.within(FRESH) {
             return None;

@@ -47,6 +47,9 @@ pub struct ServiceTokenResponse {
 #[derive(Debug, Clone)]
 pub struct ServiceTokens(Arc<Inner>);
 
+/// Audience and scope.
+type Purpose = (&'static str, &'static str);
+
 #[derive(Debug)]
 struct Inner {
     service: &'static str,
@@ -55,7 +58,7 @@ struct Inner {
     client: Client,
     clock: Clock,
     random: Random,
-    held: Mutex<HashMap<(&'static str, &'static str), (String, DateTime<Utc>)>>,
+    held: Mutex<HashMap<Purpose, (String, DateTime<Utc>)>>,
 }
 
 impl ServiceTokens {
@@ -84,7 +87,8 @@ impl ServiceTokens {
     }
 
     async fn request(&self, audience: &str, scope: &str, now: DateTime<Utc>) -> Result<ServiceTokenResponse, LookupUnavailable> {
-        let request = ServiceTokenRequest { client_assertion: self.assertion(now)?, audience: audience.to_owned(), scope: scope.to_owned() };
+        let request =
+            ServiceTokenRequest { client_assertion: self.assertion(now)?, audience: audience.to_owned(), scope: scope.to_owned() };
         let sent = self.0.client.request(Method::POST, "/internal/v1/service-tokens").json(&request).send().await;
         let response = sent.and_then(reqwest::Response::error_for_status).map_err(|error| {
             tracing::warn!(error.message = %error.without_url(), "no service token could be had");

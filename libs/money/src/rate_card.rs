@@ -98,9 +98,17 @@ mod tests {
     use super::*;
 
     fn rates() -> impl Strategy<Value = Rates> {
-        proptest::array::uniform7(0..100_000_000_i64).prop_map(|[input, cached_input, cache_write, output, reasoning, audio_input, audio_output]| {
-            Rates { input, cached_input, cache_write, output, reasoning, audio_input, audio_output }
-        })
+        proptest::array::uniform7(0..100_000_000_i64).prop_map(
+            |[input, cached_input, cache_write, output, reasoning, audio_input, audio_output]| Rates {
+                input,
+                cached_input,
+                cache_write,
+                output,
+                reasoning,
+                audio_input,
+                audio_output,
+            },
+        )
     }
 
     proptest! {
@@ -137,10 +145,25 @@ mod tests {
     /// [B-32]
     #[test]
     fn every_dimension_has_its_own_rate_and_a_negative_one_is_refused() {
-        let rates = Rates { input: 1, cached_input: 10, cache_write: 100, output: 1_000, reasoning: 10_000, audio_input: 100_000, audio_output: 1_000_000 };
+        let rates = Rates {
+            input: 1,
+            cached_input: 10,
+            cache_write: 100,
+            output: 1_000,
+            reasoning: 10_000,
+            audio_input: 100_000,
+            audio_output: 1_000_000,
+        };
         let one = 1_000_000;
-        let usage = TokenUsage { input_tokens: one, cached_input_tokens: one, cache_write_tokens: one, output_tokens: one, reasoning_tokens: one,
-            audio_input_tokens: one, audio_output_tokens: one };
+        let usage = TokenUsage {
+            input_tokens: one,
+            cached_input_tokens: one,
+            cache_write_tokens: one,
+            output_tokens: one,
+            reasoning_tokens: one,
+            audio_input_tokens: one,
+            audio_output_tokens: one,
+        };
         assert_eq!(rates.amount(&usage), Ok(1_111_111));
         assert_eq!(Rates { output: -1, ..rates }.amount(&usage), Err(PriceError::NegativeRate));
     }

@@ -50,8 +50,25 @@ impl PostgresServer {
         let made = as_ordinary_user(None, &bin.join("initdb")).args(arguments).arg("--pgdata").arg(&data).output()?;
         anyhow::ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = free_port()?;
-        let settings = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200", "shared_buffers=32MB", "jit=off", "autovacuum=off"];
-        let mut arguments = vec!["-D".to_owned(), data.display().to_string(), "-p".into(), port.to_string(), "-h".into(), "127.0.0.1".into(), "-k".into(), String::new()];
+        let settings = [
+            "fsync=off",
+            "synchronous_commit=off",
+            "full_page_writes=off",
+            "max_connections=200",
+            "shared_buffers=32MB",
+            "jit=off",
+            "autovacuum=off",
+        ];
+        let mut arguments = vec![
+            "-D".to_owned(),
+            data.display().to_string(),
+            "-p".into(),
+            port.to_string(),
+            "-h".into(),
+            "127.0.0.1".into(),
+            "-k".into(),
+            String::new(),
+        ];
         arguments.extend(settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]));
         let server = Server::start(&bin.join("postgres"), &arguments, &folder.join("log"))?;
         let started = Self { server, port };

@@ -25,7 +25,10 @@ pub async fn assert_current(pool: &PgPool, files: &[(&str, &str)]) {
         assert_eq!(columns.len(), expected.len(), "{name}: other columns\n{query}");
         for ((column, kind), (expected_column, expected_kind)) in columns.iter().zip(&expected) {
             assert_eq!(column, expected_column, "{name}: another column\n{query}");
-            assert!(kind.eq_ignore_ascii_case(expected_kind) || *expected_kind == "?", "{name}: {column} is {kind}, not {expected_kind}\n{query}");
+            assert!(
+                kind.eq_ignore_ascii_case(expected_kind) || *expected_kind == "?",
+                "{name}: {column} is {kind}, not {expected_kind}\n{query}"
+            );
         }
         let parameters = match described.parameters() {
             Some(Either::Left(types)) => types.len(),

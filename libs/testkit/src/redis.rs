@@ -33,11 +33,8 @@ impl TestRedis {
 
     async fn try_start() -> Result<Self> {
         let (folder, port) = (scratch("redis")?, free_port()?);
-        let config = RedisConfig {
-            url: format!("redis://127.0.0.1:{port}/0"),
-            password: None,
-            timeout: Millis(Duration::from_millis(500)),
-        };
+        let config =
+            RedisConfig { url: format!("redis://127.0.0.1:{port}/0"), password: None, timeout: Millis(Duration::from_millis(500)) };
         let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port };
         redis.restart().await?;
         Ok(redis)
@@ -51,16 +48,12 @@ impl TestRedis {
         let program = find(&["redis-server", "valkey-server"], &[])?;
         let folder = self.folder.display().to_string();
         let port = self.port.to_string();
-        let arguments = [
-            "--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", "",
-        ];
+        let arguments =
+            ["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", ""];
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         self.server = Some(Server::start(&program, &arguments, &self.folder.join("log"))?);
         let redis = &self.redis;
-        eventually("an answer of Redis", || async {
-            redis::cmd("PING").query_async::<String>(&mut redis.connection()).await.ok()
-        })
-        .await;
+        eventually("an answer of Redis", || async { redis::cmd("PING").query_async::<String>(&mut redis.connection()).await.ok() }).await;
         Ok(())
     }
 

@@ -76,7 +76,8 @@ pub async fn create(
     insert(&state, &mut open.transaction, &email, &name, &hash).await?;
     let answer = open.finish(Answer::json(StatusCode::CREATED, &AccountCreated { email: email.as_str().to_owned() })).await?;
     state.relay.wake();
-    let event = audit::Event { action: "account.create", outcome: "accepted", actor: "anonymous".into(), organization_id: None, request: &context };
+    let event =
+        audit::Event { action: "account.create", outcome: "accepted", actor: "anonymous".into(), organization_id: None, request: &context };
     audit::record(&state.pool, &state.clock, &state.random, event).await?;
     Ok(answer)
 }
@@ -84,11 +85,21 @@ pub async fn create(
 fn name(text: &str) -> Result<String, Problem> {
     let name = text.trim();
     let fits = (1..=MAX_NAME_CHARACTERS).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if fits { Ok(name.to_owned()) } else { Err(Problem::invalid_field("name", format!("must be 1 to {MAX_NAME_CHARACTERS} printable characters"))) }
+    if fits {
+        Ok(name.to_owned())
+    } else {
+        Err(Problem::invalid_field("name", format!("must be 1 to {MAX_NAME_CHARACTERS} printable characters")))
+    }
 }
 
 /// User, organization, membership and event in one transaction; a taken address changes nothing.
-async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgres>, email: &Email, name: &str, hash: &str) -> Result<(), Error> {
+async fn insert(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    email: &Email,
+    name: &str,
+    hash: &str,
+) -> Result<(), Error> {
     let (now, user, organization) =
         (state.clock.now(), UserId::new(&state.clock, &state.random), OrganizationId::new(&state.clock, &state.random));
     let inserted = sqlx::query!(
@@ -132,4 +143,3 @@ async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgre
     outbox::enqueue(transaction, &event).await?;
     Ok(())
 }
-

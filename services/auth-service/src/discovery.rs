@@ -1,4 +1,4 @@
-//! What others need to verify our tokens: `/.well-known/jwks.json` and what exists so far of OpenID discovery.
+//! What others need to verify our tokens: `/.well-known/jwks.json` and what exists so far of `OpenID` discovery.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,7 +14,7 @@ use crate::state::AppState;
 /// How long keys may be cached; the next key is published for longer than this before it signs.
 const CACHE: &str = "public, max-age=300";
 
-/// What exists so far (OpenID Connect Discovery 1.0 section 3); endpoints that are not there are not listed.
+/// What exists so far (`OpenID` Connect Discovery 1.0 section 3); endpoints that are not there are not listed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Configuration {
     issuer: String,

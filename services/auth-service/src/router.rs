@@ -11,7 +11,11 @@ use crate::state::AppState;
 use crate::{accounts, api_keys, discovery, internal, me, sessions};
 
 #[derive(OpenApi)]
-#[openapi(info(title = "Trivet auth-service", description = "Accounts, organizations, sessions and API keys.", license(name = "Apache-2.0")))]
+#[openapi(info(
+    title = "Trivet auth-service",
+    description = "Accounts, organizations, sessions and API keys.",
+    license(name = "Apache-2.0")
+))]
 struct Api;
 
 fn public() -> OpenApiRouter<AppState> {

@@ -79,9 +79,7 @@ impl Secrets {
     pub fn seal(&self, kid: &str, plain: &[u8], random: &Random) -> Option<Vec<u8>> {
         let nonce: [u8; NONCE_LEN] = random.bytes();
         let mut sealed = plain.to_vec();
-        self.sealing_key()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(kid.as_bytes()), &mut sealed)
-            .ok()?;
+        self.sealing_key()?.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(kid.as_bytes()), &mut sealed).ok()?;
         Some([&nonce[..], &sealed].concat())
     }
 

@@ -108,7 +108,8 @@ pub async fn delete_current(
     in_transaction!(&state.pool, |transaction| { rotation::revoke(&state, transaction, session_id, user_id, "logout").await })?;
     state.relay.wake();
     let organization_id = Some(principal.organization_id);
-    let event = audit::Event { action: "session.delete", outcome: "success", actor: user_id.to_string(), organization_id, request: &context };
+    let event =
+        audit::Event { action: "session.delete", outcome: "success", actor: user_id.to_string(), organization_id, request: &context };
     audit::record(&state.pool, &state.clock, &state.random, event).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -138,7 +139,18 @@ async fn rehash(state: &AppState, user: &User, password: Password) -> Result<(),
     Ok(())
 }
 
-async fn pair(state: &AppState, user: UserId, organization: OrganizationId, session: SessionId, refresh: RefreshToken) -> Result<TokenPair, Error> {
+async fn pair(
+    state: &AppState,
+    user: UserId,
+    organization: OrganizationId,
+    session: SessionId,
+    refresh: RefreshToken,
+) -> Result<TokenPair, Error> {
     let access = state.tokens.access(user, organization, session).await?;
-    Ok(TokenPair { access_token: access.token, refresh_token: refresh.expose().to_owned(), token_type: "Bearer", expires_in: access.expires_in })
+    Ok(TokenPair {
+        access_token: access.token,
+        refresh_token: refresh.expose().to_owned(),
+        token_type: "Bearer",
+        expires_in: access.expires_in,
+    })
 }

@@ -22,7 +22,7 @@ use crate::secrets::Secrets;
 use crate::tokens::Tokens;
 
 /// How often old rows are removed.
-const HOUSEKEEPING: Duration = Duration::from_secs(600);
+const HOUSEKEEPING: Duration = Duration::from_mins(10);
 /// How long answers and published facts are kept.
 const KEEP: TimeDelta = TimeDelta::days(3);
 

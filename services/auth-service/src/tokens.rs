@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use chassis::{Clock, Random};
 use identity::jwt::ACCESS_TOKEN;
-use identity::{AccessClaims, IdentityConfig, JwkSet, KeySource, LookupUnavailable, OrganizationId, Scopes, ServiceClaims, SessionId, UserId};
+use identity::{
+    AccessClaims, IdentityConfig, JwkSet, KeySource, LookupUnavailable, OrganizationId, Scopes, ServiceClaims, SessionId, UserId,
+};
 use serde::Serialize;
 use sqlx::PgPool;
 

@@ -64,7 +64,13 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let from = from.unwrap_or_else(|| Clock::system().now());
             for change in rates::import(&pool, &text, markup_percent, from, dry_run).await? {
-                writeln!(stdout(), "{}: input {} output {} micro-USD for a million tokens (cost)", change.model, change.cost_input, change.cost_output)?;
+                writeln!(
+                    stdout(),
+                    "{}: input {} output {} micro-USD for a million tokens (cost)",
+                    change.model,
+                    change.cost_input,
+                    change.cost_output
+                )?;
             }
             writeln!(stdout(), "{}", if dry_run { "nothing was changed" } else { "imported" })?;
         }

@@ -62,7 +62,9 @@ impl IntoResponse for Error {
         let problem = match &self {
             Self::InsufficientFunds => Problem::new(StatusCode::PAYMENT_REQUIRED, CODE_INSUFFICIENT_FUNDS, "The wallet does not reach"),
             Self::ModelNotPriced => Problem::new(StatusCode::NOT_FOUND, CODE_MODEL_NOT_PRICED, "The model has no rate"),
-            Self::ReservationConflict => Problem::conflict(CODE_RESERVATION_CONFLICT, "The reservation is in another state or for another request"),
+            Self::ReservationConflict => {
+                Problem::conflict(CODE_RESERVATION_CONFLICT, "The reservation is in another state or for another request")
+            }
             Self::NotFound => Problem::not_found(),
             Self::Price(_) => Problem::invalid_field("usage", "must come to an amount that fits"),
             Self::Refused(problem) => problem.clone(),

@@ -107,4 +107,3 @@ pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization
     let balance = |account: Account| rows.iter().filter(|row| row.kind == account.as_str()).map(|row| row.balance_micros).sum();
     Ok(Balances { wallet: balance(Account::Wallet), held: balance(Account::Holds), debt: -balance(Account::Debt) })
 }
-

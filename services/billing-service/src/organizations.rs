@@ -19,7 +19,11 @@ use crate::stripe::customers;
 ///
 /// # Errors
 /// The database's.
-pub async fn ensure_wallet(state: &AppState, transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<(), Error> {
+pub async fn ensure_wallet(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+) -> Result<(), Error> {
     let now = state.clock.now();
     let made = sqlx::query!(
         "insert into wallets (organization_id, currency, created_at) values ($1, $2, $3) on conflict do nothing",

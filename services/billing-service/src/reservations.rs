@@ -6,8 +6,8 @@ mod sweeper;
 use axum::extract::State;
 use chassis::http::{Json, Path};
 use chassis::in_transaction;
-use contracts::billing::{Reservation, ReservationRequest, SCOPE_RESERVATIONS_WRITE, SettleRequest, Settlement, VoidRequest};
 use contracts::ReservationId;
+use contracts::billing::{Reservation, ReservationRequest, SCOPE_RESERVATIONS_WRITE, SettleRequest, Settlement, VoidRequest};
 use http::StatusCode;
 use identity::CallingService;
 
@@ -58,4 +58,3 @@ pub async fn void(
     tracing::info!(reservation.id = %id, reason = request.reason, "a reservation was voided");
     Ok(StatusCode::NO_CONTENT)
 }
-

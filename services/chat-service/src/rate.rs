@@ -24,7 +24,7 @@ impl RateLimiter {
     /// A limiter on this Redis.
     #[must_use]
     pub fn new(redis: Redis, config: &LimitsConfig) -> Self {
-        let script = Arc::new(Script::new(include_str!("rate.lua")));
+        let script = Arc::new(Script::new(include_str!("../data/rate.lua")));
         Self { redis, script, limit: config.requests_per_window, window: config.window.0 }
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/ledger.rs"]
+mod ledger;
 #[path = "api/limits.rs"]
 mod limits;
 #[path = "api/models.rs"]

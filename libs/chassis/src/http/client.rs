@@ -16,7 +16,6 @@ pub struct Client {
 /// A client builder with our defaults: connect within a second, no redirects, no proxy from the environment, `TCP_NODELAY`.
 ///
 /// Installs ring as the provider of TLS for the process, once.
-#[must_use]
 pub fn builder() -> reqwest::ClientBuilder {
     // Fails when it is installed already, which is what we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -38,7 +37,6 @@ impl Client {
     }
 
     /// A request to a path of the base URL, with the current span's `traceparent`.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.inner.request(method, format!("{}{path}", self.base));
         match current_traceparent() {

@@ -73,10 +73,7 @@ pub fn wrap(router: Router, config: &HttpConfig) -> Router {
 async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
-    let context = RequestContext {
-        request_id: request_id(&request, &edge),
-        client_ip: client_ip(peer, request.headers(), &edge.trusted),
-    };
+    let context = RequestContext { request_id: request_id(&request, &edge), client_ip: client_ip(peer, request.headers(), &edge.trusted) };
     let span = span(&request, &context);
     let (method, route) = (request.method().clone(), route(&request));
     request.extensions_mut().insert(context.clone());
@@ -146,7 +143,8 @@ pub fn payload_too_large() -> Problem {
 
 /// A client's own id is kept when it is short and plain; anything else gets a new one.
 fn request_id(request: &Request, edge: &Edge) -> String {
-    let sane = |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let sane =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     let given = request.headers().get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|text| sane(text));
     given.map_or_else(|| edge.random.uuid_v7(&edge.clock).simple().to_string(), ToOwned::to_owned)
 }

@@ -52,10 +52,13 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let rule = if rule.starts_with("invalid type: string") { "has the wrong type" } else { rule };
             Problem::invalid_field(if path == "." { "body".to_owned() } else { path }, rule)
         } else {
-            Problem::bad_request("invalid_json", "The body is not JSON").field("body", format!("must be JSON (line {}, column {})", inner.line(), inner.column()))
+            Problem::bad_request("invalid_json", "The body is not JSON")
+                .field("body", format!("must be JSON (line {}, column {})", inner.line(), inner.column()))
         }
     })?;
-    deserializer.end().map_err(|_| Problem::bad_request("invalid_json", "The body is not JSON").field("body", "must end after one JSON value"))?;
+    deserializer
+        .end()
+        .map_err(|_| Problem::bad_request("invalid_json", "The body is not JSON").field("body", "must end after one JSON value"))?;
     Ok(value)
 }
 
@@ -81,6 +84,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        axum::extract::Path::from_request_parts(parts, state).await.map(|axum::extract::Path(value)| Self(value)).map_err(|_| Problem::not_found())
+        axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|_| Problem::not_found())
     }
 }

@@ -50,6 +50,9 @@ pub async fn serve(listener: TcpListener, router: Router, header_timeout: Durati
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
-        tracing::warn!(grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX), "requests were still in flight at the end of the grace");
+        tracing::warn!(
+            grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+            "requests were still in flight at the end of the grace"
+        );
     }
 }

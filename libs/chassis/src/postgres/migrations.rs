@@ -113,7 +113,11 @@ impl Migrations {
             let grant = format!("grant select, insert, update, delete on _{} to {}", &name[13..], self.app_role);
             transaction.execute(AssertSqlSafe(grant)).await?;
         }
-        sqlx::query("insert into _migrations (name, checksum) values ($1, $2)").bind(name).bind(checksum(text)).execute(&mut *transaction).await?;
+        sqlx::query("insert into _migrations (name, checksum) values ($1, $2)")
+            .bind(name)
+            .bind(checksum(text))
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await
     }
 

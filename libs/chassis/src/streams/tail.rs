@@ -50,7 +50,14 @@ impl Contact {
 
 /// Follows `stream` until the token is cancelled, beginning with entries that are younger than `since` by the server's own clock.
 /// `contact` is renewed with the instant at which the last answered call began: what was written before it has been seen.
-pub async fn tail(redis: &Redis, stream: &str, since: Duration, contact: &Contact, stop: &CancellationToken, mut each: impl FnMut(Message)) {
+pub async fn tail(
+    redis: &Redis,
+    stream: &str,
+    since: Duration,
+    contact: &Contact,
+    stop: &CancellationToken,
+    mut each: impl FnMut(Message),
+) {
     let position = std::sync::Mutex::new(None::<String>);
     let each = std::sync::Mutex::new(&mut each);
     keep_running("stream-tail", stop, PAUSE_AFTER_FAILURE, || async {

@@ -71,7 +71,12 @@ pub async fn page(
 }
 
 /// Revokes a key and tells everybody who remembers it.
-pub async fn revoke(state: &AppState, transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, id: ApiKeyId) -> Result<(), Error> {
+pub async fn revoke(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: ApiKeyId,
+) -> Result<(), Error> {
     let now = state.clock.now();
     let revoked = sqlx::query!(
         "update api_keys set revoked_at = $3 where id = $1 and organization_id = $2 and revoked_at is null",

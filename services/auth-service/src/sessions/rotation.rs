@@ -3,8 +3,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::outbox::{self, NewEvent};
 use chassis::in_transaction;
+use chassis::outbox::{self, NewEvent};
 use chassis::{ExposeSecret, SecretString};
 use chrono::{DateTime, TimeDelta, Utc};
 use contracts::events::SessionRevoked;
@@ -86,7 +86,12 @@ pub async fn begin(state: &AppState, user: UserId, organization: OrganizationId)
     Ok((session, token))
 }
 
-async fn insert(transaction: &mut Transaction<'static, Postgres>, session: SessionId, token: &RefreshToken, now: DateTime<Utc>) -> Result<(), Error> {
+async fn insert(
+    transaction: &mut Transaction<'static, Postgres>,
+    session: SessionId,
+    token: &RefreshToken,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
     sqlx::query!(
         "insert into refresh_tokens (token_sha256, session_id, created_at, expires_at) values ($1, $2, $3, $4)",
         token.sha256(),
@@ -121,8 +126,8 @@ pub async fn rotate(state: &AppState, token: &RefreshToken) -> Result<Option<Rot
         let Some(row) = used else { return again(state, transaction, token, &successor, now).await };
         let session = SessionId::from_uuid(row.id);
         insert(transaction, session, &successor, now).await?;
-        let (user, organization) = (UserId::from_uuid(row.user_id), OrganizationId::from_uuid(row.organization_id));
-        Ok(Some(Rotated { session, user, organization, successor: successor.clone() }))
+        let organization = OrganizationId::from_uuid(row.organization_id);
+        Ok(Some(Rotated { session, user: UserId::from_uuid(row.user_id), organization, successor: successor.clone() }))
     })
 }
 

@@ -70,7 +70,9 @@ impl Keyring {
         .await?;
         let published = JwkSet { keys: rows.iter().map(|row| Jwk::ed25519(&row.kid, &row.public_key)).collect() };
         let Some(row) = rows.iter().find(|row| row.state == "current") else { return Ok(None) };
-        let der = secrets.open(&row.kid, &row.private_key).ok_or(Error::Internal("a signing key does not open: is AUTH_SECRET the one it was made with?"))?;
+        let der = secrets
+            .open(&row.kid, &row.private_key)
+            .ok_or(Error::Internal("a signing key does not open: is AUTH_SECRET the one it was made with?"))?;
         Ok(Some(Self { current: SigningKey::from_pkcs8(&row.kid, &der), published }))
     }
 }
@@ -80,7 +82,13 @@ async fn lock(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Er
     Ok(())
 }
 
-async fn insert(transaction: &mut Transaction<'static, Postgres>, secrets: &Secrets, clock: &Clock, random: &Random, state: &str) -> Result<(), Error> {
+async fn insert(
+    transaction: &mut Transaction<'static, Postgres>,
+    secrets: &Secrets,
+    clock: &Clock,
+    random: &Random,
+    state: &str,
+) -> Result<(), Error> {
     let broken = || Error::Internal("a signing key could not be made");
     let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| broken())?;
     let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).map_err(|_| broken())?;

@@ -47,9 +47,13 @@ pub async fn import(pool: &PgPool, text: &str, markup_percent: i64, from: DateTi
     let written: Result<(), sqlx::Error> = in_transaction!(pool, |transaction| {
         for change in &changes {
             let marked = |cost: i64| cost.saturating_mul(100 + markup_percent) / 100;
-            sqlx::query!("update rate_cards set valid_to = $2 where model = $1 and valid_from < $2 and (valid_to is null or valid_to > $2)", change.model, from)
-                .execute(&mut **transaction)
-                .await?;
+            sqlx::query!(
+                "update rate_cards set valid_to = $2 where model = $1 and valid_from < $2 and (valid_to is null or valid_to > $2)",
+                change.model,
+                from
+            )
+            .execute(&mut **transaction)
+            .await?;
             sqlx::query!(
                 "insert into rate_cards (model, valid_from, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
                    price_audio_out, cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out)
@@ -79,7 +83,9 @@ fn parse(text: &str) -> anyhow::Result<Vec<Change>> {
     list.into_iter()
         .filter(|(_, listed)| listed.input_cost_per_token.is_some() && listed.output_cost_per_token.is_some())
         .map(|(model, listed)| {
-            let price = |raw: Option<Box<RawValue>>| raw.map(|raw| micros_per_million(raw.get())).transpose().with_context(|| format!("model {model}"));
+            let price = |raw: Option<Box<RawValue>>| {
+                raw.map(|raw| micros_per_million(raw.get())).transpose().with_context(|| format!("model {model}"))
+            };
             let input = price(listed.input_cost_per_token)?.unwrap_or_default();
             Ok(Change {
                 cost_input: input,
@@ -119,7 +125,9 @@ mod tests {
 
     #[test]
     fn prices_are_read_exactly_in_every_spelling() {
-        for (text, expected) in [("2.5e-06", 2_500_000), ("0.0000025", 2_500_000), ("\"0.0000025\"", 2_500_000), ("1.5E-7", 150_000), ("0", 0), ("3e-13", 1)] {
+        for (text, expected) in
+            [("2.5e-06", 2_500_000), ("0.0000025", 2_500_000), ("\"0.0000025\"", 2_500_000), ("1.5E-7", 150_000), ("0", 0), ("3e-13", 1)]
+        {
             assert_eq!(micros_per_million(text).unwrap(), expected, "{text}");
         }
         for text in ["-1e-6", "abc", "1e99", "\"\"", "null"] {
@@ -132,7 +140,10 @@ mod tests {
         let list = r#"{"a": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "mode": "chat"}, "image": {"mode": "image"}}"#;
         let changes = parse(list).unwrap();
         assert_eq!(changes.len(), 1);
-        assert_eq!((changes[0].model.as_str(), changes[0].cost_input, changes[0].cost_cached, changes[0].cost_output), ("a", 1_000_000, 1_000_000, 2_000_000));
+        assert_eq!(
+            (changes[0].model.as_str(), changes[0].cost_input, changes[0].cost_cached, changes[0].cost_output),
+            ("a", 1_000_000, 1_000_000, 2_000_000)
+        );
         assert!(parse("[1]").is_err());
     }
 }

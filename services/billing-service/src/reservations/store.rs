@@ -42,7 +42,11 @@ pub struct Held {
 
 /// Check and hold in one transaction, under the lock of the organization's accounts [B-38]. The same request again gets the
 /// same hold; another body under its id is a conflict [B-41].
-pub async fn reserve(state: &AppState, transaction: &mut Transaction<'static, Postgres>, request: &ReservationRequest) -> Result<Reservation, Error> {
+pub async fn reserve(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    request: &ReservationRequest,
+) -> Result<Reservation, Error> {
     let now = state.clock.now();
     let hash = Sha256::digest(serde_json::to_vec(request).unwrap_or_default()).to_vec();
     if let Some(reservation) = again(transaction, request, &hash).await? {
@@ -93,7 +97,11 @@ pub async fn reserve(state: &AppState, transaction: &mut Transaction<'static, Po
     })
 }
 
-async fn again(transaction: &mut Transaction<'static, Postgres>, request: &ReservationRequest, hash: &[u8]) -> Result<Option<Reservation>, Error> {
+async fn again(
+    transaction: &mut Transaction<'static, Postgres>,
+    request: &ReservationRequest,
+    hash: &[u8],
+) -> Result<Option<Reservation>, Error> {
     let row = sqlx::query!(
         "select id, request_hash, currency, amount_micros, expires_at from reservations where request_id = $1",
         request.request_id.uuid()
@@ -118,7 +126,8 @@ async fn again(transaction: &mut Transaction<'static, Postgres>, request: &Reser
 /// # Errors
 /// The database's.
 pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: ReservationId) -> Result<Option<Held>, Error> {
-    let owner = sqlx::query_scalar!("select organization_id from reservations where id = $1", id.uuid()).fetch_optional(&mut **transaction).await?;
+    let owner =
+        sqlx::query_scalar!("select organization_id from reservations where id = $1", id.uuid()).fetch_optional(&mut **transaction).await?;
     let Some(owner) = owner else { return Ok(None) };
     ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
@@ -147,7 +156,12 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
 ///
 /// # Errors
 /// The database's.
-pub async fn resolve(state: &AppState, transaction: &mut Transaction<'static, Postgres>, id: ReservationId, how: &str) -> Result<(), Error> {
+pub async fn resolve(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    id: ReservationId,
+    how: &str,
+) -> Result<(), Error> {
     sqlx::query!("update reservations set state = $2, resolved_at = $3 where id = $1", id.uuid(), how, state.clock.now())
         .execute(&mut **transaction)
         .await?;

@@ -74,13 +74,18 @@ async fn make_one(state: &AppState, client: &stripe::Client) -> Result<bool, Err
     .await?;
     let Some(due) = due else { return Ok(false) };
     let organization = identity::OrganizationId::from_uuid(due.organization_id);
-    let request = CreateCustomer::new().email(due.email).name(due.name).metadata([("organization_id".to_owned(), organization.to_string())]);
+    let request =
+        CreateCustomer::new().email(due.email).name(due.name).metadata([("organization_id".to_owned(), organization.to_string())]);
     let key = IdempotencyKey::new(&due.idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
     match request.customize().request_strategy(RequestStrategy::Idempotent(key)).send(client).await {
         Ok(customer) => {
-            sqlx::query!("update stripe_customers set customer_id = $2 where organization_id = $1", due.organization_id, customer.id.as_str())
-                .execute(&state.pool)
-                .await?;
+            sqlx::query!(
+                "update stripe_customers set customer_id = $2 where organization_id = $1",
+                due.organization_id,
+                customer.id.as_str()
+            )
+            .execute(&state.pool)
+            .await?;
         }
         Err(error) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
@@ -95,6 +100,8 @@ async fn postpone(state: &AppState, organization: Uuid, attempts: i32) -> Result
     let pause = 2_i64.pow(u32::try_from(attempts.clamp(0, 11)).unwrap_or(11)).min(LONGEST_PAUSE_SECONDS);
     let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
     let next = state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter);
-    sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next).execute(&state.pool).await?;
+    sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next)
+        .execute(&state.pool)
+        .await?;
     Ok(())
 }

@@ -40,9 +40,14 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
         .await?;
         let Some(event) = event else { return Ok(false) };
         let outcome = if apply(transaction, &event.kind, &event.payload).await? { "handled" } else { "ignored" };
-        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = $1", event.event_id, outcome, state.clock.now())
-            .execute(&mut **transaction)
-            .await?;
+        sqlx::query!(
+            "update stripe_events set state = $2, handled_at = $3 where event_id = $1",
+            event.event_id,
+            outcome,
+            state.clock.now()
+        )
+        .execute(&mut **transaction)
+        .await?;
         Ok(true)
     })
 }
@@ -53,7 +58,8 @@ async fn apply(transaction: &mut Transaction<'static, Postgres>, kind: &str, pay
     match kind {
         // A customer that we made and whose answer got lost is recognized by the organization in its metadata.
         "customer.created" | "customer.updated" => {
-            let organization: Option<identity::OrganizationId> = object["metadata"]["organization_id"].as_str().and_then(|id| id.parse().ok());
+            let organization: Option<identity::OrganizationId> =
+                object["metadata"]["organization_id"].as_str().and_then(|id| id.parse().ok());
             if let (Some(organization), Some(customer)) = (organization, object["id"].as_str()) {
                 sqlx::query!(
                     "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",

@@ -61,7 +61,12 @@ impl Used {
 ///
 /// # Errors
 /// [`Error::ReservationConflict`], or the database's.
-pub async fn settle(state: &AppState, transaction: &mut Transaction<'static, Postgres>, held: &Held, used: &Used) -> Result<Settlement, Error> {
+pub async fn settle(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    held: &Held,
+    used: &Used,
+) -> Result<Settlement, Error> {
     match held.state.as_str() {
         "held" | "abandoned" => {}
         "settled" => return recorded(transaction, held, used).await,
@@ -99,7 +104,9 @@ async fn recorded(transaction: &mut Transaction<'static, Postgres>, held: &Held,
     )
     .fetch_one(&mut **transaction)
     .await?;
-    let same = row.input_tokens == count(used.usage.input_tokens) && row.output_tokens == count(used.usage.output_tokens) && row.counted_by == used.counted_by.as_str();
+    let same = row.input_tokens == count(used.usage.input_tokens)
+        && row.output_tokens == count(used.usage.output_tokens)
+        && row.counted_by == used.counted_by.as_str();
     if !same {
         return Err(Error::ReservationConflict);
     }
@@ -110,7 +117,12 @@ async fn recorded(transaction: &mut Transaction<'static, Postgres>, held: &Held,
 ///
 /// # Errors
 /// The database's.
-pub async fn record_abandoned(state: &AppState, transaction: &mut Transaction<'static, Postgres>, held: &Held, counted_by: CountedBy) -> Result<(), Error> {
+pub async fn record_abandoned(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    held: &Held,
+    counted_by: CountedBy,
+) -> Result<(), Error> {
     let card = rates::at(transaction, &held.model, held.created_at).await?;
     let now = state.clock.now();
     let used = Used { usage: TokenUsage::default(), counted_by, outcome: Outcome::Deadline, started_at: held.created_at, ended_at: now };
@@ -160,7 +172,14 @@ async fn insert(
     Ok(())
 }
 
-async fn replace(state: &AppState, transaction: &mut Transaction<'static, Postgres>, held: &Held, used: &Used, price: i64, cost: i64) -> Result<(), Error> {
+async fn replace(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    held: &Held,
+    used: &Used,
+    price: i64,
+    cost: i64,
+) -> Result<(), Error> {
     sqlx::query!(
         "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
            audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,

@@ -1,5 +1,6 @@
 //! The list of models, and the document of the API.
 
+use llm_simulator::{Options, Simulator};
 use serde_json::json;
 
 use crate::harness::Chat;
@@ -19,4 +20,20 @@ async fn the_models_of_the_configuration_are_listed_as_openai_lists_them() {
 fn the_committed_document_is_the_generated_one() {
     let fresh = chat_service::router::openapi();
     assert!(fresh == include_str!("../../openapi.json"), "run: cargo run -p chat-service -- openapi > services/chat-service/openapi.json");
+}
+
+#[tokio::test]
+async fn a_sync_tells_which_models_the_provider_has() {
+    let simulator = Simulator::start(Options::default()).await.expect("a simulator");
+    let mut config = None;
+    let _chat = Chat::with(|chat| {
+        chat.provider.base_url.clone_from(&simulator.base_url);
+        config = Some(chat.clone());
+    })
+    .await;
+    let synced = chat_service::admin::sync(&config.expect("a configuration")).await.expect("the provider answers");
+    let kept: Vec<&str> = synced.kept.iter().map(|model| model.id.as_str()).collect();
+    assert_eq!(kept, ["sim-small", "sim-large"]);
+    assert!(synced.missing.contains(&"gpt-4o".to_owned()) && synced.others.is_empty(), "{synced:?}");
+    assert_eq!((synced.kept[0].context_window, synced.kept[0].max_output_tokens), (16384, 4096), "limits stay the configuration's");
 }

@@ -139,9 +139,9 @@ async fn a_stream_that_the_provider_cuts_ends_with_an_error_and_without_done() {
         let mut text = read_until(&mut response, "hello").await;
         // A reset, and an end that looks clean to HTTP.
         if reset {
-            feed.cut()
+            feed.cut();
         } else {
-            drop(feed)
+            drop(feed);
         }
         text.push_str(&response.text().await.expect("the gateway's end is in order"));
         let last: Value = serde_json::from_str(text.trim_end().rsplit("data: ").next().expect("an event")).expect("JSON");

@@ -1,10 +1,6 @@
 //! What strangers, tenants and Stripe get.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
 
-#[path = "support/app.rs"]
-mod app;
-
-use app::App;
+use super::app::App;
 use billing_service::stripe::signature::sign;
 use chassis::SecretString;
 use chassis::config::CommaList;
@@ -21,7 +17,9 @@ async fn an_organization_sees_only_its_own_money() {
     let (_, eve_client) = app.organization();
     let reservation = app.reserve(&app.reservation(ada, app.request(), 10, 10)).await.expect(201).string("id");
     app.settle(&reservation, &app.usage(10, 10)).await.expect(200);
-    let kinds = |answer: Answer| answer.json["data"].as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let kinds = |answer: Answer| {
+        answer.json["data"].as_array().unwrap().iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(ada_client.get("/v1/usage").await.expect(200).json["data"].as_array().unwrap().len(), 1);
     assert_eq!(kinds(ada_client.get("/v1/ledger/transactions").await.expect(200)), ["settlement", "reservation", "signup_grant"]);
     assert_eq!(eve_client.get("/v1/usage").await.expect(200).json["data"], json!([]));
@@ -185,7 +183,8 @@ async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_an
     .await;
     let (organization, client) = app.organization();
     let payload = json!({"organization_id": organization, "name": "Ada", "owner_id": "usr_0197f0a0000070008000000000000001",
-        "billing_email": "ada@example.com", "created_at": app.clock.now()}).to_string();
+        "billing_email": "ada@example.com", "created_at": app.clock.now()})
+    .to_string();
     for _ in 0..2 {
         let fields = [("id", "evt-1"), ("kind", "organization.created"), ("payload", payload.as_str()), ("traceparent", "")];
         chassis::streams::publish(&app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
@@ -198,14 +197,17 @@ async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_an
     .await;
     let keys = seen.lock().unwrap().clone();
     assert_eq!(keys, vec![format!("customer-{organization}"); 2]);
-    assert_eq!(app.balance(&client).await, (app::GRANT, 0));
+    assert_eq!(app.balance(&client).await, (super::app::GRANT, 0));
 }
 
 /// [B-80]
 #[tokio::test]
 async fn the_committed_openapi_file_is_the_one_the_code_makes() {
-    let committed = include_str!("../openapi.json");
-    assert!(committed == billing_service::router::openapi(), "write it anew: cargo run -p billing-service -- openapi > services/billing-service/openapi.json");
+    let committed = include_str!("../../openapi.json");
+    assert!(
+        committed == billing_service::router::openapi(),
+        "write it anew: cargo run -p billing-service -- openapi > services/billing-service/openapi.json"
+    );
     let parsed: Value = serde_json::from_str(committed).unwrap();
     assert_eq!(parsed["openapi"], "3.1.0");
 }

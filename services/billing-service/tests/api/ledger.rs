@@ -1,12 +1,8 @@
 //! Reservations, settlements, and what the database itself refuses.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/app.rs"]
-mod app;
 
 use std::time::Duration;
 
-use app::{App, GRANT};
+use super::app::{App, GRANT};
 use contracts::usage::{CountedBy, FIELD, GROUP, Outcome, STREAM, UsageEvent};
 use futures::future::join_all;
 use money::TokenUsage;
@@ -196,7 +192,15 @@ async fn a_consumer_that_dies_between_commit_and_acknowledgement_settles_nothing
     chassis::streams::publish(&app.redis.redis, STREAM, &[(FIELD, &text)], None).await.unwrap();
     eventually("the acknowledgement", || async {
         let length: i64 = redis::cmd("XLEN").arg(STREAM).query_async(&mut app.redis.redis.connection()).await.ok()?;
-        let groups: i64 = redis::cmd("XPENDING").arg(STREAM).arg(GROUP).query_async::<redis::streams::StreamPendingReply>(&mut app.redis.redis.connection()).await.ok()?.count().try_into().ok()?;
+        let groups: i64 = redis::cmd("XPENDING")
+            .arg(STREAM)
+            .arg(GROUP)
+            .query_async::<redis::streams::StreamPendingReply>(&mut app.redis.redis.connection())
+            .await
+            .ok()?
+            .count()
+            .try_into()
+            .ok()?;
         (length == 0 && groups == 0).then_some(())
     })
     .await;
@@ -228,8 +232,15 @@ async fn the_database_refuses_transactions_that_are_not_balanced_or_have_one_ent
     app.balance(&client).await;
     for entries in ["(5), (-4)", "(5)"] {
         let mut transaction = app.database.pool.begin().await.unwrap();
-        sqlx::query("insert into ledger_transactions (id, kind, external_key, occurred_at) values (gen_random_uuid(), 'signup_grant', 'x', now())").execute(&mut *transaction).await.unwrap();
-        let insert = format!("insert into ledger_entries (transaction_id, account_id, amount_micros) select t.id, a.id, v.amount from ledger_transactions t, (select id from accounts where kind = 'wallet' limit 1) a, (values {entries}) v(amount) where t.external_key = 'x'");
+        sqlx::query(
+            "insert into ledger_transactions (id, kind, external_key, occurred_at) values (gen_random_uuid(), 'signup_grant', 'x', now())",
+        )
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+        let insert = format!(
+            "insert into ledger_entries (transaction_id, account_id, amount_micros) select t.id, a.id, v.amount from ledger_transactions t, (select id from accounts where kind = 'wallet' limit 1) a, (values {entries}) v(amount) where t.external_key = 'x'"
+        );
         sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut *transaction).await.unwrap();
         let refused = transaction.commit().await.unwrap_err();
         assert_eq!(chassis::postgres::constraint(&refused), Some("ledger_transactions_balanced"), "{entries}");
@@ -271,7 +282,10 @@ async fn verify_names_the_account_whose_balance_is_not_its_sum() {
     let (_, client) = app.organization();
     app.balance(&client).await;
     app.assert_clean().await;
-    sqlx::query("update accounts set balance_micros = balance_micros + 1 where kind = 'wallet'").execute(&app.database.owner).await.unwrap();
+    sqlx::query("update accounts set balance_micros = balance_micros + 1 where kind = 'wallet'")
+        .execute(&app.database.owner)
+        .await
+        .unwrap();
     let differences = billing_service::ledger::verify::differences(&app.database.pool).await.unwrap();
     assert!(differences.len() == 1 && differences[0].contains("entries sum to 5000000"), "{differences:?}");
 }

@@ -81,7 +81,12 @@ impl App {
             secret: "a secret of billing".to_owned().into(),
             signup_grant: GRANT,
             sweep: Millis(Duration::from_millis(50)),
-            stripe: StripeConfig { secret_key: None, webhook_secrets: CommaList(Vec::new()), api_base: "http://127.0.0.1:9".into(), livemode: false },
+            stripe: StripeConfig {
+                secret_key: None,
+                webhook_secrets: CommaList(Vec::new()),
+                api_base: "http://127.0.0.1:9".into(),
+                livemode: false,
+            },
         };
         adjust(&mut config);
         let random = Random::system();
@@ -95,7 +100,8 @@ impl App {
 
     /// The state behind a service, for calling its parts directly.
     pub fn state(&self) -> AppState {
-        AppState::new(self.config.clone(), self.database.pool.clone(), self.redis.redis.clone(), self.clock.clone(), self.random.clone()).unwrap()
+        AppState::new(self.config.clone(), self.database.pool.clone(), self.redis.redis.clone(), self.clock.clone(), self.random.clone())
+            .unwrap()
     }
 
     /// A new organization, and a client with one of its API keys.
@@ -158,8 +164,17 @@ fn service_token(signer: &SigningKey, clock: &Clock, audience: &str, scope: &str
     let now = clock.now().timestamp();
     let text = |text: &str| text.to_owned();
     // Longer than the real ones, so that a test may turn the clock.
-    let claims = ServiceClaims { iss: text(ISSUER), aud: text(audience), exp: now + 86_400, nbf: now, iat: now, sub: text("chat-service"),
-        client_id: text("chat-service"), jti: text("1"), scope: text(scope) };
+    let claims = ServiceClaims {
+        iss: text(ISSUER),
+        aud: text(audience),
+        exp: now + 86_400,
+        nbf: now,
+        iat: now,
+        sub: text("chat-service"),
+        client_id: text("chat-service"),
+        jti: text("1"),
+        scope: text(scope),
+    };
     signer.sign(ACCESS_TOKEN, &claims).unwrap()
 }
 

@@ -1,12 +1,8 @@
 //! Signing up, logging in, staying logged in, logging out.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/app.rs"]
-mod app;
 
 use std::time::Duration;
 
-use app::{App, PASSWORD};
+use super::app::{App, PASSWORD};
 use futures::future::join_all;
 use serde_json::json;
 use testkit::http::Answer;
@@ -24,7 +20,8 @@ fn seen(answer: &Answer) -> (u16, String, Vec<(String, String)>) {
 async fn a_taken_address_is_answered_like_a_free_one_and_changes_nothing() {
     let app = App::start().await;
     let first = app.sign_up("ada@example.com").await.expect(201);
-    let again = app.public.post("/v1/accounts", &json!({"email": "Ada@Example.com", "password": "another long password", "name": "Eve"})).await;
+    let again =
+        app.public.post("/v1/accounts", &json!({"email": "Ada@Example.com", "password": "another long password", "name": "Eve"})).await;
     assert_eq!(seen(&first), seen(&again));
     assert_eq!(app.count("select count(*) from users").await, 1);
     assert_eq!(app.count("select count(*) from _outbox where kind = 'organization.created'").await, 1);
@@ -88,7 +85,8 @@ async fn every_failed_login_has_the_same_status_body_and_headers() {
     app.sign_up("bob@example.com").await.expect(201);
     sqlx::query("update users set disabled_at = now() where email = 'bob@example.com'").execute(&app.database.owner).await.unwrap();
     let wrong = app.log_in("ada@example.com", "the wrong password").await.expect(401);
-    for (email, password) in [("nobody@example.com", PASSWORD), ("bob@example.com", PASSWORD), ("not an address", PASSWORD), ("", PASSWORD)] {
+    for (email, password) in [("nobody@example.com", PASSWORD), ("bob@example.com", PASSWORD), ("not an address", PASSWORD), ("", PASSWORD)]
+    {
         assert_eq!(seen(&wrong), seen(&app.log_in(email, password).await), "{email}");
     }
 }
@@ -99,7 +97,8 @@ async fn of_a_hundred_parallel_refreshes_one_rotates_and_all_get_the_same_succes
     let app = App::start().await;
     let (_, refresh) = app.session("ada@example.com").await;
     let answers = join_all((0..100).map(|_| app.refresh(&refresh))).await;
-    let successors: std::collections::BTreeSet<String> = answers.into_iter().map(|answer| answer.expect(200).string("refresh_token")).collect();
+    let successors: std::collections::BTreeSet<String> =
+        answers.into_iter().map(|answer| answer.expect(200).string("refresh_token")).collect();
     assert_eq!(successors.len(), 1);
     assert_eq!(app.count("select count(*) from refresh_tokens").await, 2, "more than one successor was stored");
 }
@@ -142,7 +141,7 @@ async fn a_second_use_after_the_successor_was_used_ends_the_session() {
 #[tokio::test]
 async fn refresh_tokens_end_when_idle_and_sessions_end_whatever_happens() {
     let app = App::start().await;
-    let day = Duration::from_secs(86_400);
+    let day = Duration::from_hours(24);
     let (_, idle) = app.session("ada@example.com").await;
     app.turn.advance(day * 7);
     app.refresh(&idle).await.expect(401);

@@ -1,12 +1,8 @@
 //! API keys, services' credentials, tokens, and what is published of their keys.
-#![expect(missing_docs, clippy::unwrap_used, reason = "tests")]
-
-#[path = "support/app.rs"]
-mod app;
 
 use std::time::Duration;
 
-use app::{App, ISSUER, PASSWORD};
+use super::app::{App, ISSUER, PASSWORD};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::future::join_all;
@@ -260,8 +256,11 @@ async fn no_secret_is_in_any_log_line_and_failures_are_audited() {
 /// [I-82]
 #[tokio::test]
 async fn the_committed_openapi_file_is_the_one_the_code_makes() {
-    let committed = include_str!("../openapi.json");
-    assert!(committed == auth_service::router::openapi(), "write it anew: cargo run -p auth-service -- openapi > services/auth-service/openapi.json");
+    let committed = include_str!("../../openapi.json");
+    assert!(
+        committed == auth_service::router::openapi(),
+        "write it anew: cargo run -p auth-service -- openapi > services/auth-service/openapi.json"
+    );
     let app = App::start().await;
     assert_eq!(app.public.get("/openapi.json").await.expect(200).text, committed);
 }
@@ -269,7 +268,14 @@ async fn the_committed_openapi_file_is_the_one_the_code_makes() {
 #[tokio::test]
 async fn the_running_role_owns_nothing_and_cannot_alter_or_drop() {
     let app = App::start().await;
-    for statement in ["drop table users", "alter table users add column x text", "create table x (y int)", "delete from users", "truncate audit_events", "delete from audit_events"] {
+    for statement in [
+        "drop table users",
+        "alter table users add column x text",
+        "create table x (y int)",
+        "delete from users",
+        "truncate audit_events",
+        "delete from audit_events",
+    ] {
         let refused = sqlx::query(statement).execute(&app.database.pool).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().code().as_deref(), Some("42501"), "{statement}");
     }

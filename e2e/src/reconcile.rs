@@ -1,0 +1,49 @@
+//! Do the simulator's ledger, the usage rows and the double-entry ledger agree, to the token and the micro?
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::person::Person;
+use crate::stack::{SIMULATOR, Stack};
+
+/// What a new organization of this stack gets.
+pub const GRANT: i64 = 50_000;
+
+/// Waits until nothing is held, then compares. Rows may be `abandoned` only where a chat process was killed.
+pub async fn agree(stack: &Stack, person: &Person, chat_was_killed: bool) -> Result<()> {
+    stack.eventually("the end of all holds", async || Ok((person.balance().await?.1 == 0).then_some(()))).await?;
+    let served = stack.eventually("the end of all served requests", async || {
+        let page: Value = stack.http.get(format!("{SIMULATOR}/ledger")).send().await?.json().await?;
+        Ok((page["open"] == 0).then_some(page))
+    });
+    let served = served.await?;
+    let served: HashMap<&str, &Value> =
+        served["data"].as_array().context("rows")?.iter().filter_map(|row| Some((row["request_id"].as_str()?, row))).collect();
+    let rows = person.usage().await?;
+    let mut charged = 0;
+    for row in &rows {
+        let id = row["request_id"].as_str().context("an id")?;
+        charged += row["price_micros"].as_i64().context("a price")?;
+        let number = |row: &Value, field: &str| row[field].as_i64().unwrap_or_default();
+        if row["counted_by"] == "abandoned" {
+            ensure!(chat_was_killed, "{id} is abandoned although no chat process was killed");
+            ensure!(number(row, "price_micros") == 0, "{id} is abandoned and charged");
+            continue;
+        }
+        let (input, output) = served.get(id).map_or((0, 0), |row| (number(row, "input_tokens"), number(row, "output_tokens")));
+        ensure!(
+            (number(row, "input_tokens"), number(row, "output_tokens")) == (input, output),
+            "{id}: usage says {row} and the simulator {:?}",
+            served.get(id)
+        );
+    }
+    let known: std::collections::HashSet<&str> = rows.iter().filter_map(|row| row["request_id"].as_str()).collect();
+    ensure!(known.len() == rows.len(), "a request stands there twice");
+    let (available, held) = person.balance().await?;
+    ensure!(available + charged == GRANT && held == 0, "available {available}, held {held}, charged {charged}");
+    ensure!(person.ledger_sum().await? == available, "the ledger's entries do not sum to the balance");
+    stack.compose(&["exec", "-T", "billing-service", "/app/billing-service", "admin", "ledger", "verify"])?;
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! A compose project of its own, on ports of its own: a stack that already runs is not touched.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+const PROJECT: &str = "trivet-e2e";
+/// How long recovery may take before a drill has failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where the stack is published.
+pub const AUTH: &str = "http://localhost:13001";
+pub const CHAT: &str = "http://localhost:13002";
+pub const BILLING: &str = "http://localhost:13003";
+pub const JAEGER: &str = "http://localhost:26686";
+pub const SIMULATOR: &str = "http://localhost:14010";
+
+/// The running stack.
+#[derive(Debug)]
+pub struct Stack {
+    root: String,
+    pub http: reqwest::Client,
+}
+
+impl Stack {
+    /// Starts it, without anything that an earlier run left behind.
+    pub fn start() -> Result<Self> {
+        #[expect(clippy::disallowed_methods, reason = "bazel run says where the repository is in this way")]
+        let root = std::env::var("BUILD_WORKSPACE_DIRECTORY").unwrap_or_else(|_| ".".to_owned());
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(40)).no_proxy().build()?;
+        let stack = Self { root, http };
+        stack.compose(&["down", "--volumes", "--remove-orphans"])?;
+        stack.compose(&["up", "--detach", "--wait"])?;
+        Ok(stack)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.arg("compose").args(arguments).current_dir(&self.root);
+        command.envs([
+            ("COMPOSE_PROJECT_NAME", PROJECT),
+            ("COMPOSE_PROFILES", "simulators"),
+            ("TRIVET_AUTH_PORT", "13001"),
+            ("TRIVET_CHAT_PORT", "13002"),
+            ("TRIVET_BILLING_PORT", "13003"),
+            ("TRIVET_JAEGER_PORT", "26686"),
+            ("TRIVET_SIMULATOR_PORT", "14010"),
+            ("OPENAI_BASE_URL", "http://llm-simulator:4010/v1"),
+            ("OPENAI_API_KEY", ""),
+            ("STRIPE_SECRET_KEY", ""),
+            // Small, so that a wallet can be emptied; short, so that the hold of a dead process ends while we look.
+            ("BILLING_SIGNUP_GRANT_MICROS", "50000"),
+            ("CHAT_DEADLINE_MS", "12000"),
+            ("CHAT_RESERVATION_MARGIN_MS", "3000"),
+        ]);
+        command
+    }
+
+    /// Runs `docker compose` on this project; its output when it succeeds.
+    pub fn compose(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments).stdin(Stdio::null()).output().context("docker compose")?;
+        ensure!(output.status.success(), "docker compose {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The last lines of every service, for a case that failed.
+    pub fn print_logs(&self) {
+        if let Ok(logs) = self.compose(&["logs", "--no-color", "--tail", "15"]) {
+            println!("{logs}");
+        }
+    }
+
+    /// Takes everything away.
+    pub fn remove(&self) {
+        if let Err(error) = self.compose(&["down", "--volumes", "--remove-orphans"]) {
+            println!("the stack was not removed: {error:#}");
+        }
+    }
+
+    /// Ends the process of a service as a crash would. `docker kill` would count as a wish, and nothing would restart it.
+    pub fn kill(&self, service: &str) -> Result<()> {
+        let id = self.compose(&["ps", "--quiet", service])?;
+        let inspected = Command::new("docker").args(["inspect", "--format", "{{.State.Pid}}", id.trim()]).output()?;
+        let pid = String::from_utf8(inspected.stdout)?.trim().to_owned();
+        ensure!(pid.parse::<u32>().is_ok_and(|pid| pid > 1), "{service} has no process");
+        ensure!(Command::new("kill").args(["-9", &pid]).status()?.success(), "the process of {service} could not be killed");
+        Ok(())
+    }
+
+    /// Waits until every service is ready again.
+    pub async fn recovered(&self) -> Result<()> {
+        let started = Instant::now();
+        for url in [AUTH, CHAT, BILLING] {
+            while !self.http.get(format!("{url}/ready")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+                ensure!(started.elapsed() < PATIENCE, "{url} did not become ready again");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the simulator's knobs; `{}` undoes everything.
+    pub async fn knobs(&self, knobs: &Value) -> Result<()> {
+        self.http.post(format!("{SIMULATOR}/knobs")).json(knobs).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Asks until there is an answer.
+    pub async fn eventually<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+        let started = Instant::now();
+        loop {
+            let answer = ask().await;
+            if let Ok(Some(answer)) = answer {
+                return Ok(answer);
+            }
+            if started.elapsed() > PATIENCE {
+                let reason = answer.err().map(|error| format!(": {error:#}")).unwrap_or_default();
+                anyhow::bail!("{what} did not happen{reason}");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// The checks of the documents, on this stack.
+    pub fn run_documents(&self) -> Result<()> {
+        let ports = ["3001=13001", "3002=13002", "3003=13003", "16686=26686"];
+        let mut command = Command::new("python3");
+        command.current_dir(&self.root).args(["tools/docs/examples.py", "--kind", "stack"]);
+        for port in ports {
+            command.args(["--port", port]);
+        }
+        let output = command.args(["README.md", "docs/guides/DOCKER_SETUP.md", "docs/guides/DEVELOPING.md"]).output()?;
+        ensure!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}

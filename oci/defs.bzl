@@ -31,20 +31,30 @@ def rust_service_image(name, binary, port, budget_mb, description):
         srcs = [name + "_program"],
         owner = "0.0",
     )
+
+    # The same in every build; only a release (--config=release) writes its commit and version.
+    native.genrule(
+        name = name + "_labels",
+        outs = [name + ".labels.txt"],
+        cmd = " && ".join([
+            "status() { sed -n \"s/^$$1 //p\" bazel-out/stable-status.txt 2>/dev/null || true; }",
+            "revision=$$(status STABLE_REVISION)",
+            "version=$$(status STABLE_VERSION)",
+            "printf 'org.opencontainers.image.%s\\n' 'description={}' licenses=Apache-2.0 \"revision=$${{revision:-unstamped}}\" ".format(description) +
+            "source={} title={} \"version=$${{version:-0.1.0}}\" > $@".format(_SOURCE, name),
+        ]),
+        stamp = select({
+            "//oci:stamped": 1,
+            "//conditions:default": 0,
+        }),
+    )
     oci_image(
         name = name,
         architecture = "amd64",
         entrypoint = ["/app/" + name],
         env = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"},
         exposed_ports = ["{}/tcp".format(port)],
-        labels = {
-            "org.opencontainers.image.description": description,
-            "org.opencontainers.image.licenses": "Apache-2.0",
-            "org.opencontainers.image.revision": "unstamped",
-            "org.opencontainers.image.source": _SOURCE,
-            "org.opencontainers.image.title": name,
-            "org.opencontainers.image.version": "0.1.0",
-        },
+        labels = name + "_labels",
         os = "linux",
         # Lowest first: what changes least is shared by all images.
         tars = [

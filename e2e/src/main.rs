@@ -59,6 +59,8 @@ async fn main() -> ExitCode {
     case!("postgres killed under load: nothing lost, nothing doubled", drills::killed(&stack, "postgres"));
     case!("auth-service killed under load: nothing lost, nothing doubled", drills::killed(&stack, "auth-service"));
     case!("billing-service killed under load: nothing lost, nothing doubled", drills::killed(&stack, "billing-service"));
+    case!("the model provider killed under load: nothing lost, nothing doubled", drills::killed(&stack, "llm-simulator"));
+    case!("jaeger killed under load: nothing lost, nothing doubled", drills::killed(&stack, "jaeger"));
     case!(
         "chat-service killed under load: its own requests stand there once, abandoned, their holds resolved",
         drills::killed(&stack, "chat-service")

@@ -21,6 +21,8 @@ pub struct Person {
     session: String,
     pub key: String,
     key_id: String,
+    /// Requests that the simulator had served before: those of others.
+    pub served_before: usize,
 }
 
 impl Person {
@@ -36,7 +38,8 @@ impl Person {
         let made = post("/v1/api-keys", json!({"name": "e2e"})).bearer_auth(&session).send().await?.error_for_status()?;
         let made: Value = made.json().await?;
         let text = |field: &str| made[field].as_str().map(ToOwned::to_owned).context("a field of the key");
-        Ok(Self { http: stack.http.clone(), session, key: text("key")?, key_id: text("id")? })
+        let served_before = stack.served().await?.len();
+        Ok(Self { http: stack.http.clone(), session, key: text("key")?, key_id: text("id")?, served_before })
     }
 
     /// Revokes the key.

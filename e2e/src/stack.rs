@@ -1,5 +1,8 @@
 //! A compose project of its own, on ports of its own: a stack that already runs is not touched.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,13 +35,29 @@ impl Stack {
         let http = reqwest::Client::builder().timeout(Duration::from_secs(40)).no_proxy().build()?;
         let stack = Self { root, http };
         stack.compose(&["down", "--volumes", "--remove-orphans"])?;
+        stack.empty_ledger_folder()?;
         stack.compose(&["up", "--detach", "--wait"])?;
         Ok(stack)
+    }
+
+    /// Where the simulator's ledger outlives its process; the container's user may write to it.
+    fn ledger_folder(&self) -> PathBuf {
+        PathBuf::from(&self.root).join("e2e/run/ledger")
+    }
+
+    fn empty_ledger_folder(&self) -> Result<()> {
+        let folder = self.ledger_folder();
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir_all(&folder)?;
+        Ok(std::fs::set_permissions(&folder, Permissions::from_mode(0o777))?)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.arg("compose").args(arguments).current_dir(&self.root);
+        command.env("COMPOSE_FILE", "compose.yaml:e2e/compose.yaml").env("E2E_LEDGER_FOLDER", self.ledger_folder());
         command.envs([
             ("COMPOSE_PROJECT_NAME", PROJECT),
             ("COMPOSE_PROFILES", "simulators"),
@@ -89,16 +108,25 @@ impl Stack {
         Ok(())
     }
 
-    /// Waits until every service is ready again.
+    /// Waits until every service is ready again, and the provider there.
     pub async fn recovered(&self) -> Result<()> {
         let started = Instant::now();
-        for url in [AUTH, CHAT, BILLING] {
-            while !self.http.get(format!("{url}/ready")).send().await.is_ok_and(|answer| answer.status().is_success()) {
+        for url in [format!("{AUTH}/ready"), format!("{CHAT}/ready"), format!("{BILLING}/ready"), format!("{SIMULATOR}/health")] {
+            while !self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 ensure!(started.elapsed() < PATIENCE, "{url} did not become ready again");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         Ok(())
+    }
+
+    /// What the simulator served, once nothing is being served.
+    pub async fn served(&self) -> Result<Vec<Value>> {
+        self.eventually("the end of all served requests", async || {
+            let page: Value = self.http.get(format!("{SIMULATOR}/ledger")).send().await?.json().await?;
+            Ok(page["data"].as_array().filter(|_| page["open"] == 0).cloned())
+        })
+        .await
     }
 
     /// Sets the simulator's knobs; `{}` undoes everything.

@@ -71,8 +71,6 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
         rustc_env = _RUSTC_ENV | {"CARGO_PKG_VERSION": _VERSION},
         version = _VERSION,
     )
-    if native.glob(["openapi.json"], allow_empty = True):
-        native.exports_files(["openapi.json"])
     linted = []
     if has_library:
         rust_library(
@@ -118,7 +116,7 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
             size = test_size,
             srcs = [test] + native.glob(["tests/*/**/*.rs"], allow_empty = True),
             crate_root = test,
-            data = test_data,
+            data = test_data + native.glob([".sqlx/*.json"], allow_empty = True),
             deps = all_crate_deps(normal = True, normal_dev = True) + deps + test_deps + own,
             proc_macro_deps = all_crate_deps(proc_macro = True, proc_macro_dev = True),
             rustc_flags = _TEST_FLAGS,

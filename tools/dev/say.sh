@@ -10,12 +10,18 @@ fail() {
   exit 1
 }
 
-# step TEXT COMMAND…: says the step, runs the command, says how long it took.
+# step TEXT COMMAND…: says the step, runs the command, says how long it took; while it is silent, that it still runs.
 step() {
-  local text=$1 started=$SECONDS
+  local text=$1 started=$SECONDS ticker status=0
   shift
   say "$text"
-  if "$@"; then
+  # Not through a pipe, and none of its files kept open: it must not outlive us.
+  (while sleep 60 2>/dev/null; do printf '    … %s s\n' "$((SECONDS - started))" >&2; done) </dev/null >/dev/null 9>&- &
+  ticker=$!
+  "$@" || status=$?
+  kill "$ticker" 2>/dev/null || true
+  wait "$ticker" 2>/dev/null || true
+  if [ "$status" = 0 ]; then
     printf '    %s s\n' "$((SECONDS - started))" >&2
   else
     fail "$text (after $((SECONDS - started)) s)" "the lines above say why; './dev doctor' checks the machine"

@@ -10,10 +10,14 @@ stack_infra_images() {
     docker image inspect "$official" >/dev/null 2>&1 || timeout 120 docker pull --quiet "$official" >/dev/null 2>&1 || { name=missing; break; }
   done
   [ "${name:-}" = missing ] || return 0
-  say "the official infra images cannot be pulled: making local ones (Postgres, Redis, Jaeger; minutes, once per recipe)"
+  say "the official infra images cannot be pulled: Postgres, Redis and Jaeger are made here (about four minutes, once per recipe)"
   machine_package mmdebstrap mmdebstrap
+  step "making the infra images" stack_make_infra
+}
+
+stack_make_infra() {
   local lines
-  lines=$(tools/infra/make.sh) || fail "the infra images could not be made" "the lines above say why"
+  lines=$(tools/infra/make.sh) || return 1
   sed -i '/^\(POSTGRES\|REDIS\|JAEGER\)_IMAGE=/d' .env
   printf '%s\n' "$lines" >>.env
 }
@@ -24,11 +28,13 @@ stack_named_images_present() {
 }
 
 stack_up() {
-  local started=$SECONDS
+  local started=$SECONDS progress=()
+  # A bar on a terminal; elsewhere a line each half minute.
+  [ -t 2 ] || progress=(--curses=no --color=no --show_progress_rate_limit=30)
   machine_docker
   stack_infra_images
   toolbox_ready_if_needed
-  step "building and starting the stack" in_toolbox bazel run --noshow_progress --ui_event_filters=-info,-stdout //compose:up
+  step "building and starting the stack" in_toolbox bazel run "${progress[@]}" --ui_event_filters=-info,-stdout //compose:up
   stack_status
   cat <<EOF
 
@@ -53,7 +59,8 @@ stack_down() {
 stack_status() {
   machine_docker
   printf '\n%-18s %-26s %-22s %9s %10s\n' service url health image memory
-  local service id url health image size memory
+  local service id url health image size memory used
+  used=$(docker stats --no-stream --format '{{.ID}} {{.MemUsage}}' | cut -d/ -f1)
   for service in auth-service chat-service billing-service llm-simulator postgres redis jaeger; do
     id=$(docker ps --quiet --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-trivet}" --filter "label=com.docker.compose.service=$service" | head -n 1)
     [ -n "$id" ] || { printf '%-18s %-26s %s\n' "$service" - "not running"; continue; }
@@ -61,7 +68,7 @@ stack_status() {
     health=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$id")
     image=$(docker inspect --format '{{.Image}}' "$id")
     size=$(docker image inspect --format '{{.Size}}' "$image" | awk '{printf "%.1f MB", $1 / 1000000}')
-    memory=$(docker stats --no-stream --format '{{.MemUsage}}' "$id" | cut -d/ -f1)
+    memory=$(sed -n "s/^$id //p" <<<"$used")
     printf '%-18s %-26s %-22s %9s %10s\n' "$service" "${url:--}" "$health" "$size" "$memory"
   done
 }

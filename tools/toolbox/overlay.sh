@@ -16,3 +16,11 @@ mkdir -p /usr/local/lib/docker/cli-plugins
 for plugin in /usr/libexec/docker/cli-plugins/docker-compose /usr/bin/docker-compose; do
   if [ -x "$plugin" ] && [ ! -e /usr/local/lib/docker/cli-plugins/docker-compose ]; then ln -s "$plugin" /usr/local/lib/docker/cli-plugins/docker-compose; fi
 done
+# The mirror may have moved on: say so, so that a build that fails for it is understood.
+grep -v '^#' /opt/bazel/proved.txt | while read -r package proved; do
+  found=$(dpkg-query --show --showformat '${Version}' "$package")
+  case "$found" in
+    "$proved" | "$proved"[-+~]*) ;;
+    *) echo "toolbox: $package is $found here; it was proved with $proved" ;;
+  esac
+done

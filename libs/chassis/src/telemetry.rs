@@ -81,6 +81,7 @@ fn tracer_provider(config: &TelemetryConfig, service: &'static str, version: &'s
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_ratio)));
     let mut builder = SdkTracerProvider::builder().with_resource(resource).with_sampler(sampler);
     if let Some(endpoint) = &config.otlp_endpoint {
+        crate::http::client::install_tls();
         // The export runs on the processor's own thread, outside the async runtime: hence a blocking client.
         let client = std::thread::spawn(reqwest::blocking::Client::new)
             .join()

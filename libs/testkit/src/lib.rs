@@ -7,6 +7,7 @@ pub mod logs;
 pub mod postgres;
 pub mod queries;
 pub mod redis;
+pub mod repository;
 mod server;
 
 use chassis::Clock;

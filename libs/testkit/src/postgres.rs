@@ -100,16 +100,24 @@ impl PostgresServer {
         format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// An empty database whose schema belongs to `owner`, as the init script of the compose stack makes it.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub async fn empty(&self, name: &str, owner: &str) -> Result<()> {
+        self.create(name, owner, "template0").await?;
+        let mut admin = self.connect("postgres", name).await?;
+        admin.execute(AssertSqlSafe(format!("alter schema public owner to {owner}"))).await?;
+        Ok(())
+    }
+
     /// A migrated, otherwise empty database.
     ///
     /// # Errors
     /// When a migration fails.
     pub async fn template(&self, name: &str, migrations: Migrations) -> Result<()> {
         let owner = migrator(migrations);
-        self.create(name, &owner, "template0").await?;
-        // As the init script of the compose stack does: the schema belongs to the migrator.
-        let mut admin = self.connect("postgres", name).await?;
-        admin.execute(AssertSqlSafe(format!("alter schema public owner to {owner}"))).await?;
+        self.empty(name, &owner).await?;
         let mut connection = self.connect(&owner, name).await?;
         migrations.apply(&mut connection).await?;
         Ok(connection.close().await?)

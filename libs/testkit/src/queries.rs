@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Column, Either, Executor, SqlSafeStr, TypeInfo};
 ///
 /// # Panics
 /// When a file says something else, naming the query.
-pub async fn assert_current(pool: &PgPool, files: &[(&str, &str)]) {
+pub async fn assert_current(pool: &PgPool, files: &[(String, String)]) {
     assert!(!files.is_empty(), "there are no query files");
     for (name, text) in files {
         let file: Value = serde_json::from_str(text).expect("a query file is JSON");

@@ -46,6 +46,25 @@ pub struct AccountCreated {
     email: String,
 }
 
+impl AccountCreated {
+    /// The answer for an address.
+    #[must_use]
+    pub fn new(email: &Email) -> Self {
+        Self { email: email.as_str().to_owned() }
+    }
+}
+
+/// A person whose rules are checked and whose password is hashed.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPerson<'p> {
+    /// Their address.
+    pub email: &'p Email,
+    /// What they are called.
+    pub name: &'p str,
+    /// The PHC string of their password.
+    pub hash: &'p str,
+}
+
 /// What is compared when an Idempotency-Key is used again: never the password, not even its digest.
 #[derive(Serialize)]
 struct Fingerprint<'f> {
@@ -73,8 +92,9 @@ pub async fn create(
         Begun::Recorded(answer) => return Ok(answer),
         Begun::Open(open) => open,
     };
-    insert(&state, &mut open.transaction, &email, &name, &hash).await?;
-    let answer = open.finish(Answer::json(StatusCode::CREATED, &AccountCreated { email: email.as_str().to_owned() })).await?;
+    // That the address is taken shows in nothing.
+    insert(&state, &mut open.transaction, &NewPerson { email: &email, name: &name, hash: &hash }).await?;
+    let answer = open.finish(Answer::json(StatusCode::CREATED, &AccountCreated::new(&email))).await?;
     state.relay.wake();
     let event =
         audit::Event { action: "account.create", outcome: "accepted", actor: "anonymous".into(), organization_id: None, request: &context };
@@ -82,7 +102,11 @@ pub async fn create(
     Ok(answer)
 }
 
-fn name(text: &str) -> Result<String, Problem> {
+/// A name as it is stored.
+///
+/// # Errors
+/// 422 naming the field.
+pub fn name(text: &str) -> Result<String, Problem> {
     let name = text.trim();
     let fits = (1..=MAX_NAME_CHARACTERS).contains(&name.chars().count()) && !name.chars().any(char::is_control);
     if fits {
@@ -92,14 +116,16 @@ fn name(text: &str) -> Result<String, Problem> {
     }
 }
 
-/// User, organization, membership and event in one transaction; a taken address changes nothing.
-async fn insert(
+/// User, organization, membership and event in one transaction; a taken address changes nothing and gives none.
+///
+/// # Errors
+/// The database's.
+pub async fn insert(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
-    email: &Email,
-    name: &str,
-    hash: &str,
-) -> Result<(), Error> {
+    person: &NewPerson<'_>,
+) -> Result<Option<UserId>, Error> {
+    let NewPerson { email, name, hash } = *person;
     let (now, user, organization) =
         (state.clock.now(), UserId::new(&state.clock, &state.random), OrganizationId::new(&state.clock, &state.random));
     let inserted = sqlx::query!(
@@ -113,7 +139,7 @@ async fn insert(
     .execute(&mut **transaction)
     .await?;
     if inserted.rows_affected() == 0 {
-        return Ok(());
+        return Ok(None);
     }
     sqlx::query!("insert into organizations (id, name, created_at) values ($1, $2, $3)", organization.uuid(), name, now)
         .execute(&mut **transaction)
@@ -141,5 +167,5 @@ async fn insert(
         occurred_at: now,
     };
     outbox::enqueue(transaction, &event).await?;
-    Ok(())
+    Ok(Some(user))
 }

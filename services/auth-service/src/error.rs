@@ -14,6 +14,12 @@ pub enum Error {
     /// The refresh token cannot be used.
     #[error("the refresh token is not valid")]
     InvalidRefreshToken,
+    /// The bootstrap token is unknown, used or over.
+    #[error("the bootstrap token is not valid")]
+    InvalidBootstrapToken,
+    /// The address has an account. Said only to who holds a bootstrap token.
+    #[error("the email address is taken")]
+    EmailTaken,
     /// All places for hashing are taken.
     #[error("too many passwords are being hashed")]
     HasherBusy,
@@ -49,12 +55,34 @@ impl DatabaseError for Error {
     }
 }
 
+impl Error {
+    /// What an audit row says of it.
+    #[must_use]
+    pub const fn outcome(&self) -> &'static str {
+        match self {
+            Self::InvalidCredentials => "invalid_credentials",
+            Self::InvalidRefreshToken => "invalid_refresh_token",
+            Self::InvalidBootstrapToken => "invalid_bootstrap_token",
+            Self::EmailTaken => "email_taken",
+            Self::HasherBusy | Self::Database(_) => "unavailable",
+            Self::ScopesExceedCaller | Self::NotFound | Self::Refused(_) => "refused",
+            Self::Internal(_) => "failed",
+        }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let problem = match &self {
             Self::InvalidCredentials => Problem::new(StatusCode::UNAUTHORIZED, "invalid_credentials", "Email or password is wrong"),
             Self::InvalidRefreshToken => {
                 Problem::new(StatusCode::UNAUTHORIZED, "invalid_refresh_token", "The refresh token cannot be used")
+            }
+            Self::InvalidBootstrapToken => {
+                Problem::new(StatusCode::UNAUTHORIZED, "invalid_bootstrap_token", "The bootstrap token cannot be used")
+            }
+            Self::EmailTaken => {
+                Problem::conflict("email_taken", "The address has an account").field("email", "must be one without an account")
             }
             Self::HasherBusy => Problem::unavailable("a free place for hashing"),
             Self::ScopesExceedCaller => Problem::forbidden().field("scopes", "must be among the caller's own"),

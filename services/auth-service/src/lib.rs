@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod admin;
+pub mod administrators;
 pub mod api_keys;
 pub mod audit;
 pub mod config;
@@ -36,7 +37,7 @@ use crate::state::AppState;
 /// This service's schema.
 pub const MIGRATIONS: Migrations = Migrations {
     app_role: "auth_app",
-    files: chassis::migrations!["0001_accounts", "0002_sessions", "0003_api_keys", "0004_keys_and_services"],
+    files: chassis::migrations!["0001_accounts", "0002_sessions", "0003_api_keys", "0004_keys_and_services", "0005_administrators"],
 };
 
 /// The service, built and bound, not yet serving.

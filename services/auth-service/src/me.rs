@@ -30,6 +30,8 @@ pub struct User {
     email: String,
     /// Name.
     name: String,
+    /// Whether they run the installation.
+    administrator: bool,
 }
 
 /// An organization and the person's part in it.
@@ -59,11 +61,11 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
 }
 
 async fn user(state: &AppState, id: UserId) -> Result<User, Error> {
-    let row = sqlx::query!("select email, name from users where id = $1 and disabled_at is null", id.uuid())
+    let row = sqlx::query!("select email, name, administrator from users where id = $1 and disabled_at is null", id.uuid())
         .fetch_optional(&state.pool)
         .await?
         .ok_or_else(|| Error::Refused(chassis::Problem::unauthorized()))?;
-    Ok(User { id, email: row.email, name: row.name })
+    Ok(User { id, email: row.email, name: row.name, administrator: row.administrator })
 }
 
 async fn memberships(state: &AppState, user: Option<UserId>, organization: OrganizationId) -> Result<Vec<Membership>, Error> {

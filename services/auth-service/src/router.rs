@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{accounts, api_keys, discovery, internal, me, sessions};
+use crate::{accounts, administrators, api_keys, discovery, internal, me, sessions};
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -22,6 +22,7 @@ fn public() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Api::openapi())
         // Signing up and who I am.
         .routes(routes!(accounts::create))
+        .routes(routes!(administrators::create))
         .routes(routes!(me::get))
         // Logging in, staying logged in, logging out.
         .routes(routes!(sessions::create))

@@ -5,5 +5,7 @@
 mod accounts_and_sessions;
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/documents.rs"]
+mod documents;
 #[path = "api/keys_and_services.rs"]
 mod keys_and_services;

@@ -29,8 +29,10 @@ use crate::config::{BillingConfig, MigrateConfig};
 use crate::state::AppState;
 
 /// This service's schema.
-pub const MIGRATIONS: Migrations =
-    Migrations { app_role: "billing_app", files: chassis::migrations!["0001_ledger", "0002_rates", "0003_usage", "0004_stripe"] };
+pub const MIGRATIONS: Migrations = Migrations {
+    app_role: "billing_app",
+    files: chassis::migrations!["0001_ledger", "0002_rates", "0003_usage", "0004_stripe", "0005_ledger_order"],
+};
 
 /// The service, built and bound, not yet serving.
 #[derive(Debug)]

@@ -2,5 +2,6 @@
 
 pub mod customers;
 pub mod signature;
+pub mod transport;
 pub mod webhook;
 pub mod worker;

@@ -3,6 +3,8 @@
 
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/documents.rs"]
+mod documents;
 #[path = "api/edge.rs"]
 mod edge;
 #[path = "api/ledger.rs"]

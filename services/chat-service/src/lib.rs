@@ -14,7 +14,6 @@ pub mod rate;
 pub mod router;
 pub mod settlement;
 pub mod state;
-pub mod tokenizer;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use chassis::redis::Redis;
 use contracts::RequestId;
 use identity::{Actor, Principal};
 use redis::Script;
+use tracing::Instrument;
 
 use crate::config::LimitsConfig;
 use crate::error::ApiError;
@@ -38,7 +39,8 @@ impl RateLimiter {
         let window = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
         let mut invocation = self.script.key(key(principal));
         invocation.arg(limit).arg(window).arg(request.to_string());
-        let wait: Result<u64, _> = invocation.invoke_async(&mut self.redis.connection()).await;
+        let span = tracing::info_span!("admission", otel.kind = "client", otel.name = "EVALSHA rate", db.system.name = "redis");
+        let wait: Result<u64, _> = invocation.invoke_async(&mut self.redis.connection()).instrument(span).await;
         match wait {
             Ok(0) => Ok(()),
             Ok(wait) => Err(ApiError::RateLimited(Duration::from_millis(wait))),

@@ -1,6 +1,8 @@
 //! chat-service over HTTP, against real Redis and stand-ins for auth-service, billing-service and the provider that do exactly
 //! what a test tells them.
 
+#[path = "api/documents.rs"]
+mod documents;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/ledger.rs"]

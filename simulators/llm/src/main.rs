@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main]
 async fn serve(options: Options) -> anyhow::Result<()> {
     tracing_subscriber::fmt().json().init();
-    llm_simulator::warm_up();
+    // Beside the start: it takes a second, and only who asks first may have to wait for it.
+    std::thread::spawn(llm_simulator::warm_up);
     let running = Simulator::start(options).await.context("the simulator cannot start")?;
     tracing::info!(server.address = %running.address, "the simulator is ready");
     let mut terminated = signal(SignalKind::terminate()).context("signals cannot be received")?;

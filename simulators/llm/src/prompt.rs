@@ -64,7 +64,7 @@ fn count_message(message: &Message) -> u64 {
 
 /// Counts a text in `o200k_base`.
 pub(crate) fn count_text(text: &str) -> u64 {
-    bpe_openai::o200k_base().count(text) as u64
+    tokenizer::count(text)
 }
 
 #[cfg(test)]

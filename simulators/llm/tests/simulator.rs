@@ -42,7 +42,7 @@ impl Stream {
 }
 
 fn count(text: &str) -> u64 {
-    bpe_openai::o200k_base().count(text) as u64
+    tokenizer::count(text)
 }
 
 impl Client {

@@ -13,12 +13,15 @@ pub struct Client {
     base: String,
 }
 
-/// A client builder with our defaults: connect within a second, no redirects, no proxy from the environment, `TCP_NODELAY`.
-///
-/// Installs ring as the provider of TLS for the process, once.
-pub fn builder() -> reqwest::ClientBuilder {
+/// Installs ring as the provider of TLS for the process, once; no client can be made before.
+pub fn install_tls() {
     // Fails when it is installed already, which is what we want.
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A client builder with our defaults: connect within a second, no redirects, no proxy from the environment, `TCP_NODELAY`.
+pub fn builder() -> reqwest::ClientBuilder {
+    install_tls();
     reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(1))
         .redirect(reqwest::redirect::Policy::none())

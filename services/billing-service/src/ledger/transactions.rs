@@ -58,22 +58,20 @@ pub async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<axum::Json<Page<LedgerTransaction>>, Error> {
     principal.require(Scope::BillingRead)?;
-    let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| state.ledger_cursors.decode(&cursor)).transpose()?;
-    let (after_time, after_id) = after.unzip();
+    let after: Option<i64> = query.cursor.map(|cursor| state.ledger_cursors.decode(&cursor)).transpose()?;
     let rows = sqlx::query!(
-        r#"select t.id, t.kind, t.external_key, t.occurred_at,
+        r#"select t.id, t.position, t.kind, t.external_key, t.occurred_at,
              (select json_agg(json_build_object('account', a.kind, 'currency', a.currency, 'amount_micros', e.amount_micros) order by e.id)
               from ledger_entries e join accounts a on a.id = e.account_id where e.transaction_id = t.id and a.organization_id = $1) as entries
-           from ledger_transactions t where t.organization_id = $1 and ($2::timestamptz is null or (t.occurred_at, t.id) < ($2, $3))
-           order by t.occurred_at desc, t.id desc limit $4"#,
+           from ledger_transactions t where t.organization_id = $1 and ($2::bigint is null or t.position < $2)
+           order by t.position desc limit $3"#,
         principal.organization_id.uuid(),
-        after_time,
-        after_id,
+        after,
         i64::try_from(PAGE + 1).unwrap_or(i64::MAX)
     )
     .fetch_all(&state.pool)
     .await?;
-    let next_cursor = (rows.len() > PAGE).then(|| state.ledger_cursors.encode(&(rows[PAGE - 1].occurred_at, rows[PAGE - 1].id)));
+    let next_cursor = (rows.len() > PAGE).then(|| state.ledger_cursors.encode(&rows[PAGE - 1].position));
     let data = rows.into_iter().take(PAGE).map(|row| LedgerTransaction {
         id: row.id,
         kind: row.kind,

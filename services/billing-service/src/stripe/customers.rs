@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use chassis::ExposeSecret;
 use chassis::postgres::keep_running;
 use chrono::TimeDelta;
 use contracts::events::OrganizationCreated;
@@ -13,13 +12,18 @@ use stripe_core::customer::CreateCustomer;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::transport::{Transport, TransportError};
 use crate::error::Error;
 use crate::state::AppState;
 
 const POLL: Duration = Duration::from_secs(1);
-/// async-stripe's client has no time limit of its own.
-const TIMEOUT: Duration = Duration::from_secs(20);
 const LONGEST_PAUSE_SECONDS: i64 = 3600;
+
+/// What we need of the answer.
+#[derive(Debug, miniserde::Deserialize)]
+struct MadeCustomer {
+    id: String,
+}
 
 /// Notes that the organization needs a customer; once.
 ///
@@ -51,17 +55,15 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
     .await;
 }
 
-fn client(state: &AppState) -> Option<stripe::Client> {
+fn client(state: &AppState) -> Option<Transport> {
     let config = &state.config.stripe;
-    let key = config.secret_key.as_ref()?;
-    let base = format!("{}/", config.api_base.trim_end_matches('/'));
-    let client = stripe::ClientBuilder::new(key.expose_secret()).url(base).timeout(TIMEOUT).build();
+    let client = Transport::new(&config.api_base, config.secret_key.clone()?);
     client.inspect_err(|error| tracing::error!(error.message = %error, "the Stripe client could not be made")).ok()
 }
 
 /// Makes the next customer that is due; false when none is. No lock is held while Stripe is asked [B-82]: the attempt is noted
 /// first, so that another replica leaves it alone, and the key makes a second try the same customer.
-async fn make_one(state: &AppState, client: &stripe::Client) -> Result<bool, Error> {
+async fn make_one(state: &AppState, client: &Transport) -> Result<bool, Error> {
     let now = state.clock.now();
     let due = sqlx::query!(
         "update stripe_customers set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute'
@@ -76,28 +78,30 @@ async fn make_one(state: &AppState, client: &stripe::Client) -> Result<bool, Err
     let organization = identity::OrganizationId::from_uuid(due.organization_id);
     let request =
         CreateCustomer::new().email(due.email).name(due.name).metadata([("organization_id".to_owned(), organization.to_string())]);
+    // Not the generated `Customer`: it holds nearly every type of Stripe's, and an answer that lacks one of their fields could not be
+    // read [B28].
+    let request = request.build().customize::<MadeCustomer>();
     let key = IdempotencyKey::new(&due.idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
-    match request.customize().request_strategy(RequestStrategy::Idempotent(key)).send(client).await {
+    match request.request_strategy(RequestStrategy::Idempotent(key)).send(client).await {
         Ok(customer) => {
-            sqlx::query!(
-                "update stripe_customers set customer_id = $2 where organization_id = $1",
-                due.organization_id,
-                customer.id.as_str()
-            )
-            .execute(&state.pool)
-            .await?;
+            sqlx::query!("update stripe_customers set customer_id = $2 where organization_id = $1", due.organization_id, customer.id)
+                .execute(&state.pool)
+                .await?;
         }
         Err(error) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
-            postpone(state, due.organization_id, due.attempts).await?;
+            postpone(state, due.organization_id, due.attempts, &error).await?;
         }
     }
     Ok(true)
 }
 
-/// Doubles the pause with each try, up to an hour, plus up to a quarter so that many do not come back together.
-async fn postpone(state: &AppState, organization: Uuid, attempts: i32) -> Result<(), Error> {
-    let pause = 2_i64.pow(u32::try_from(attempts.clamp(0, 11)).unwrap_or(11)).min(LONGEST_PAUSE_SECONDS);
+/// Doubles the pause with each try, up to an hour, plus up to a quarter so that many do not come back together; as long as Stripe
+/// asks for, and the longest where the same call cannot succeed before somebody changes something.
+async fn postpone(state: &AppState, organization: Uuid, attempts: i32, error: &TransportError) -> Result<(), Error> {
+    let doubled = if error.is_final() { LONGEST_PAUSE_SECONDS } else { 2_i64.pow(u32::try_from(attempts.clamp(0, 11)).unwrap_or(11)) };
+    let asked = error.retry_after().map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(LONGEST_PAUSE_SECONDS));
+    let pause = doubled.max(asked).min(LONGEST_PAUSE_SECONDS);
     let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
     let next = state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter);
     sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next)

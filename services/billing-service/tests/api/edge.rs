@@ -5,7 +5,7 @@ use billing_service::stripe::signature::sign;
 use chassis::SecretString;
 use chassis::config::CommaList;
 use futures::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
 
@@ -198,16 +198,4 @@ async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_an
     let keys = seen.lock().unwrap().clone();
     assert_eq!(keys, vec![format!("customer-{organization}"); 2]);
     assert_eq!(app.balance(&client).await, (super::app::GRANT, 0));
-}
-
-/// [B-80]
-#[tokio::test]
-async fn the_committed_openapi_file_is_the_one_the_code_makes() {
-    let committed = include_str!("../../openapi.json");
-    assert!(
-        committed == billing_service::router::openapi(),
-        "write it anew: cargo run -p billing-service -- openapi > services/billing-service/openapi.json"
-    );
-    let parsed: Value = serde_json::from_str(committed).unwrap();
-    assert_eq!(parsed["openapi"], "3.1.0");
 }

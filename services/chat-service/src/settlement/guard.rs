@@ -11,7 +11,6 @@ use tracing::Span;
 use super::{Record, Slot};
 use crate::genai;
 use crate::meters;
-use crate::tokenizer::O200k;
 
 /// Holds a place in the queue and what is known about the completion so far.
 #[derive(Debug)]
@@ -69,6 +68,15 @@ impl Guard {
         // Ids, numbers and instants: there is nothing that cannot be written.
         let event = serde_json::to_string(&self.event).unwrap_or_default();
         slot.send(Record { event, traceparent });
+    }
+}
+
+/// The tokenizer of current models.
+struct O200k;
+
+impl llm::Tokenizer for O200k {
+    fn count(&self, text: &str) -> u64 {
+        tokenizer::count(text)
     }
 }
 

@@ -1,0 +1,93 @@
+//! Programs under measurement: started on the processors they are to have, asked for their memory, gone with their handle.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running program.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    started: Instant,
+}
+
+impl Process {
+    /// Starts a program on one processor.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(program: &Path, processor: usize, arguments: &[&str], variables: &BTreeMap<&str, String>) -> Result<Self> {
+        let mut command = Command::new("taskset");
+        command.arg("--cpu-list").arg(processor.to_string()).arg(program).args(arguments);
+        command.env_clear().envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self { child, started })
+    }
+
+    /// Waits for its success.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn finish(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        ensure!(status.success(), "a program ended with {status}");
+        Ok(())
+    }
+
+    /// Asks `url` until it is 200; the time that took since the program was started.
+    ///
+    /// # Errors
+    /// When it is not within half a minute.
+    pub async fn answers(&self, http: &reqwest::Client, url: &str) -> Result<Duration> {
+        while !http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            ensure!(self.started.elapsed() < PATIENCE, "{url} does not answer");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(self.started.elapsed())
+    }
+
+    /// Its resident memory, in bytes.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kilobytes: u64 = line.trim().strip_suffix("kB").context("kB")?.trim().parse()?;
+        Ok(kilobytes * 1024)
+    }
+
+    /// Processor time it has used, in clock ticks of a hundredth of a second.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn processor_ticks(&self) -> Result<u64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit_once(')').context("a name")?.1.split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).context("a field")?.parse::<u64>().context("a number");
+        Ok(ticks(11)? + ticks(12)?)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Already gone is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,98 @@
+//! The database: transactions that are run again, limits, and migrations.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use chassis::in_transaction;
+use chassis::postgres::{MigrateError, Migrations, constraint, is_unavailable};
+use futures::future::join_all;
+use sqlx::{Connection, PgConnection};
+use testkit::postgres::{PostgresServer, database};
+
+use super::MIGRATIONS;
+
+#[tokio::test]
+async fn a_transaction_that_lost_against_another_is_run_again() {
+    let database = database(MIGRATIONS).await;
+    sqlx::query("insert into notes (id, text) values (1, '0')").execute(&database.owner).await.unwrap();
+    let runs = AtomicU32::new(0);
+    // Under `serializable` two that read and write the same row cannot both succeed at the first try.
+    let increments = (0..4).map(|_| async {
+        let done: Result<(), sqlx::Error> = in_transaction!(database.pool, |transaction| {
+            runs.fetch_add(1, Ordering::SeqCst);
+            sqlx::query("set transaction isolation level serializable").execute(&mut **transaction).await?;
+            let text: String = sqlx::query_scalar("select text from notes where id = 1").fetch_one(&mut **transaction).await?;
+            let next = text.parse::<i64>().unwrap_or_default() + 1;
+            sqlx::query("update notes set text = $1 where id = 1").bind(next.to_string()).execute(&mut **transaction).await?;
+            Ok(())
+        });
+        done
+    });
+    let succeeded = join_all(increments).await.iter().filter(|outcome| outcome.is_ok()).count();
+    let text: String = sqlx::query_scalar("select text from notes where id = 1").fetch_one(&database.pool).await.unwrap();
+    assert_eq!(text, succeeded.to_string(), "an increment was lost or doubled");
+    assert!(succeeded >= 1);
+}
+
+#[tokio::test]
+async fn an_error_names_the_constraint_that_was_broken_and_is_not_taken_for_an_outage() {
+    let database = database(MIGRATIONS).await;
+    let insert = || sqlx::query("insert into notes (id, text) select coalesce(max(id), 0) + 1, 'same' from notes").execute(&database.pool);
+    insert().await.unwrap();
+    let error = insert().await.unwrap_err();
+    assert_eq!(constraint(&error), Some("notes_text_key"));
+    assert!(!is_unavailable(&error));
+}
+
+#[tokio::test]
+async fn a_statement_or_a_lock_that_takes_too_long_is_an_outage_and_not_a_fault() {
+    let database = database(MIGRATIONS).await;
+    let mut impatient = database.config.clone();
+    impatient.statement_timeout.0 = std::time::Duration::from_millis(50);
+    let pool = chassis::postgres::connect(&impatient, "test").unwrap();
+    let error = sqlx::query("select pg_sleep(30)").execute(&pool).await.unwrap_err();
+    assert!(is_unavailable(&error), "{error}");
+}
+
+#[tokio::test]
+async fn migrations_are_applied_once_by_any_number_of_processes_and_a_changed_one_is_refused() {
+    let server = PostgresServer::start().await.unwrap();
+    server.empty("fresh", "auth_migrator").await.unwrap();
+    let url = server.url("auth_migrator", "fresh");
+    let apply = |migrations: Migrations| {
+        let url = url.clone();
+        async move {
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            migrations.apply(&mut connection).await
+        }
+    };
+    for outcome in join_all((0..5).map(|_| apply(MIGRATIONS))).await {
+        outcome.unwrap();
+    }
+    let changed = Migrations { files: &[("0001_notes", "create table other (id bigint)")], ..MIGRATIONS };
+    assert!(matches!(apply(changed).await, Err(MigrateError::Changed("0001_notes"))));
+    let files: &'static [_] = Box::leak(Box::new([MIGRATIONS.files[0], ("0002_broken", "create table half (id bigint); select nonsense")]));
+    let broken = Migrations { files, ..MIGRATIONS };
+    assert!(matches!(apply(broken).await, Err(MigrateError::Failed { name: "0002_broken", .. })));
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    let half: Option<String> = sqlx::query_scalar("select to_regclass('half')::text").fetch_one(&pool).await.unwrap();
+    assert_eq!(half, None, "half of a migration stayed");
+    MIGRATIONS.verify(&pool).await.unwrap();
+    assert!(matches!(broken.verify(&pool).await, Err(MigrateError::Missing("0002_broken"))));
+}
+
+#[tokio::test]
+async fn a_service_whose_database_is_away_or_not_migrated_is_not_ready_and_becomes_ready_by_itself() {
+    let readiness = chassis::health::Readiness::default();
+    let server = PostgresServer::start().await.unwrap();
+    server.empty("late", "auth_migrator").await.unwrap();
+    let config = chassis::postgres::PostgresConfig { url: server.url("auth_app", "late"), ..database(MIGRATIONS).await.config };
+    chassis::postgres::watch(&readiness, &chassis::postgres::connect(&config, "test").unwrap(), MIGRATIONS);
+    assert!(!readiness.check().await.ready);
+    let mut connection = PgConnection::connect(&server.url("auth_migrator", "late")).await.unwrap();
+    MIGRATIONS.apply(&mut connection).await.unwrap();
+    assert!(readiness.check().await.ready);
+    server.server.signal("STOP").unwrap();
+    assert_eq!(readiness.check().await.checks["postgres"], "no answer in time");
+    server.server.signal("CONT").unwrap();
+    testkit::eventually("being ready again", || async { readiness.check().await.ready.then_some(()) }).await;
+}

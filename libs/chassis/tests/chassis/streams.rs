@@ -1,0 +1,145 @@
+//! Streams of Redis: consumers that lose nothing, and readers that follow.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chassis::streams::{Consumer, Contact, Handler, Message, publish, tail};
+use testkit::{TestRedis, eventually};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const STREAM: &str = "stream";
+
+/// Takes down what it handled; what is called `bad` fails each time.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Handler for Notes {
+    async fn handle(&self, batch: &[Message]) -> anyhow::Result<()> {
+        anyhow::ensure!(batch.iter().all(|message| message.field("text") != "bad"), "this one is bad");
+        self.0.lock().unwrap().extend(batch.iter().map(|message| message.field("text").to_owned()));
+        Ok(())
+    }
+}
+
+impl Notes {
+    fn sorted(&self) -> Vec<String> {
+        let mut notes = self.0.lock().unwrap().clone();
+        notes.sort();
+        notes
+    }
+
+    async fn reach(&self, expected: &[&str]) {
+        eventually("all messages", || async { (self.sorted() == expected).then_some(()) }).await;
+    }
+}
+
+fn consumer(name: &str) -> Consumer {
+    Consumer {
+        stream: STREAM,
+        group: "group",
+        name: name.into(),
+        batch: 10,
+        claim_after: Duration::ZERO,
+        max_deliveries: 3,
+        delete_acknowledged: true,
+    }
+}
+
+fn consume(redis: &TestRedis) -> (Notes, DropGuard) {
+    let (notes, stop) = (Notes::default(), CancellationToken::new());
+    let (handler, connection, stopped) = (notes.clone(), redis.redis.clone(), stop.clone());
+    tokio::spawn(async move { consumer("one").run(&connection, &handler, &stopped).await });
+    (notes, stop.drop_guard())
+}
+
+async fn send(redis: &TestRedis, text: &str) {
+    publish(&redis.redis, STREAM, &[("text", text)], None).await.unwrap();
+}
+
+async fn length(redis: &TestRedis, stream: &str) -> usize {
+    redis::cmd("XLEN").arg(stream).query_async(&mut redis.redis.connection()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_sent_before_the_group_existed_is_handled_and_then_removed() {
+    let redis = TestRedis::start().await;
+    for text in ["a", "b", "c"] {
+        send(&redis, text).await;
+    }
+    let (notes, _stop) = consume(&redis);
+    notes.reach(&["a", "b", "c"]).await;
+    eventually("an empty stream", || async { (length(&redis, STREAM).await == 0).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_member_had_taken_is_taken_over() {
+    let redis = TestRedis::start().await;
+    send(&redis, "left behind").await;
+    let mut connection = redis.redis.connection();
+    let () = redis::cmd("XGROUP").arg(&["CREATE", STREAM, "group", "0"]).query_async(&mut connection).await.unwrap();
+    let read = ["GROUP", "group", "dead", "STREAMS", STREAM, ">"];
+    let _taken: redis::streams::StreamReadReply = redis::cmd("XREADGROUP").arg(&read).query_async(&mut connection).await.unwrap();
+    let (notes, _stop) = consume(&redis);
+    notes.reach(&["left behind"]).await;
+}
+
+#[tokio::test]
+async fn a_message_that_fails_each_time_is_set_aside_with_its_reason_and_holds_nobody_up() {
+    let redis = TestRedis::start().await;
+    for text in ["a", "bad", "b"] {
+        send(&redis, text).await;
+    }
+    let (notes, _stop) = consume(&redis);
+    eventually("the dead letter", || async { (length(&redis, "stream:dead").await == 1).then_some(()) }).await;
+    notes.reach(&["a", "b"]).await;
+    send(&redis, "c").await;
+    notes.reach(&["a", "b", "c"]).await;
+    let dead: redis::streams::StreamRangeReply =
+        redis::cmd("XRANGE").arg("stream:dead").arg("-").arg("+").query_async(&mut redis.redis.connection()).await.unwrap();
+    assert_eq!(dead.ids[0].get::<String>("text").as_deref(), Some("bad"));
+    assert_eq!(dead.ids[0].get::<String>("dead_reason").as_deref(), Some("this one is bad"));
+}
+
+#[tokio::test]
+async fn a_redis_that_crashes_or_loses_everything_is_survived() {
+    let mut redis = TestRedis::start().await;
+    let (notes, _stop) = consume(&redis);
+    send(&redis, "a").await;
+    notes.reach(&["a"]).await;
+    redis.kill();
+    redis.restart().await.unwrap();
+    send(&redis, "b").await;
+    notes.reach(&["a", "b"]).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut redis.redis.connection()).await.unwrap();
+    send(&redis, "c").await;
+    notes.reach(&["a", "b", "c"]).await;
+}
+
+#[tokio::test]
+async fn a_follower_sees_everything_from_when_it_began_and_knows_when_it_last_heard() {
+    let mut redis = TestRedis::start().await;
+    send(&redis, "a").await;
+    let (seen, contact, stop) = (Arc::new(Mutex::new(Vec::new())), Contact::default(), CancellationToken::new());
+    assert!(!contact.within(Duration::from_secs(3600)), "heard before it began");
+    let (notes, connection, heard, stopped) = (Arc::clone(&seen), redis.redis.clone(), contact.clone(), stop.clone());
+    tokio::spawn(async move {
+        tail(&connection, STREAM, Duration::from_secs(60), &heard, &stopped, |message| {
+            notes.lock().unwrap().push(message.field("text").to_owned())
+        })
+        .await;
+    });
+    let reach = |expected: Vec<&'static str>| {
+        let seen = Arc::clone(&seen);
+        async move { eventually("what was sent", || async { (*seen.lock().unwrap() == expected).then_some(()) }).await }
+    };
+    reach(vec!["a"]).await;
+    send(&redis, "b").await;
+    reach(vec!["a", "b"]).await;
+    redis.kill();
+    eventually("silence", || async { (!contact.within(Duration::from_millis(800))).then_some(()) }).await;
+    redis.restart().await.unwrap();
+    eventually("contact again", || async { contact.within(Duration::from_millis(800)).then_some(()) }).await;
+    send(&redis, "c").await;
+    reach(vec!["a", "b", "c"]).await;
+    stop.cancel();
+}

@@ -1,0 +1,141 @@
+//! How requests that async-stripe builds reach Stripe: one try each, over connections that stay open, within a time limit.
+//!
+//! Our own transport under async-stripe's `StripeClient`, because its client opens a connection for each call, has no time limit
+//! of its own, hides `Retry-After`, and reads errors into types that hold nearly every object of Stripe's: fifteen megabytes of
+//! program. Trying again is the caller's business: it has the idempotency key in its database.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::{ExposeSecret, SecretString};
+use reqwest::{Client, Method, Response};
+use serde::Deserialize;
+use stripe_client_core::{CustomizedStripeRequest, StripeClient, StripeClientErr, StripeMethod, VERSION};
+
+/// Longest time that one call may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a call did not succeed. Nothing of Stripe's prose: it may quote what customers typed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// Stripe refused.
+    #[error("Stripe answered {status} ({code}), request {request_id}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Stripe's `code`, or else its `type`.
+        code: String,
+        /// Stripe's `Request-Id`.
+        request_id: String,
+        /// `Stripe-Should-Retry`: what Stripe itself says.
+        should_retry: Option<bool>,
+        /// `Retry-After`.
+        retry_after: Option<Duration>,
+    },
+    /// There was no answer: whether there was an effect is not known.
+    #[error("Stripe cannot be reached: {0}")]
+    Unreachable(reqwest::Error),
+    /// The answer is not what was expected.
+    #[error("the answer of Stripe cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl TransportError {
+    /// How long Stripe wants us to stay away, when it says so.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether the same call cannot succeed without somebody changing something.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { should_retry: Some(again), .. } => !*again,
+            Self::Refused { status, .. } => matches!(status, 400..=408 | 410..=428),
+            _ => false,
+        }
+    }
+}
+
+impl StripeClientErr for TransportError {
+    fn deserialize_err(message: impl Display) -> Self {
+        Self::Unreadable(message.to_string())
+    }
+}
+
+/// Stripe's API; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    client: Client,
+    base: String,
+    key: SecretString,
+}
+
+impl Transport {
+    /// The API behind `base`, with a secret key.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(base: &str, key: SecretString) -> Result<Self, reqwest::Error> {
+        let client = chassis::http::client::builder().connect_timeout(Duration::from_secs(5)).timeout(TIMEOUT).build()?;
+        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key })
+    }
+}
+
+impl StripeClient for Transport {
+    type Err = TransportError;
+
+    async fn execute(&self, request: CustomizedStripeRequest) -> Result<Bytes, TransportError> {
+        let (request, overrides) = request.into_pieces();
+        let method = match request.method {
+            StripeMethod::Get => Method::GET,
+            StripeMethod::Post => Method::POST,
+            StripeMethod::Delete => Method::DELETE,
+        };
+        let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
+        let mut call = self.client.request(method, format!("{}{}{query}", self.base, request.path));
+        call = call.bearer_auth(self.key.expose_secret()).header("stripe-version", VERSION.as_str());
+        if let Some(key) = overrides.request_strategy.and_then(|strategy| strategy.get_key()) {
+            call = call.header("idempotency-key", key.as_str());
+        }
+        if let Some(body) = request.body {
+            call = call.header("content-type", "application/x-www-form-urlencoded").body(body);
+        }
+        let answer = call.send().await.map_err(|error| TransportError::Unreachable(error.without_url()))?;
+        if !answer.status().is_success() {
+            return Err(refused(answer).await);
+        }
+        answer.bytes().await.map_err(|error| TransportError::Unreachable(error.without_url()))
+    }
+}
+
+/// What is read of an error's body.
+#[derive(Deserialize, Default)]
+struct ErrorBody {
+    #[serde(default)]
+    error: ErrorPart,
+}
+
+#[derive(Deserialize, Default)]
+struct ErrorPart {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    code: Option<String>,
+}
+
+async fn refused(answer: Response) -> TransportError {
+    let status = answer.status().as_u16();
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
+    let request_id = header("request-id").unwrap_or_default();
+    let should_retry = header("stripe-should-retry").and_then(|text| text.parse().ok());
+    let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    // An error without a readable body is still an error with a status.
+    let body: ErrorBody = answer.json().await.unwrap_or_default();
+    let code = body.error.code.or(body.error.kind).unwrap_or_else(|| "unknown".to_owned());
+    TransportError::Refused { status, code, request_id, should_retry, retry_after }
+}

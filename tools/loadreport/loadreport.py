@@ -1,0 +1,65 @@
+"""`loadreport FILE.json`: the raw figures of `bench` as Markdown tables. Medians over the rounds; nothing is left out."""
+
+import json
+import pathlib
+import statistics
+import sys
+
+BASE = "plain proxy"
+
+
+class ReportError(Exception):
+    """The file is not what `bench` writes."""
+
+
+def table(header, rows):
+    """A Markdown table; all columns but the first are numbers."""
+    lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def medians(measured):
+    """The median of each figure over the rounds, by kind, concurrency and lane, in the order they were measured first."""
+    groups = {}
+    for row in measured:
+        groups.setdefault((row["kind"], row["concurrency"], row["lane"]), []).append(row)
+    figures = ("rps", "p50_us", "p99_us")
+    return {key: {figure: statistics.median(row[figure] for row in rows) for figure in figures} for key, rows in sorted(groups.items())}
+
+
+def latency(measured):
+    """Latency and throughput of each lane, and what it adds to the plain proxy."""
+    found = medians(measured)
+    rows = []
+    for (kind, concurrency, lane), figures in found.items():
+        base = found.get((kind, concurrency, BASE))
+        if base is None:
+            raise ReportError(f"{kind} at {concurrency} has no {BASE} to compare with")
+        added = [f"{figures[name] - base[name]:+.0f}" for name in ("p50_us", "p99_us")] if lane != BASE else ["", ""]
+        ratio = f"{figures['rps'] / base['rps']:.2f}" if lane != BASE else ""
+        rows.append([lane, kind, str(concurrency), f"{figures['rps']:.0f}", ratio, f"{figures['p50_us']:.0f}", added[0], f"{figures['p99_us']:.0f}", added[1]])
+    return table(["lane", "answer", "clients", "requests/s", "ratio", "p50 µs", "added", "p99 µs", "added"], rows)
+
+
+def programs(report):
+    """Start and memory of each program."""
+    megabytes = lambda key, name: f"{report[key][name] / 1e6:.1f}"
+    rows = [
+        [name, f"{milliseconds:.0f}", megabytes("resident_bytes_idle", name), megabytes("resident_bytes_after_load", name)]
+        for name, milliseconds in sorted(report["ready_ms"].items())
+    ]
+    return table(["program", "ready, ms after exec", "resident, idle, MB", "resident, after load, MB"], rows)
+
+
+def render(report):
+    """The whole report."""
+    return f"{programs(report)}\n\n{latency(report['measured'])}\n"
+
+
+def main():
+    """Prints the report of the file."""
+    sys.stdout.write(render(json.loads(pathlib.Path(sys.argv[1]).read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Tests of the load report."""
+
+import unittest
+
+from tools.loadreport.loadreport import ReportError, render
+
+
+def row(lane, round_, rps, p50, p99):
+    """One measurement."""
+    return {"lane": lane, "kind": "whole", "concurrency": 1, "round": round_, "requests": 9, "rps": rps, "p50_us": p50, "p99_us": p99}
+
+
+def report(measured):
+    """A report with these measurements."""
+    memory = {"chat-service": 12_345_678}
+    return {"ready_ms": {"chat-service": 41.6}, "resident_bytes_idle": memory, "resident_bytes_after_load": memory, "measured": measured}
+
+
+class Report(unittest.TestCase):
+    def test_medians_are_compared_with_the_plain_proxy_of_the_same_run(self):
+        proxy = [row("plain proxy", n, rps, 100, 200) for n, rps in enumerate((1000, 5000, 2000))]
+        gateway = [row("gateway", n, 500, p50, 900) for n, p50 in enumerate((350, 400, 9000))]
+        text = render(report(proxy + gateway))
+        self.assertIn("| gateway | whole | 1 | 500 | 0.25 | 400 | +300 | 900 | +700 |", text)
+        self.assertIn("| plain proxy | whole | 1 | 2000 |  | 100 |  | 200 |  |", text)
+        self.assertIn("| chat-service | 42 | 12.3 | 12.3 |", text)
+
+    def test_figures_without_anything_to_compare_with_are_refused(self):
+        with self.assertRaises(ReportError):
+            render(report([row("gateway", 0, 1, 1, 1)]))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -50,7 +50,10 @@ def rust_service_image(name, binary, port, budget_mb, description):
     )
     oci_image(
         name = name,
-        architecture = "amd64",
+        architecture = select({
+            "@platforms//cpu:arm64": "arm64",
+            "//conditions:default": "amd64",
+        }),
         entrypoint = ["/app/" + name],
         env = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"},
         exposed_ports = ["{}/tcp".format(port)],

@@ -4,6 +4,7 @@
 
 mod drills;
 mod journey;
+mod operations;
 mod person;
 mod reconcile;
 mod stack;
@@ -65,6 +66,11 @@ async fn main() -> ExitCode {
         "chat-service killed under load: its own requests stand there once, abandoned, their holds resolved",
         drills::killed(&stack, "chat-service")
     );
+    case!("starting what runs changes nothing", async { operations::up_again(&stack) });
+    case!("a configuration that is not usable stops the start with one message that lists everything", async {
+        operations::unusable_configuration(&stack)
+    });
+    case!("a backup that is restored on an empty machine has the same books and the same keys", operations::restored_backup(&stack));
     case!("every service stops by itself with status 0 when it is asked to", drills::stops_cleanly(&stack));
     stack.remove();
     println!("{passed} passed, {failed} failed");

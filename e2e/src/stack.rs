@@ -3,7 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -42,7 +42,7 @@ impl Stack {
 
     /// Where the simulator's ledger outlives its process; the container's user may write to it.
     fn ledger_folder(&self) -> PathBuf {
-        PathBuf::from(&self.root).join("e2e/run/ledger")
+        self.scratch("ledger")
     }
 
     fn empty_ledger_folder(&self) -> Result<()> {
@@ -79,9 +79,24 @@ impl Stack {
 
     /// Runs `docker compose` on this project; its output when it succeeds.
     pub fn compose(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments).stdin(Stdio::null()).output().context("docker compose")?;
+        self.compose_with(arguments, Stdio::null())
+    }
+
+    /// The same, with something to read.
+    pub fn compose_with(&self, arguments: &[&str], input: Stdio) -> Result<String> {
+        let output = self.attempt(arguments, input)?;
         ensure!(output.status.success(), "docker compose {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The same, whatever comes of it.
+    pub fn attempt(&self, arguments: &[&str], input: Stdio) -> Result<Output> {
+        self.command(arguments).stdin(input).output().context("docker compose")
+    }
+
+    /// A file that lives as long as the run.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        PathBuf::from(&self.root).join("e2e/run").join(name)
     }
 
     /// The last lines of every service, for a case that failed.

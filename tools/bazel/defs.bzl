@@ -34,6 +34,8 @@ _PROGRAM_FLAGS = ["-Cstrip=symbols"]
 # For images that hold nothing else. The linker is named because Bazel prefers lld where it is installed, and lld takes the
 # toolchain's -lstdc++ for a reason to make the program dynamic: it would crash before main.
 _STATIC_FLAGS = _PROGRAM_FLAGS + [
+    # glibc says that name resolution may need shared modules; the images' nsswitch.conf asks for none but the built-in ones.
+    "-Alinker_messages",
     "-Clink-arg=-fuse-ld=bfd",
     "-Ctarget-feature=+crt-static",
 ]

@@ -40,6 +40,9 @@ check() { # check OK TEXT MEND
   fi
 }
 
+# at_least FOUND WANTED: compares dotted versions.
+at_least() { [ "$(printf '%s\n' "$2" "$1" | sort --version-sort | head -n 1)" = "$2" ]; }
+
 yes_if() { if "$@" >/dev/null 2>&1; then echo yes; else echo no; fi; }
 
 port_free_or_ours() {
@@ -54,14 +57,19 @@ machine_doctor() {
   check "$(yes_if test "$disk" -ge 15)" "$disk GB of disk free, 15 are needed" "free some, or ./dev clean"
   check "$(yes_if test "$memory" -ge 6)" "$memory GB of memory available, 6 are needed for a build" "close something large"
   check "$(yes_if command -v docker)" "the docker client is there" "apt-get install docker.io"
-  check "$(yes_if docker_answers)" "Docker answers ($(docker version --format '{{.Server.Version}}' 2>/dev/null || echo 'no server'), 20.10 or newer)" "start it: ./dev up does so as root"
+  check "$(yes_if docker_answers)" "Docker answers" "start it: ./dev up does so as root"
   if docker_answers; then
+    local server
+    server=$(docker version --format '{{.Server.Version}}')
+    check "$(yes_if at_least "$server" 20.10)" "Docker is $server, 20.10 or newer is needed" "install a newer one"
     for port in 3001 3002 3003 16686; do
       check "$(yes_if port_free_or_ours "$port")" "port $port is free or ours" "stop what listens there, or set another port in .env"
     done
   fi
   check "$(yes_if test ! -e .env -o -r .env)" ".env is absent (made by up) or readable" "chmod u+r .env"
-  check "$(yes_if test "$(date +%Y)" -ge 2025)" "the clock says $(date -u +%Y-%m-%dT%H:%MZ)" "set the clock; tokens and certificates depend on it"
+  # Nothing here was made in the future: a clock before the last commit is wrong.
+  check "$(yes_if test "$(date +%s)" -ge "$(git -C "$root" log -1 --format=%ct 2>/dev/null || echo 0)")" \
+    "the clock says $(date -u +%Y-%m-%dT%H:%MZ), not before the last commit" "set the clock; tokens and certificates depend on it"
   [ "$problems" = 0 ] || { echo "$problems problem(s)"; return 1; }
   echo "nothing to mend"
 }

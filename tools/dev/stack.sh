@@ -84,6 +84,6 @@ stack_test() {
   in_toolbox bazel run --noshow_progress //oci:load || failed=1
   in_toolbox bazel run --noshow_progress //tools/secrets -- "$root/secrets" || failed=1
   in_toolbox bazel run --noshow_progress //e2e:e2e 2>&1 | tee "$state/e2e.log" || failed=1
-  python3 tools/docs/examples.py --kind repo README.md docs/guides/*.md || failed=1
-  python3 tools/dev/count.py "$failed" bazel-testlogs "$state/e2e.log"
+  in_toolbox python3 tools/docs/examples.py --kind repo README.md docs/guides/*.md || failed=1
+  in_toolbox python3 tools/dev/count.py "$failed" bazel-testlogs "$state/e2e.log"
 }

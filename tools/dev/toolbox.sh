@@ -88,6 +88,15 @@ toolbox_clean() {
   for image in $(docker images --format '{{.Repository}}:{{.Tag}}' | grep -E '^trivet/toolbox(-base)?:' || true); do
     if [ "$image" != "$IMAGE" ] && [ "$image" != "$BASE" ]; then step "removing $image" docker rmi --force "$image"; fi
   done
+  # Infra images of former recipes, and the containers of checkouts that are gone.
+  for image in $(docker images --format '{{.Repository}}:{{.Tag}}' | grep '^trivet/local-' || true); do
+    grep -qs "_IMAGE=$image\$" .env || step "removing $image" docker rmi "$image"
+  done
+  local folder name
+  for name in $(docker ps --all --filter name=^trivet-dev- --format '{{.Names}}'); do
+    folder=$(docker inspect --format '{{.Config.WorkingDir}}' "$name")
+    [ -d "$folder" ] || step "removing the container of $folder" docker rm --force "$name"
+  done
   docker image prune --force >/dev/null
-  say "done"
+  say "done; Bazel's disk cache is $(du --summarize --human-readable "$state/bazel-disk-cache" 2>/dev/null | cut -f1 || echo empty) in $state"
 }

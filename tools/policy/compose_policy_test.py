@@ -197,6 +197,17 @@ class Policy(unittest.TestCase):
         for _, service in self.each():
             self.assertTrue({"max-size", "max-file"} <= set(service["logging"]["options"]))
 
+    def test_every_variable_of_the_files_is_explained_in_the_example_with_the_same_default(self):
+        texts = [path.read_text() for path in sorted((ROOT / "compose").glob("*.yaml"))]
+        used = {name: default for text in texts for name, default in re.findall(r"\$\{(\w+):-([^}]*)\}", text)}
+        example = (ROOT / ".env.docker.example").read_text()
+        explained = dict(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=(.*)$", example, re.MULTILINE))
+        self.assertEqual(set(used) - set(explained), set())
+        self.assertEqual(set(explained) - set(used), {"COMPOSE_PROFILES"})
+        for name, default in used.items():
+            if name != "OPENAI_BASE_URL":  # the example names a real provider
+                self.assertEqual(explained[name], default, name)
+
     def test_values_of_statements_are_never_logged(self):
         command = " ".join(self.services["postgres"]["command"])
         for part in ("log_statement=none", "log_parameter_max_length=0", "log_parameter_max_length_on_error=0", "log_min_error_statement=panic"):

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Row, Transaction};
@@ -43,6 +44,17 @@ impl Call {
     }
 }
 
+impl Call {
+    /// What is the same in every repetition of this call and in no other call; none without a key.
+    #[must_use]
+    pub fn identity(&self) -> Option<Vec<u8>> {
+        let key = self.key.as_ref()?;
+        // Lengths first, so that no two different calls run together.
+        let parts = [self.scope.as_bytes(), key.as_bytes(), &self.hash];
+        Some(parts.iter().flat_map(|part| (part.len() as u64).to_be_bytes().into_iter().chain(part.iter().copied())).collect())
+    }
+}
+
 /// An answer that can be recorded.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -56,6 +68,15 @@ impl Answer {
     #[must_use]
     pub fn json(status: StatusCode, body: &impl Serialize) -> Self {
         Self { status, body: serde_json::to_vec(body).unwrap_or_default(), replayed: false }
+    }
+
+    /// The same answer with a body made of this one: for what must be in the answer and not in the record.
+    ///
+    /// # Errors
+    /// When the body is not a `T`.
+    pub fn map<T: DeserializeOwned, U: Serialize>(mut self, change: impl FnOnce(T) -> U) -> Result<Self, serde_json::Error> {
+        self.body = serde_json::to_vec(&change(serde_json::from_slice(&self.body)?))?;
+        Ok(self)
     }
 }
 

@@ -30,7 +30,13 @@ impl ApiKeySecret {
     /// A new key of an environment such as `live` or `test`.
     #[must_use]
     pub fn generate(environment: &str, random: &Random) -> Self {
-        let body = format!("{PREFIX}{environment}_{}", URL_SAFE_NO_PAD.encode(random.bytes::<24>()));
+        Self::from_bytes(environment, random.bytes())
+    }
+
+    /// The key of these bytes, which nobody else must be able to know.
+    #[must_use]
+    pub fn from_bytes(environment: &str, bytes: [u8; 24]) -> Self {
+        let body = format!("{PREFIX}{environment}_{}", URL_SAFE_NO_PAD.encode(bytes));
         Self(format!("{body}{}", checksum(&body)).into())
     }
 

@@ -54,33 +54,33 @@ pub async fn create(
     let hash = state.hasher.hash(Password::for_new_account(&new.password)?).await?;
     let person = NewPerson { email: &email, name: &name, hash: &hash };
     let token = Sha256::digest(new.bootstrap_token.expose_secret()).to_vec();
-    let made = in_transaction!(&state.pool, |transaction| {
+    let outcome = in_transaction!(&state.pool, |transaction| {
         take_token(transaction, &token, &state.clock).await?;
         let user = accounts::insert(&state, transaction, &person).await?.ok_or(Error::EmailTaken)?;
         sqlx::query!("update users set administrator = true where id = $1", user.uuid()).execute(&mut **transaction).await?;
         Ok::<_, Error>(user)
     });
-    let (outcome, actor) = match &made {
+    let (word, actor) = match &outcome {
         Ok(user) => ("success", user.to_string()),
         Err(error) => (error.outcome(), "anonymous".to_owned()),
     };
-    let event = audit::Event { action: "administrator.create", outcome, actor, organization_id: None, request: &context };
+    let event = audit::Event { action: "administrator.create", outcome: word, actor, organization_id: None, request: &context };
     audit::record(&state.pool, &state.clock, &state.random, event).await?;
-    made?;
+    outcome?;
     state.relay.wake();
     Ok((StatusCode::CREATED, axum::Json(AccountCreated::new(&email))))
 }
 
 /// Uses a token up, in one statement: of many tries at once one succeeds.
 async fn take_token(transaction: &mut Transaction<'static, Postgres>, token: &[u8], clock: &Clock) -> Result<(), Error> {
-    let taken = sqlx::query!(
+    let used = sqlx::query!(
         "update bootstrap_tokens set used_at = $2 where token_sha256 = $1 and used_at is null and expires_at > $2",
         token,
         clock.now()
     )
     .execute(&mut **transaction)
     .await?;
-    if taken.rows_affected() == 1 { Ok(()) } else { Err(Error::InvalidBootstrapToken) }
+    if used.rows_affected() == 1 { Ok(()) } else { Err(Error::InvalidBootstrapToken) }
 }
 
 /// Makes the token, for an hour, while no administrator has been made with one. An earlier token that was not used is void.
@@ -89,11 +89,11 @@ async fn take_token(transaction: &mut Transaction<'static, Postgres>, token: &[u
 /// When there is an administrator; the database's.
 pub async fn bootstrap(pool: &PgPool, clock: &Clock, random: &Random) -> anyhow::Result<String> {
     let token = format!("{PREFIX}{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random.bytes::<32>()));
-    let made: Result<u64, sqlx::Error> = in_transaction!(pool, |transaction| {
+    let inserted: Result<u64, sqlx::Error> = in_transaction!(pool, |transaction| {
         sqlx::query!("update bootstrap_tokens set expires_at = $1 where used_at is null and expires_at > $1", clock.now())
             .execute(&mut **transaction)
             .await?;
-        let inserted = sqlx::query!(
+        let row = sqlx::query!(
             "insert into bootstrap_tokens (token_sha256, expires_at) select $1, $2
              where not exists (select from bootstrap_tokens where used_at is not null)",
             Sha256::digest(&token).to_vec(),
@@ -101,8 +101,8 @@ pub async fn bootstrap(pool: &PgPool, clock: &Clock, random: &Random) -> anyhow:
         )
         .execute(&mut **transaction)
         .await?;
-        Ok(inserted.rows_affected())
+        Ok(row.rows_affected())
     });
-    anyhow::ensure!(made? == 1, "there is an administrator already; bootstrap works once");
+    anyhow::ensure!(inserted? == 1, "there is an administrator already; bootstrap works once");
     Ok(token)
 }

@@ -8,10 +8,11 @@ use axum::extract::State;
 use chassis::Problem;
 use chassis::cursor::Page;
 use chassis::http::{Json, Path, Query, RequestContext};
+use chassis::idempotency::{Answer, Begun, Call, Open, begin};
 use chassis::in_transaction;
 use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use identity::{ApiKeyId, ApiKeySecret, Authenticated, Principal, Scope, Scopes};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -23,7 +24,7 @@ use crate::state::AppState;
 const MAX_NAME_CHARACTERS: usize = 100;
 
 /// A key to make. The organization is the caller's; there is no field for another [I-72].
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewApiKey {
     /// What people call it.
@@ -39,7 +40,7 @@ pub struct NewApiKey {
 }
 
 /// A key as it is listed.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ApiKey {
     /// Its id.
     id: ApiKeyId,
@@ -79,22 +80,56 @@ pub struct ListQuery {
     cursor: Option<String>,
 }
 
-/// Make a key. The answer is not recorded under an Idempotency-Key: that would keep the key itself.
+/// Make a key. A repetition with the same Idempotency-Key makes no other and shows this one again.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "api keys", request_body = NewApiKey, security(("bearer" = [])),
     responses((status = 201, body = ApiKeyCreated), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,
     Extension(context): Extension<RequestContext>,
     Authenticated(principal): Authenticated,
+    headers: HeaderMap,
     Json(new): Json<NewApiKey>,
-) -> Result<(StatusCode, axum::Json<ApiKeyCreated>), Error> {
+) -> Result<Answer, Error> {
     principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
-    let listed = listed(&state, &principal, new)?;
-    let secret = ApiKeySecret::generate(&state.key_environment, &state.random);
+    let call = Call::new(&headers, &format!("{} {}", principal.organization_id, caller(&principal)), "POST /v1/api-keys", &new)?;
+    let secret = secret(&state, &call);
+    let recorded = match begin::<Error>(&state.pool, &state.clock, call).await? {
+        Begun::Recorded(answer) => answer,
+        Begun::Open(open) => make(&state, &context, &principal, open, new, &secret).await?,
+    };
+    let with_key = |listed: ApiKey| ApiKeyCreated { key: secret.expose().to_owned(), listed };
+    recorded.map(with_key).map_err(|_| Error::Internal("a recorded answer cannot be read"))
+}
+
+/// Who acts: ids, for the scope of an Idempotency-Key and for the audit.
+fn caller(principal: &Principal) -> String {
+    let actor = principal.user_id().map(|id| id.to_string()).or_else(|| principal.api_key_id().map(|id| id.to_string()));
+    actor.unwrap_or_default()
+}
+
+/// The secret of a new key: the same in each repetition of a call, and never recorded.
+fn secret(state: &AppState, call: &Call) -> ApiKeySecret {
+    match call.identity() {
+        Some(identity) => ApiKeySecret::from_bytes(&state.key_environment, state.secrets.repeatable_api_key(&identity)),
+        None => ApiKeySecret::generate(&state.key_environment, &state.random),
+    }
+}
+
+/// Stores a new key and records the answer without its secret.
+async fn make(
+    state: &AppState,
+    context: &RequestContext,
+    principal: &Principal,
+    mut open: Open,
+    new: NewApiKey,
+    secret: &ApiKeySecret,
+) -> Result<Answer, Error> {
+    let listed = listed(state, principal, new)?;
     let listed = ApiKey { prefix: secret.prefix().to_owned(), last_four: secret.last_four().to_owned(), ..listed };
-    store::insert(&state.pool, &principal, &listed, &secret).await?;
-    audited(&state, &context, &principal, "api_key.create").await?;
-    Ok((StatusCode::CREATED, axum::Json(ApiKeyCreated { key: secret.expose().to_owned(), listed })))
+    store::insert(&mut open.transaction, principal, &listed, secret).await?;
+    let answer = open.finish(Answer::json(StatusCode::CREATED, &listed)).await?;
+    audited(state, context, principal, "api_key.create").await?;
+    Ok(answer)
 }
 
 /// The row of a new key, its rules checked.
@@ -160,8 +195,7 @@ pub async fn delete(
 }
 
 async fn audited(state: &AppState, context: &RequestContext, principal: &Principal, action: &'static str) -> Result<(), Error> {
-    let actor = principal.user_id().map(|id| id.to_string()).or_else(|| principal.api_key_id().map(|id| id.to_string()));
     let organization_id = Some(principal.organization_id);
-    let event = audit::Event { action, outcome: "success", actor: actor.unwrap_or_default(), organization_id, request: context };
+    let event = audit::Event { action, outcome: "success", actor: caller(principal), organization_id, request: context };
     audit::record(&state.pool, &state.clock, &state.random, event).await
 }

@@ -70,6 +70,16 @@ impl Secrets {
         successor
     }
 
+    /// The random part of an API key that is made under an `Idempotency-Key`: derived from the call, so that a repetition can show
+    /// the same key although only its digest is stored [B-51, I-70].
+    #[must_use]
+    pub fn repeatable_api_key(&self, call: &[u8]) -> [u8; 24] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive("repeatable api key"));
+        let mut bytes = [0; 24];
+        bytes.copy_from_slice(&hmac::sign(&key, call).as_ref()[..24]);
+        bytes
+    }
+
     fn sealing_key(&self) -> Option<LessSafeKey> {
         UnboundKey::new(&CHACHA20_POLY1305, &self.derive("private keys at rest")).ok().map(LessSafeKey::new)
     }

@@ -143,7 +143,6 @@ const fn falls_on(number: u64, percent: u64) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

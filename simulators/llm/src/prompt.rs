@@ -68,7 +68,6 @@ pub(crate) fn count_text(text: &str) -> u64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     fn count(json: &str) -> u64 {
         super::count(&serde_json::from_str::<Vec<super::Message>>(json).unwrap())

@@ -25,6 +25,10 @@ struct Line {
     count: u32,
 }
 
+async fn panicking() -> &'static str {
+    std::hint::black_box(None).expect("canary of a panic")
+}
+
 fn router() -> Router {
     Router::new()
         .route("/who", get(|Extension(context): Extension<RequestContext>| async move { context.client_ip.to_string() }))
@@ -32,14 +36,7 @@ fn router() -> Router {
             "/orders",
             post(|Json(order): Json<Order>| async move { order.lines.iter().map(|line| line.count).sum::<u32>().to_string() }),
         )
-        .route(
-            "/panic",
-            get(|| async {
-                if true {
-                    panic!("canary of a panic")
-                }
-            }),
-        )
+        .route("/panic", get(panicking))
         .route("/never", get(std::future::pending::<()>))
         .route("/busy", get(|| async { Problem::unavailable("the database") }))
 }
@@ -103,7 +100,7 @@ async fn a_panic_is_a_500_with_the_request_id_and_nothing_of_the_panic() {
 async fn one_request_too_many_is_refused_at_once_and_told_to_come_back() {
     let (client, _stop) = serve(|config| {
         config.max_concurrency = 1;
-        config.timeout = Millis(Duration::from_secs(60));
+        config.timeout = Millis(Duration::from_mins(1));
     })
     .await;
     let first = client.clone();

@@ -15,7 +15,12 @@ use crate::state::AppState;
 const PAGE: usize = 50;
 
 /// Stores a key; only its digest.
-pub async fn insert(pool: &PgPool, principal: &Principal, key: &ApiKey, secret: &ApiKeySecret) -> Result<(), Error> {
+pub async fn insert(
+    transaction: &mut Transaction<'static, Postgres>,
+    principal: &Principal,
+    key: &ApiKey,
+    secret: &ApiKeySecret,
+) -> Result<(), Error> {
     sqlx::query!(
         "insert into api_keys (id, organization_id, created_by, name, key_sha256, prefix, last_four, scopes, requests_per_minute, expires_at, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -31,7 +36,7 @@ pub async fn insert(pool: &PgPool, principal: &Principal, key: &ApiKey, secret: 
         key.expires_at,
         key.created_at
     )
-    .execute(pool)
+    .execute(&mut **transaction)
     .await?;
     Ok(())
 }

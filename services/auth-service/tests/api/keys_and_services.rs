@@ -25,6 +25,31 @@ async fn a_key_is_shown_once_and_later_only_its_prefix_and_last_four() {
     assert_eq!(app.verify(&key).await.json["api_key"]["api_key_id"], made.json["id"]);
 }
 
+/// [B-51] [I-70]
+#[tokio::test]
+async fn a_repeated_call_shows_the_same_key_again_and_makes_no_other() {
+    let app = App::start().await;
+    let (client, _) = app.session("ada@example.com").await;
+    let repeated = client.header("idempotency-key", "k1");
+    let body = json!({"name": "ci"});
+    let answers = join_all((0..8).map(|_| repeated.post("/v1/api-keys", &body))).await;
+    let keys: std::collections::BTreeSet<String> = answers.into_iter().map(|answer| answer.expect(201).string("key")).collect();
+    assert_eq!((keys.len(), app.count("select count(*) from api_keys").await), (1, 1));
+    let key = keys.into_iter().next().unwrap();
+    app.public.bearer(&key).get("/v1/me").await.expect(200);
+    assert_eq!(repeated.post("/v1/api-keys", &json!({"name": "other"})).await.expect(422).json["code"], "idempotency_key_reused");
+    // Somebody else's call with the same key is another call, and a refusal does not burn it.
+    let (eve, _) = app.session("eve@example.com").await;
+    let eve = eve.header("idempotency-key", "k1");
+    eve.post("/v1/api-keys", &json!({"name": ""})).await.expect(422);
+    assert_ne!(eve.post("/v1/api-keys", &json!({"name": "ci"})).await.expect(201).string("key"), key);
+    let recorded: String = sqlx::query_scalar("select string_agg(encode(body, 'escape'), ' ') from _idempotency")
+        .fetch_one(&app.database.owner)
+        .await
+        .unwrap();
+    assert!(recorded.contains("last_four") && !recorded.contains(&key), "the key was recorded");
+}
+
 /// [I-71]
 #[tokio::test]
 async fn a_key_never_may_more_than_its_maker_and_ends_at_its_time() {

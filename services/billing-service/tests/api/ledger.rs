@@ -304,6 +304,6 @@ async fn rate_cards_of_a_model_cannot_overlap_and_an_import_takes_effect_at_its_
     billing_service::rates::import(&app.database.pool, list, 0, from, false).await.unwrap();
     let amount = |answer: testkit::http::Answer| answer.expect(201).json["amount_micros"].as_i64().unwrap();
     assert_eq!(amount(app.reserve(&app.reservation(organization, app.request(), 100, 0)).await), 300);
-    app.turn.advance(Duration::from_secs(3600));
+    app.turn.advance(Duration::from_hours(1));
     assert_eq!(amount(app.reserve(&app.reservation(organization, app.request(), 100, 0)).await), 100);
 }

@@ -1,0 +1,74 @@
+"""`./dev` as far as it goes without Docker, the sum of test results, and shellcheck over every script."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import unittest
+
+from tools.dev.count import count
+
+ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
+
+
+def scripts():
+    """Every script that the test was given."""
+    found = [path for path in ROOT.rglob("*") if path.is_file() and "external" not in path.parts and path.suffix in ("", ".sh")]
+    shells = (b"#!/bin/bash", b"#!/bin/sh", b"# shellcheck shell=")
+    return sorted(path for path in found if path.read_bytes().startswith(shells))
+
+
+def dev(*arguments, **variables):
+    """Runs `./dev` with nothing on its path but the tools of the system."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("TEST_TMPDIR", "/tmp"), **variables}
+    return subprocess.run(["bash", str(ROOT / "dev"), *arguments], capture_output=True, text=True, env=environment)
+
+
+class Dev(unittest.TestCase):
+    def test_help_names_every_command(self):
+        text = dev("help").stdout
+        for command in ("up", "down", "test", "status", "logs", "shell", "bazel", "cargo", "compose", "doctor", "clean", "help"):
+            self.assertRegex(text, rf"(?m)^  {command}\b")
+        self.assertEqual(dev().stdout, text)
+
+    def test_an_unknown_command_is_refused_and_told_what_there_is(self):
+        done = dev("fly")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("there is no command 'fly'", done.stderr)
+        self.assertIn("doctor", done.stderr)
+
+    def test_the_mode_can_be_chosen_and_commands_then_run_here(self):
+        done = dev("bazel", "--version", TRIVET_DEV_MODE="direct", PATH=str(self.fake("bazel", 'echo "fake $*"')) + ":/usr/bin:/bin")
+        self.assertEqual((done.returncode, done.stdout), (0, "fake --version\n"), done.stderr)
+
+    def fake(self, name, body):
+        """A folder with a program of that name."""
+        folder = pathlib.Path(os.environ.get("TEST_TMPDIR", "/tmp")) / f"fake-{name}"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+        return folder
+
+
+class Count(unittest.TestCase):
+    def test_results_of_every_runner_are_summed(self):
+        self.assertEqual(count("test result: ok. 12 passed; 0 failed; 0 ignored\n"), (12, 0))
+        self.assertEqual(count("Ran 5 tests in 0.1s\n\nFAILED (failures=1, errors=1)\n"), (3, 2))
+        self.assertEqual(count("ok  a\n17 passed, 2 failed\n"), (17, 2))
+        self.assertEqual(count("a test that only ends well\n"), (1, 0))
+
+
+class Shellcheck(unittest.TestCase):
+    def test_there_are_scripts(self):
+        self.assertGreater(len(scripts()), 10, scripts())
+
+    @unittest.skipUnless(shutil.which("shellcheck"), "shellcheck is not on this machine; the toolbox has it")
+    def test_no_script_has_a_finding(self):
+        # The parts of ./dev share variables, and what an init folder holds is not known: not for a look at one file.
+        shared = "--exclude=SC2034,SC2154,SC1090"
+        found = subprocess.run(["shellcheck", "--severity=warning", shared, *scripts()], capture_output=True, text=True)
+        self.assertEqual(found.returncode, 0, found.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()

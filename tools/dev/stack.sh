@@ -80,6 +80,8 @@ stack_test() {
   [ -z "${CI:-}" ] || flags=(--config=ci)
   say "bazel test //... (unit, integration on real Postgres and Redis, images, policies, documents, lint)"
   in_toolbox bazel test "${flags[@]}" "$@" //... || failed=1
+  say "licences of all crates, by deny.toml"
+  in_toolbox python3 tools/policy/licenses.py || failed=1
   say "loading the images and running the journey and the fault drills on a stack of their own"
   in_toolbox bazel run --noshow_progress //oci:load || failed=1
   in_toolbox bazel run --noshow_progress //tools/secrets -- "$root/secrets" || failed=1

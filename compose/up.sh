@@ -1,9 +1,9 @@
 #!/bin/bash
 # Loads the images, makes .env and secrets/ where they are missing, starts the stack and waits until it is healthy.
-# Arguments: the loading script, the maker of secrets, and what the loading script loads.
+# Arguments: the scripts that load and prepare, the maker of secrets, and what the loading script loads.
 set -euo pipefail
-load=$1 secrets=$2
-shift 2
+load=$1 prepare=$2 secrets=$3
+shift 3
 root=${BUILD_WORKSPACE_DIRECTORY:?run this by bazel run //compose:up}
 docker=${DOCKER:-docker}
 
@@ -12,8 +12,8 @@ took() { awk "BEGIN {printf \"    %.1f s\n\", $EPOCHREALTIME - $started}" >&2; s
 
 bash "$load" "$@"
 took
-"$secrets" "$root/secrets"
-[ -e "$root/.env" ] || cp "$root/.env.docker.example" "$root/.env"
+# Beside the compose file: what it reads and what git does not have.
+bash "$prepare" "$secrets" "$root"
 cd "$root"
 started=$EPOCHREALTIME
 "$docker" compose up --detach --wait --remove-orphans

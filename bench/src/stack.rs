@@ -123,6 +123,8 @@ impl Stack {
         variables.extend([
             ("TRIVET_DATABASE_URL", around.postgres.url("auth_app", "auth")),
             ("AUTH_SECRET", STANDARD.encode([7; 32])),
+            // As compose/services.yaml has it.
+            ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576".to_owned()),
             ("AUTH_SERVICE_JWKS", json!({"keys": [chat_jwk, billing_jwk]}).to_string()),
         ]);
         running.push(run("auth-service", &programs.auth, 0, &[], &variables, (auth, "/ready"), http).await?);

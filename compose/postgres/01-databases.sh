@@ -4,6 +4,10 @@
 set -eu
 q() { psql -v ON_ERROR_STOP=1 --no-psqlrc --quiet --username "${POSTGRES_USER:-postgres}" "$@"; }
 for service in auth billing; do
+    for role in migrator app; do
+        # An empty password would make a role that nobody can use, in a cluster that is never initialized again.
+        [ -s "/run/secrets/postgres_${service}_${role}_password" ] || { echo "the password of ${service}_${role} is empty" >&2; exit 1; }
+    done
     q --dbname postgres \
         -v migrator_password="$(cat "/run/secrets/postgres_${service}_migrator_password")" \
         -v app_password="$(cat "/run/secrets/postgres_${service}_app_password")" \

@@ -67,8 +67,6 @@ impl Stack {
             ("TRIVET_JAEGER_PORT", "26686"),
             ("TRIVET_SIMULATOR_PORT", "14010"),
             ("OPENAI_BASE_URL", "http://llm-simulator:4010/v1"),
-            ("OPENAI_API_KEY", ""),
-            ("STRIPE_SECRET_KEY", ""),
             // Small, so that a wallet can be emptied; short, so that the hold of a dead process ends while we look.
             ("BILLING_SIGNUP_GRANT_MICROS", "50000"),
             ("CHAT_DEADLINE_MS", "12000"),

@@ -18,6 +18,9 @@ step() {
   # Not through a pipe, and none of its files kept open: it must not outlive us.
   (while sleep 60 2>/dev/null; do printf '    … %s s\n' "$((SECONDS - started))" >&2; done) </dev/null >/dev/null 9>&- &
   ticker=$!
+  # Also when a function called below ends the script.
+  # shellcheck disable=SC2064
+  trap "kill $ticker 2>/dev/null || true" EXIT
   "$@" || status=$?
   kill "$ticker" 2>/dev/null || true
   wait "$ticker" 2>/dev/null || true

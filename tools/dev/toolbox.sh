@@ -51,12 +51,14 @@ startup --output_user_root=$state/output
 common --disk_cache=$state/bazel-disk-cache
 common --repository_cache=$state/repository-cache
 EOF
+  local socket=${DOCKER_HOST:-unix:///var/run/docker.sock}
+  socket=${socket#unix://}
   docker create --init --name "$container" --network host --pid host \
-    --user "$(id -u):$(id -g)" --group-add "$(stat -c %g /var/run/docker.sock)" \
+    --user "$(id -u):$(id -g)" --group-add "$(stat -c %g "$socket")" \
     --env HOME="$state" --env CARGO_HOME="$state/cargo" --env USER="$(id -un)" \
     --volume "$state:$state" --volume "$root:$root" --volume "$state/passwd:/etc/passwd:ro" \
     --volume "$state/bazelrc:$state/.bazelrc:ro" \
-    --volume /var/run/docker.sock:/run/docker.sock --workdir "$root" \
+    --volume "$socket:/run/docker.sock" --workdir "$root" \
     "$IMAGE" sleep infinity >/dev/null
 }
 
@@ -77,7 +79,7 @@ in_toolbox() {
   toolbox_crates
   local tty=() environment=() name
   if [ -t 0 ] && [ -t 1 ]; then tty=(--tty); fi
-  for name in CI COMPOSE_PROJECT_NAME COMPOSE_PROFILES OPENAI_API_KEY; do [ -z "${!name:-}" ] || environment+=(--env "$name"); done
+  for name in CI COMPOSE_PROJECT_NAME COMPOSE_PROFILES; do [ -z "${!name:-}" ] || environment+=(--env "$name"); done
   docker exec --interactive "${tty[@]}" "${environment[@]}" "$container" "$@"
 }
 

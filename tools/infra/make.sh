@@ -11,17 +11,20 @@ recipe() { cat "$@" | sha256sum | cut -c1-12; }
 exec 9>"${TMPDIR:-/tmp}/trivet-infra.lock"
 flock --nonblock 9 || { say "another run is making the images, waiting for it"; flock 9; }
 
+mode=root
+# Without root, in a user namespace.
+[ "$(id -u)" = 0 ] || mode=unshare
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
-# The package mirror that this machine already uses, and a fixed time for everything in the images.
-mirror=$({ grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null || true; } | head -n 1)
+mirror=$("$here/../debian-mirror.sh")
+# A fixed time for everything in the images.
 export SOURCE_DATE_EPOCH=1767225600
 
 debian() { # debian OUTPUT PACKAGES [mmdebstrap options…]
   local output=$1 packages=$2
   shift 2
-  mmdebstrap --mode=root --variant=essential --format=tar --quiet \
+  mmdebstrap --mode="$mode" --variant=essential --format=tar --quiet \
     --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
@@ -85,7 +88,6 @@ make() { # make VARIABLE NAME RECIPE-FILES…
   echo "$variable=$image"
 }
 
-[ -n "$mirror" ] || { say "no Debian mirror in the apt sources of this machine"; exit 1; }
 make POSTGRES_IMAGE postgres "$here/make.sh" "$here/postgres-hook.sh" "$here/postgres-entrypoint.sh"
 make REDIS_IMAGE redis "$here/make.sh"
 make JAEGER_IMAGE jaeger "$here/make.sh"

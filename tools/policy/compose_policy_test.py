@@ -117,13 +117,17 @@ class Policy(unittest.TestCase):
     def test_h33_the_data_network_leads_nowhere_and_the_default_one_is_not_used(self):
         self.assertTrue(self.model["networks"]["data"]["internal"])
         for _, service in self.each():
-            self.assertTrue(set(service["networks"]) <= {"data", "saas-network"}, service["networks"])
+            self.assertTrue(set(service["networks"]) <= {"data", "saas-network", "provider"}, service["networks"])
 
     def test_h34_a_service_is_on_the_networks_it_needs(self):
         networks = {name: set(service["networks"]) for name, service in self.services.items()}
         for name in ("postgres", "redis", *MIGRATIONS):
             self.assertEqual(networks[name], {"data"}, name)
-        self.assertEqual(networks["llm-simulator"], {"saas-network"})
+        for name in ("auth-service", "billing-service", "jaeger"):
+            self.assertEqual(networks[name], {"data", "saas-network"}, name)
+        # What only the gateway talks to can reach neither the others nor their private listeners.
+        self.assertEqual(networks["chat-service"], {"data", "saas-network", "provider"})
+        self.assertEqual(networks["llm-simulator"], {"provider"})
 
     def test_h35_health_checks_need_no_shell(self):
         for name, service in self.each((SERVICES | SIMULATORS | INFRA) - {"jaeger"}):
@@ -149,8 +153,11 @@ class Policy(unittest.TestCase):
             self.assertNotIn("jaeger", service.get("depends_on", {}))
 
     def test_h39_the_grace_is_longer_than_the_drain(self):
+        drain = int(re.search(r"TRIVET_SHUTDOWN_GRACE_MS` \| `(\d+)`", (ROOT / "docs/operations/CONFIGURATION.md").read_text())[1]) / 1000
+        # Tasks, the private listener and the last spans (libs/chassis: host.rs, telemetry.rs).
+        longest = drain + 10 + 1 + 2
         for _, service in self.each(SERVICES):
-            self.assertEqual(service["stop_grace_period"], "30s")
+            self.assertGreater(float(service["stop_grace_period"].rstrip("s")), longest)
 
     def test_h43_our_images_are_never_pulled(self):
         for _, service in self.each(SERVICES | MIGRATIONS | SIMULATORS):
@@ -165,8 +172,8 @@ class Policy(unittest.TestCase):
     def test_h44_no_secret_is_in_the_environment(self):
         for _, service in self.each():
             for key, value in (service.get("environment") or {}).items():
-                if re.search(r"PASSWORD|SECRET|KEY", key) and not key.endswith("_FILE"):
-                    self.assertFalse(value, f"{key} is given as a value")
+                if re.search(r"PASSWORD|SECRET|KEY", key):
+                    self.assertTrue(key.endswith("_FILE"), f"{key} is given as a value")
 
     def test_h45_secret_files_are_ignored_by_git(self):
         ignored = (ROOT / ".gitignore").read_text().split()

@@ -1,7 +1,8 @@
 //! Configuration from the environment: one struct per concern, all mistakes reported at once, secrets redacted, and the
 //! documentation of every variable taken from the struct itself.
 //!
-//! A variable `NAME` may be given as `NAME_FILE`, the path of a file with the value (a trailing newline is dropped).
+//! A variable `NAME` may be given as `NAME_FILE`, the path of a file with the value (a trailing newline is dropped). An empty value
+//! counts as none, also in a file.
 //! Unknown `TRIVET_*` names stop the start: a misspelled limit must not silently be the default.
 
 mod value;
@@ -124,7 +125,7 @@ impl Reader<'_> {
             }
             (Some(value), None) => Ok(Some(value.clone())),
             (None, Some(path)) => match std::fs::read_to_string(Path::new(path)) {
-                Ok(value) => Ok(Some(value.trim_end_matches(['\r', '\n']).to_owned())),
+                Ok(value) => Ok(Some(value.trim_end_matches(['\r', '\n']).to_owned()).filter(|value| !value.is_empty())),
                 Err(error) => {
                     self.errors.push(format!("{file_name}: cannot read {path}: {error}"));
                     Err(())

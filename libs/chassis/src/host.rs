@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::health::Readiness;
+use crate::http::edge::Render;
 use crate::http::{HttpConfig, edge, server};
 use crate::telemetry;
 
@@ -27,6 +28,7 @@ pub struct Host {
     tasks: TaskTracker,
     stop_tasks: CancellationToken,
     draining: CancellationToken,
+    render: Render,
 }
 
 impl Host {
@@ -43,7 +45,13 @@ impl Host {
             tasks: TaskTracker::new(),
             stop_tasks: CancellationToken::new(),
             draining: CancellationToken::new(),
+            render: edge::as_problem,
         })
+    }
+
+    /// Tells the public edge's own refusals in another shape than problem details.
+    pub const fn render_refusals(&mut self, render: Render) {
+        self.render = render;
     }
 
     /// Where the public listener is.
@@ -103,9 +111,10 @@ impl Host {
     /// then the background tasks.
     pub async fn run(self, public: Router, private: Router, shutdown: CancellationToken) {
         let health = self.readiness.router();
-        let public = edge::wrap(public.merge(health.clone()), &self.config);
+        let public = edge::wrap(public.merge(health.clone()), &self.config, self.render);
         let private = private.merge(health).route("/metrics", get(|| async { telemetry::render_metrics() }));
-        let private = edge::wrap(private, &self.config);
+        let private = edge::wrap(private, &self.config, edge::as_problem);
+        self.spawn("metrics-upkeep", telemetry::keep_metrics);
         let (header, grace) = (self.config.header_timeout.0, self.config.shutdown_grace.0);
         let (readiness, draining) = (self.readiness.clone(), self.draining.clone());
         let stop = shutdown.clone();

@@ -31,6 +31,8 @@ crate::settings! {
         pub body_limit: usize = default "TRIVET_HTTP_BODY_LIMIT_BYTES" "1048576",
         /// Milliseconds until a response must have begun.
         pub timeout: Millis = default "TRIVET_HTTP_TIMEOUT_MS" "30000",
+        /// Milliseconds a client may take to send its body.
+        pub body_timeout: Millis = default "TRIVET_HTTP_BODY_TIMEOUT_MS" "30000",
         /// Milliseconds a client may take to send its headers.
         pub header_timeout: Millis = default "TRIVET_HTTP_HEADER_TIMEOUT_MS" "10000",
         /// Requests in flight at once; one more is answered 503 at once.
@@ -51,6 +53,7 @@ impl HttpConfig {
             trusted_proxies: CommaList(Vec::new()),
             body_limit: 1 << 20,
             timeout: Millis(Duration::from_secs(30)),
+            body_timeout: Millis(Duration::from_secs(30)),
             header_timeout: Millis(Duration::from_secs(10)),
             max_concurrency: 1024,
             shutdown_grace: Millis(Duration::from_secs(5)),

@@ -95,6 +95,10 @@ impl Relay {
             Ok(())
         })
         .await;
+        // What was committed by the last requests; another replica, or the next start, would find it later.
+        if let Err(error) = self.publish_batch().await {
+            tracing::warn!(error.message = format!("{error:#}"), "the last facts were not published; the next start will");
+        }
     }
 
     /// Publishes what is unsent, oldest first; returns how many were. A relay that finds another at work publishes none.

@@ -69,7 +69,16 @@ pub fn watch(readiness: &Readiness, pool: &PgPool, migrations: Migrations) {
     let pool = pool.clone();
     readiness.register("postgres", move || {
         let pool = pool.clone();
-        async move { migrations.verify(&pool).await.map_err(|error| error.to_string()) }
+        async move {
+            migrations.verify(&pool).await.map_err(|error| match error {
+                // What the database says is not for strangers.
+                MigrateError::Database(error) => {
+                    tracing::debug!(error.message = %error, "the database cannot be asked for its migrations");
+                    "not available".to_owned()
+                }
+                error => error.to_string(),
+            })
+        }
     });
 }
 

@@ -156,6 +156,12 @@ impl Problem {
         &self.0.body.code
     }
 
+    /// When to try again, if that is said; what the `Retry-After` header will be, in whole seconds of at least one.
+    #[must_use]
+    pub fn retry_after_header(&self) -> Option<Duration> {
+        self.0.retry_after.map(|after| Duration::from_secs(after.as_secs().max(1)))
+    }
+
     /// The body as it will be sent.
     #[must_use]
     pub fn body(&self) -> &ProblemBody {
@@ -169,8 +175,8 @@ impl IntoResponse for Problem {
         let mut response = (self.0.status, json).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(after) = self.0.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        if let Some(after) = self.retry_after_header() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
         }
         if let Some(challenge) = self.0.challenge {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -17,6 +17,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -26,6 +27,8 @@ pub use propagation::{continue_from, current_traceparent, trace_id};
 
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often recorded samples are summed up.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// Spans that wait for the collector; what does not fit is dropped.
 const QUEUE: usize = 4096;
 
@@ -103,6 +106,19 @@ fn metrics_handle() -> Option<&'static PrometheusHandle> {
     static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
     let buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
     HANDLE.get_or_init(|| PrometheusBuilder::new().set_buckets(&buckets).ok()?.install_recorder().ok()).as_ref()
+}
+
+/// Sums up what histograms have recorded, every few seconds until the token is cancelled: samples are kept one by one until then, and
+/// nobody may ever ask for the metrics.
+pub async fn keep_metrics(stop: CancellationToken) {
+    let Some(handle) = metrics_handle() else { return stop.cancelled().await };
+    while !stop.is_cancelled() {
+        handle.run_upkeep();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(UPKEEP) => {}
+        }
+    }
 }
 
 /// All metrics of the process in Prometheus' text format, with those of the process and its runtime.

@@ -46,6 +46,8 @@ pub struct ReservationRequest {
     pub max_input_tokens: u64,
     /// Upper bound of generated tokens.
     pub max_output_tokens: u64,
+    /// Whether some of them may be audio, which has rates of its own.
+    pub audio: bool,
     /// When the hold ends by itself if nobody settles it.
     pub expires_at: DateTime<Utc>,
 }
@@ -120,6 +122,17 @@ pub enum ReserveError {
     Unavailable,
 }
 
+/// Why a settlement was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// It will not be taken: the hold is unknown, or ended in another way.
+    #[error("billing refuses the settlement")]
+    Refused,
+    /// It cannot be known right now whether it was taken.
+    #[error("billing cannot answer right now")]
+    Unavailable,
+}
+
 /// Reserves money at billing-service, as a service.
 #[derive(Debug, Clone)]
 pub struct BillingClient {
@@ -134,14 +147,20 @@ impl BillingClient {
         Self { client, tokens }
     }
 
-    /// Holds the worst-case cost of a request. Asked again with the same request id, the first hold is answered.
+    /// Holds the worst-case cost of a request. Asked again with the same request id, the first hold is answered; so an answer that
+    /// was lost is asked for once more here.
     ///
     /// # Errors
-    /// [`ReserveError`]; after [`ReserveError::Unavailable`] a hold may exist, which ends at its deadline.
+    /// [`ReserveError`]; after [`ReserveError::Unavailable`] a hold may exist all the same.
     pub async fn reserve(&self, request: &ReservationRequest) -> Result<Reservation, ReserveError> {
-        let token = self.tokens.get(SERVICE, SCOPE_RESERVATIONS_WRITE).await.map_err(|_| ReserveError::Unavailable)?;
-        let sent = self.client.request(Method::POST, "/internal/v1/reservations").bearer_auth(token).json(request).send().await;
-        let response = sent.map_err(|error| unavailable(&error.without_url().to_string()))?;
+        match self.reserve_once(request).await {
+            Err(ReserveError::Unavailable) => self.reserve_once(request).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn reserve_once(&self, request: &ReservationRequest) -> Result<Reservation, ReserveError> {
+        let response = self.post("/internal/v1/reservations", request).await.ok_or(ReserveError::Unavailable)?;
         let status = response.status();
         if status.is_success() {
             return response.json().await.map_err(|_| ReserveError::Unavailable);
@@ -150,12 +169,46 @@ impl BillingClient {
         match problem.as_ref().map(|problem| problem.code.as_str()) {
             Some(CODE_INSUFFICIENT_FUNDS) => Err(ReserveError::InsufficientFunds),
             Some(CODE_MODEL_NOT_PRICED) => Err(ReserveError::ModelNotPriced),
-            code => Err(unavailable(&format!("{status} {}", code.unwrap_or_default()))),
+            code => {
+                tracing::warn!(http.response.status_code = status.as_u16(), problem.code = code, "no reservation could be had");
+                Err(ReserveError::Unavailable)
+            }
         }
     }
-}
 
-fn unavailable(reason: &str) -> ReserveError {
-    tracing::warn!(error.message = reason, "no reservation could be had");
-    ReserveError::Unavailable
+    /// Gives a hold back whole. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`SettleError::Refused`] when it was settled; [`SettleError::Unavailable`].
+    pub async fn void(&self, id: ReservationId, reason: &str) -> Result<(), SettleError> {
+        self.resolve(&format!("/internal/v1/reservations/{id}/void"), &VoidRequest { reason: reason.to_owned() }).await
+    }
+
+    /// Posts what a request used, for a caller that cannot wait for the stream of usage events. The second of both changes nothing.
+    ///
+    /// # Errors
+    /// [`SettleError`].
+    pub async fn settle(&self, id: ReservationId, request: &SettleRequest) -> Result<(), SettleError> {
+        self.resolve(&format!("/internal/v1/reservations/{id}/settle"), request).await
+    }
+
+    async fn resolve(&self, path: &str, body: &impl Serialize) -> Result<(), SettleError> {
+        let response = self.post(path, body).await.ok_or(SettleError::Unavailable)?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            // Only these say something about the hold; anything else is about us or about now.
+            status if matches!(status.as_u16(), 404 | 409 | 422) => {
+                tracing::warn!(http.response.status_code = status.as_u16(), "a hold could not be resolved");
+                Err(SettleError::Refused)
+            }
+            _ => Err(SettleError::Unavailable),
+        }
+    }
+
+    /// The answer, if there is one.
+    async fn post(&self, path: &str, body: &impl Serialize) -> Option<reqwest::Response> {
+        let token = self.tokens.get(SERVICE, SCOPE_RESERVATIONS_WRITE).await.ok()?;
+        let sent = self.client.request(Method::POST, path).bearer_auth(token).json(body).send().await;
+        sent.inspect_err(|error| tracing::warn!(error.message = %error, "billing-service did not answer")).ok()
+    }
 }

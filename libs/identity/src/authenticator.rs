@@ -14,6 +14,7 @@ use crate::jwks::KeySource;
 use crate::jwt::{ACCESS_TOKEN, key_id, verify};
 use crate::revocations::Revocations;
 use crate::scopes::{Scope, Scopes};
+use crate::sessions::SessionCheck;
 
 /// Who acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +99,9 @@ pub struct Authenticator {
     config: Arc<IdentityConfig>,
     keys: Arc<dyn KeySource>,
     lookup: Arc<dyn ApiKeyLookup>,
-    revocations: Revocations,
+    sessions: Arc<dyn SessionCheck>,
+    /// Where look-ups are remembered, if they are.
+    remembered: Option<Revocations>,
     clock: Clock,
 }
 
@@ -109,7 +112,8 @@ impl std::fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// An authenticator over these sources.
+    /// An authenticator for a service that hears of revocations on the stream: look-ups are remembered and sessions believed only
+    /// while it is heard.
     #[must_use]
     pub fn new(
         config: IdentityConfig,
@@ -118,7 +122,21 @@ impl Authenticator {
         revocations: Revocations,
         clock: Clock,
     ) -> Self {
-        Self { config: Arc::new(config), keys, lookup, revocations, clock }
+        let (sessions, remembered) = (Arc::new(revocations.clone()), Some(revocations));
+        Self { config: Arc::new(config), keys, lookup, sessions, remembered, clock }
+    }
+
+    /// An authenticator for the service that has keys and sessions in its own database: it asks each time, so that it never
+    /// learns of a revocation later than it happens.
+    #[must_use]
+    pub fn at_source(
+        config: IdentityConfig,
+        keys: Arc<dyn KeySource>,
+        lookup: Arc<dyn ApiKeyLookup>,
+        sessions: Arc<dyn SessionCheck>,
+        clock: Clock,
+    ) -> Self {
+        Self { config: Arc::new(config), keys, lookup, sessions, remembered: None, clock }
     }
 
     /// Recognizes the caller by the `Authorization` header.
@@ -135,7 +153,7 @@ impl Authenticator {
         let key = self.keys.key(&kid).await.map_err(|_| AuthenticateError::Unavailable)?.ok_or(AuthenticateError::Invalid)?;
         let claims: AccessClaims =
             verify(token, &key, &self.config.issuer, &self.config.audience, self.clock.now()).map_err(|_| AuthenticateError::Invalid)?;
-        if self.revocations.session_revoked(claims.sid) {
+        if !self.sessions.is_open(claims.sid, claims.sub).await.map_err(|_| AuthenticateError::Unavailable)? {
             return Err(AuthenticateError::Invalid);
         }
         Ok(Principal {
@@ -148,7 +166,7 @@ impl Authenticator {
 
     async fn api_key(&self, text: &str) -> Result<Principal, AuthenticateError> {
         let key = PresentedKey::parse(text).ok_or(AuthenticateError::Invalid)?;
-        let known = match self.revocations.remembered(key.sha256()) {
+        let known = match self.remembered.as_ref().and_then(|remembered| remembered.remembered(key.sha256())) {
             Some(known) => known,
             None => self.look_up(&key).await?,
         };
@@ -162,10 +180,12 @@ impl Authenticator {
     }
 
     async fn look_up(&self, key: &PresentedKey) -> Result<Option<VerifiedApiKey>, AuthenticateError> {
-        let epoch = self.revocations.epoch();
+        let epoch = self.remembered.as_ref().map(Revocations::epoch);
         let span = tracing::info_span!("api_key.verify", otel.kind = "internal");
         let known = self.lookup.verify(key).instrument(span).await.map_err(|_| AuthenticateError::Unavailable)?;
-        self.revocations.remember(key.sha256(), known.clone(), epoch);
+        if let (Some(remembered), Some(epoch)) = (&self.remembered, epoch) {
+            remembered.remember(key.sha256(), known.clone(), epoch);
+        }
         Ok(known)
     }
 }

@@ -1,23 +1,29 @@
 //! Public keys: JSON Web Key Sets of Ed25519 keys (RFC 8037), and where a service gets them from.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chassis::Clock;
 use chassis::http::Client;
+use chrono::TimeDelta;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::api_key::LookupUnavailable;
+use crate::fetched::Fetched;
 
 /// How long fetched keys are used; new keys are published for longer than this before they sign [I-50].
 pub const CACHE_TIME: Duration = Duration::from_mins(5);
+/// Keys of this age are fetched again in the background, so that nobody waits when they come to their end.
+const RENEW_AFTER: TimeDelta = TimeDelta::minutes(4);
 /// An unknown `kid` asks again at most this often: garbage must not become load.
-const REFETCH_PAUSE: Duration = Duration::from_secs(5);
+const REFETCH_PAUSE: TimeDelta = TimeDelta::seconds(5);
 
 /// One public key (RFC 8037 section 2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,7 +58,9 @@ impl Jwk {
         }
     }
 
-    fn public_key(&self) -> Option<Vec<u8>> {
+    /// The public key, if it is one that we can verify with.
+    #[must_use]
+    pub fn public_key(&self) -> Option<Vec<u8>> {
         let ours = self.kty == "OKP" && self.crv == "Ed25519" && self.alg == "EdDSA";
         URL_SAFE_NO_PAD.decode(&self.x).ok().filter(|key| ours && key.len() == 32)
     }
@@ -85,56 +93,66 @@ pub trait KeySource: Send + Sync {
 
 type KeysById = Arc<HashMap<String, Vec<u8>>>;
 
-/// The keys that auth-service publishes, cached. While auth-service is away, known keys go on being used.
+/// The keys that auth-service publishes, cached. While auth-service is away, known keys go on being used, and nobody waits for it
+/// longer than one request takes.
 #[derive(Debug)]
 pub struct RemoteKeys {
     client: Client,
-    cached: Mutex<Option<(Instant, KeysById)>>,
-    fetching: tokio::sync::Mutex<()>,
+    fetched: Arc<Fetched<KeysById>>,
 }
 
 impl RemoteKeys {
     /// Keys from the service behind this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, cached: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        Self::with_clock(client, Clock::system())
     }
 
-    fn known(&self) -> Option<(Instant, KeysById)> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The same, with ages by this clock.
+    #[must_use]
+    pub fn with_clock(client: Client, clock: Clock) -> Self {
+        Self { client, fetched: Arc::new(Fetched::new(clock)) }
     }
 
-    async fn fetch(&self) -> Result<KeysById, LookupUnavailable> {
-        let response = self.client.request(Method::GET, "/.well-known/jwks.json").send().await.map_err(|_| LookupUnavailable)?;
-        let set: JwkSet = response.error_for_status().map_err(|_| LookupUnavailable)?.json().await.map_err(|_| LookupUnavailable)?;
-        let keys = set.keys.iter().filter_map(|key| Some((key.kid.clone(), key.public_key()?))).collect();
-        let keys = Arc::new(keys);
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), Arc::clone(&keys)));
-        Ok(keys)
+    fn fetch(&self) -> impl Future<Output = Result<KeysById, LookupUnavailable>> + Send + 'static {
+        let client = self.client.clone();
+        async move {
+            let sent = client.request(Method::GET, "/.well-known/jwks.json").send().await;
+            let response = sent.and_then(reqwest::Response::error_for_status).map_err(|error| {
+                tracing::warn!(error.message = %error.without_url(), "the keys of tokens could not be had");
+                LookupUnavailable
+            })?;
+            let published: JwkSet = response.json().await.map_err(|_| LookupUnavailable)?;
+            Ok(Arc::new(published.keys.iter().filter_map(|key| Some((key.kid.clone(), key.public_key()?))).collect()))
+        }
     }
+}
+
+/// Whether keys of this age say enough about a `kid`; of a clock that was set back nothing is believed.
+fn usable(age: TimeDelta, found: bool) -> bool {
+    let limit = if found { RENEW_AFTER } else { REFETCH_PAUSE };
+    (TimeDelta::zero()..limit).contains(&age)
 }
 
 #[async_trait]
 impl KeySource for RemoteKeys {
     async fn key(&self, kid: &str) -> Result<Option<Vec<u8>>, LookupUnavailable> {
-        let usable = |age: Duration, found: bool| (found && age < CACHE_TIME) || (!found && age < REFETCH_PAUSE);
-        if let Some((at, keys)) = self.known() {
-            let found = keys.get(kid);
-            if usable(at.elapsed(), found.is_some()) {
-                return Ok(found.cloned());
+        let good = |age: TimeDelta, keys: &KeysById| usable(age, keys.contains_key(kid));
+        let known = self.fetched.known();
+        if let Some((age, keys)) = &known {
+            if good(*age, keys) {
+                return Ok(keys.get(kid).cloned());
+            }
+            let young = age.to_std().is_ok_and(|age| age < CACHE_TIME);
+            if let Some(key) = keys.get(kid).filter(|_| young || self.fetched.failing()) {
+                self.fetched.renew(good, self.fetch());
+                return Ok(Some(key.clone()));
             }
         }
-        let _one_at_a_time = self.fetching.lock().await;
-        if let Some((at, keys)) = self.known()
-            && usable(at.elapsed(), keys.contains_key(kid))
-        {
-            return Ok(keys.get(kid).cloned());
-        }
-        match (self.fetch().await, self.known()) {
-            (Ok(keys), _) => Ok(keys.get(kid).cloned()),
+        match self.fetched.get(good, self.fetch()).await {
+            Ok(keys) => Ok(keys.get(kid).cloned()),
             // Stale but known is better than turning everybody away; an unknown key cannot be judged.
-            (Err(unavailable), Some((_, keys))) => keys.get(kid).cloned().map(Some).ok_or(unavailable),
-            (Err(unavailable), None) => Err(unavailable),
+            Err(unavailable) => known.and_then(|(_, keys)| keys.get(kid).cloned()).map(Some).ok_or(unavailable),
         }
     }
 }

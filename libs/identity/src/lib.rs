@@ -1,12 +1,14 @@
 //! Who is calling: tokens, API keys, principals and scopes; the same answer in every service.
 //!
 //! Access tokens are verified locally; API keys by their checksum and a look-up at auth-service that is cached only while
-//! revocations are being heard. What is not certain is refused, and what cannot be known right now is 503, never 401.
+//! revocations are being heard, as access tokens are accepted only while they are. What is not certain is refused, and what cannot
+//! be known right now is 503, never 401.
 
 pub mod api_key;
 pub mod authenticator;
 pub mod claims;
 pub mod extract;
+mod fetched;
 pub mod ids;
 pub mod jwks;
 pub mod jwt;
@@ -14,6 +16,7 @@ mod provider;
 pub mod revocations;
 pub mod scopes;
 pub mod service_tokens;
+pub mod sessions;
 
 pub use api_key::{ApiKeyLookup, ApiKeySecret, LookupUnavailable, PresentedKey, VerifiedApiKey};
 pub use authenticator::{Actor, AuthenticateError, Authenticator, Principal};
@@ -24,6 +27,7 @@ pub use jwks::{JwkSet, KeySource, RemoteKeys};
 pub use revocations::Revocations;
 pub use scopes::{Scope, Scopes};
 pub use service_tokens::ServiceTokens;
+pub use sessions::SessionCheck;
 
 chassis::settings! {
     /// How callers are recognized.

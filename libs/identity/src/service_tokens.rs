@@ -1,24 +1,26 @@
 //! Tokens with which a service calls another: short, for one audience, obtained with the service's own key (RFC 7523) [I-76].
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chassis::http::Client;
-use chassis::{Clock, Random};
+use chassis::{Clock, ExposeSecret, Random, SecretString};
 use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::api_key::LookupUnavailable;
 use crate::claims::ServiceClaims;
+use crate::fetched::Fetched;
 use crate::jwt::{CLIENT_ASSERTION, SigningKey};
 
 /// How long an assertion may be presented.
 pub const ASSERTION_SECONDS: i64 = 60;
 /// A token is replaced this long before it ends.
 const RENEW_BEFORE: TimeDelta = TimeDelta::seconds(60);
+/// A token with less left than this is over: it has yet to travel.
+const TRAVEL: TimeDelta = TimeDelta::seconds(5);
 
 /// `POST /internal/v1/service-tokens`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -43,7 +45,7 @@ pub struct ServiceTokenResponse {
     pub expires_in: i64,
 }
 
-/// Gets and keeps the tokens of one service; cheap to clone.
+/// Gets and keeps the tokens of one service; cheap to clone. A held token serves until its end, whatever becomes of its renewal.
 #[derive(Debug, Clone)]
 pub struct ServiceTokens(Arc<Inner>);
 
@@ -58,7 +60,14 @@ struct Inner {
     client: Client,
     clock: Clock,
     random: Random,
-    held: Mutex<HashMap<Purpose, (String, DateTime<Utc>)>>,
+    held: Mutex<HashMap<Purpose, Arc<Fetched<Held>>>>,
+}
+
+/// A token and its end.
+#[derive(Debug, Clone)]
+struct Held {
+    token: SecretString,
+    end: DateTime<Utc>,
 }
 
 impl ServiceTokens {
@@ -71,19 +80,31 @@ impl ServiceTokens {
     /// A token for the audience and scope, from memory or new.
     ///
     /// # Errors
-    /// When auth-service gives none right now.
+    /// When none is held and auth-service gives none right now.
     pub async fn get(&self, audience: &'static str, scope: &'static str) -> Result<String, LookupUnavailable> {
+        let (held, now) = (self.held((audience, scope)), self.0.clock.now());
+        let good = |_, held: &Held| now < held.end - RENEW_BEFORE;
+        let tokens = self.clone();
+        let fetch = async move { tokens.fetch(audience, scope).await };
+        let token = match held.known().map(|(_, known)| known).filter(|known| now < known.end - TRAVEL) {
+            Some(known) => {
+                held.renew(good, fetch);
+                known.token
+            }
+            None => held.get(good, fetch).await?.token,
+        };
+        Ok(token.expose_secret().to_owned())
+    }
+
+    fn held(&self, purpose: Purpose) -> Arc<Fetched<Held>> {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.entry(purpose).or_insert_with(|| Arc::new(Fetched::new(self.0.clock.clone()))))
+    }
+
+    async fn fetch(&self, audience: &str, scope: &str) -> Result<Held, LookupUnavailable> {
         let now = self.0.clock.now();
-        let mut held = self.0.held.lock().await;
-        if let Some((token, end)) = held.get(&(audience, scope))
-            && now < *end - RENEW_BEFORE
-        {
-            return Ok(token.clone());
-        }
         let answer = self.request(audience, scope, now).await?;
-        let end = now + TimeDelta::seconds(answer.expires_in);
-        held.insert((audience, scope), (answer.access_token.clone(), end));
-        Ok(answer.access_token)
+        Ok(Held { token: answer.access_token.into(), end: now + TimeDelta::seconds(answer.expires_in) })
     }
 
     async fn request(&self, audience: &str, scope: &str, now: DateTime<Utc>) -> Result<ServiceTokenResponse, LookupUnavailable> {

@@ -1,6 +1,7 @@
 //! The wire formats of model providers: pure translation, no I/O. What is not understood is kept, in both directions.
 
 pub mod error;
+mod json;
 pub mod prompt;
 pub mod request;
 pub mod sse;
@@ -8,6 +9,6 @@ pub mod tally;
 pub mod usage;
 
 pub use error::{ErrorBody, ErrorDetail};
-pub use prompt::Tokenizer;
-pub use request::{Allowances, ChatRequest, InvalidRequest};
+pub use prompt::{Count, Tokenizer};
+pub use request::{Allowances, ChatRequest, InvalidRequest, LimitField};
 pub use tally::{Tally, Verdict};

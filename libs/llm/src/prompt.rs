@@ -1,10 +1,13 @@
-//! What a prompt counts, by `OpenAI`'s published rule: three tokens per message and one per name beside the texts, and three
-//! that begin the answer.
+//! What stands in a prompt, and what it counts: by `OpenAI`'s published rule three tokens per message and one per name beside the
+//! texts, and three that begin the answer.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+
+use crate::json::{self, Fields};
 
 const PER_MESSAGE: u64 = 3;
 const PER_NAME: u64 = 1;
@@ -16,103 +19,222 @@ pub trait Tokenizer {
     fn count(&self, text: &str) -> u64;
 }
 
-/// The parts of a message that count; everything else is ignored.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Message<'m> {
-    #[serde(borrow)]
-    role: Cow<'m, str>,
+/// A number of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// How many.
+    pub tokens: u64,
+    /// Whether all of it was text that could be counted; otherwise this is an estimate.
+    pub exact: bool,
+}
+
+/// What stands in a prompt beside text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) messages: u64,
+    pub(crate) images: u64,
+    pub(crate) inline_image_bytes: u64,
+    /// Something that may be larger than its own bytes: a file, an earlier answer's audio, or what is not known here.
+    pub(crate) opaque: bool,
+    /// Sound, of this request or of an earlier answer.
+    pub(crate) audio: bool,
+}
+
+/// The fields of a message that tell what stands in it; the others are bytes.
+#[derive(Deserialize)]
+struct Message<'m> {
+    #[serde(borrow, rename = "role")]
+    _role: Cow<'m, str>,
     #[serde(borrow, default)]
     content: Option<&'m RawValue>,
-    #[serde(borrow, default)]
-    name: Option<Cow<'m, str>>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolCall<'m>>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ToolCall<'m> {
-    #[serde(borrow, default)]
-    function: Option<Function<'m>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Function<'m> {
-    #[serde(borrow, default)]
-    name: Cow<'m, str>,
-    #[serde(borrow, default)]
-    arguments: Cow<'m, str>,
+    #[serde(default)]
+    audio: Option<IgnoredAny>,
 }
 
 /// A part of a message's content.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Part<'m> {
-    #[serde(borrow, default)]
-    text: Option<Cow<'m, str>>,
+#[derive(Deserialize)]
+struct Part<'m> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Cow<'m, str>,
     #[serde(borrow, default)]
     image_url: Option<Url<'m>>,
     #[serde(default)]
-    file: Option<serde::de::IgnoredAny>,
+    input_audio: Option<IgnoredAny>,
+    #[serde(default)]
+    file: Option<IgnoredAny>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Url<'m> {
     #[serde(borrow, default)]
     url: Cow<'m, str>,
 }
 
-/// What stands in a prompt beside text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Attachments {
-    pub(crate) images: u64,
-    pub(crate) inline_image_bytes: u64,
-    pub(crate) files: u64,
-}
+/// Why messages are none: the parameter at fault and the rule.
+pub(crate) type Wrong = (String, String);
 
-impl<'m> Message<'m> {
-    fn text(&self) -> Option<Cow<'m, str>> {
-        serde_json::from_str(self.content?.get()).ok()
-    }
-
-    /// The parts, when the content is a list.
-    pub(crate) fn parts(&self) -> Result<Vec<Part<'m>>, serde_json::Error> {
-        match self.content {
-            Some(content) if content.get().starts_with('[') => serde_json::from_str(content.get()),
-            _ => Ok(Vec::new()),
+impl Contents {
+    /// Looks through the messages of a request.
+    pub(crate) fn of(messages: &RawValue) -> Result<Self, Wrong> {
+        let (mut contents, mut wrong) = (Self::default(), None);
+        let add = |message: Message<'_>| {
+            if !contents.add(&message) {
+                wrong.get_or_insert(contents.messages);
+            }
+            contents.messages += 1;
+        };
+        json::for_each(messages, add).map_err(|error| ("messages".to_owned(), format!("must be a list of messages: {error}")))?;
+        match wrong {
+            _ if contents.messages == 0 => Err(("messages".to_owned(), "must have at least one message".to_owned())),
+            Some(index) => Err((format!("messages[{index}].content"), "must be a string or a list of parts".to_owned())),
+            None => Ok(contents),
         }
     }
 
-    pub(crate) fn has_content_of_a_known_kind(&self) -> bool {
-        self.content.is_none_or(|content| matches!(content.get().as_bytes().first(), Some(b'"' | b'[' | b'n')))
+    /// False when the content is neither a text nor a list of parts.
+    fn add(&mut self, message: &Message<'_>) -> bool {
+        if message.audio.is_some() {
+            self.audio = true;
+            self.opaque = true;
+        }
+        match message.content {
+            Some(content) if content.get().starts_with('[') => json::for_each(content, |part| self.add_part(part)).is_ok(),
+            Some(content) => content.get().starts_with('"'),
+            None => true,
+        }
+    }
+
+    fn add_part(&mut self, part: &RawValue) {
+        let Ok(part) = serde_json::from_str::<Part<'_>>(part.get()) else {
+            self.opaque = true;
+            return;
+        };
+        let is_known = matches!(&*part.kind, "text" | "refusal" | "image_url" | "input_audio");
+        self.opaque |= !is_known || part.file.is_some();
+        self.audio |= part.kind == "input_audio" || part.input_audio.is_some();
+        self.images += u64::from(part.kind == "image_url" || part.image_url.is_some());
+        // Only an image's own bytes are no text, and only where they are taken for an image.
+        if let Some(image) = part.image_url.filter(|image| part.kind == "image_url" && image.url.starts_with("data:image/")) {
+            self.inline_image_bytes += image.url.len() as u64;
+        }
     }
 }
 
-impl Attachments {
-    pub(crate) fn add(&mut self, part: &Part<'_>) {
-        if let Some(image) = &part.image_url {
-            self.images += 1;
-            if image.url.starts_with("data:") {
-                self.inline_image_bytes += image.url.len() as u64;
+/// Counts a prompt, piece by piece.
+#[derive(Debug)]
+pub(crate) struct Counter<'t, T> {
+    tokenizer: &'t T,
+    image_tokens: u64,
+    count: Count,
+}
+
+impl<'t, T: Tokenizer> Counter<'t, T> {
+    pub(crate) const fn new(tokenizer: &'t T, image_tokens: u64) -> Self {
+        Self { tokenizer, image_tokens, count: Count { tokens: PRIMING, exact: true } }
+    }
+
+    pub(crate) const fn count(&self) -> Count {
+        self.count
+    }
+
+    /// Adds the messages of a request. Sound and files count nothing here: their text does not tell.
+    pub(crate) fn messages(&mut self, messages: &RawValue) {
+        if json::for_each(messages, |message| self.message(message)).is_err() {
+            self.other(messages);
+        }
+    }
+
+    /// Adds what is no plain text of a message: an estimate, because how a model sees it is not published.
+    pub(crate) fn other(&mut self, value: &RawValue) {
+        self.count.exact = false;
+        self.add(&json::text(value));
+    }
+
+    fn add(&mut self, text: &str) {
+        self.count.tokens += self.tokenizer.count(text);
+    }
+
+    fn message(&mut self, message: &RawValue) {
+        self.count.tokens += PER_MESSAGE;
+        let Ok(fields) = serde_json::from_str::<Fields>(message.get()) else { return self.other(message) };
+        for (name, value) in fields.iter().filter(|(_, value)| json::has_content(value)) {
+            match name {
+                "name" => {
+                    self.count.tokens += PER_NAME;
+                    self.text(value);
+                }
+                "content" if value.get().starts_with('[') => {
+                    // A list it is, and its elements may be anything.
+                    let _ = json::for_each(value, |part| self.part(part));
+                }
+                "role" | "content" => self.text(value),
+                "tool_calls" => self.tool_calls(value),
+                // An id, which no model sees; but it comes with a tool's answer, whose frame is not published.
+                "tool_call_id" => self.count.exact = false,
+                _ => self.other(value),
             }
         }
-        self.files += u64::from(part.file.is_some());
+    }
+
+    fn text(&mut self, value: &RawValue) {
+        match json::string(value) {
+            Some(text) => self.add(&text),
+            None => self.other(value),
+        }
+    }
+
+    fn part(&mut self, part: &RawValue) {
+        let Ok(fields) = serde_json::from_str::<Fields>(part.get()) else { return self.other(part) };
+        let kind: Option<String> = fields.get("type").ok().flatten();
+        let own = match kind.as_deref() {
+            Some("text") => "text",
+            Some("image_url") => {
+                self.count.exact = false;
+                self.count.tokens += self.image_tokens;
+                "image_url"
+            }
+            _ => "",
+        };
+        for (name, value) in fields.iter().filter(|(name, value)| *name != "type" && json::has_content(value)) {
+            match name {
+                "text" if own == "text" => self.text(value),
+                _ if name == own => {}
+                _ => self.other(value),
+            }
+        }
+    }
+
+    fn tool_calls(&mut self, calls: &RawValue) {
+        self.count.exact = false;
+        let called = |call: ToolCall<'_>| {
+            for called in [call.function, call.custom].into_iter().flatten() {
+                for text in [called.name, called.arguments, called.input] {
+                    self.add(&text);
+                }
+            }
+        };
+        if json::for_each(calls, called).is_err() {
+            self.other(calls);
+        }
     }
 }
 
-/// Counts a prompt: the JSON of `messages`. Images and audio are not counted; what is no list of messages counts nothing.
-#[must_use]
-pub fn count(messages: &RawValue, tokenizer: &impl Tokenizer) -> u64 {
-    let messages: Vec<Message<'_>> = serde_json::from_str(messages.get()).unwrap_or_default();
-    messages.iter().map(|message| count_message(message, tokenizer)).sum::<u64>() + PRIMING
+#[derive(Deserialize)]
+struct ToolCall<'m> {
+    #[serde(borrow, default)]
+    function: Option<Called<'m>>,
+    #[serde(borrow, default)]
+    custom: Option<Called<'m>>,
 }
 
-fn count_message(message: &Message<'_>, tokenizer: &impl Tokenizer) -> u64 {
-    let text = message.text().map_or(0, |text| tokenizer.count(&text));
-    let parts = message.parts().unwrap_or_default();
-    let parts: u64 = parts.iter().filter_map(|part| part.text.as_ref()).map(|text| tokenizer.count(text)).sum();
-    let name = message.name.as_ref().map_or(0, |name| PER_NAME + tokenizer.count(name));
-    let functions = message.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-    let calls: u64 = functions.map(|function| tokenizer.count(&function.name) + tokenizer.count(&function.arguments)).sum();
-    PER_MESSAGE + tokenizer.count(&message.role) + text + parts + name + calls
+#[derive(Deserialize)]
+struct Called<'m> {
+    #[serde(borrow, default)]
+    name: Cow<'m, str>,
+    #[serde(borrow, default)]
+    arguments: Cow<'m, str>,
+    #[serde(borrow, default)]
+    input: Cow<'m, str>,
 }
 
 #[cfg(test)]
@@ -127,24 +249,70 @@ mod tests {
         }
     }
 
-    fn count(json: &str) -> u64 {
-        super::count(&RawValue::from_string(json.to_owned()).expect("what the test gives is valid"), &Words)
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).expect("what the test gives is valid")
+    }
+
+    fn count(json: &str) -> (u64, bool) {
+        let mut counter = Counter::new(&Words, 100);
+        counter.messages(&raw(json));
+        (counter.count().tokens, counter.count().exact)
     }
 
     #[test]
     fn a_prompt_counts_three_per_message_one_per_name_and_three_to_begin() {
-        assert_eq!(count(r#"[{"role":"user","content":"one two"}]"#), 3 + 1 + 2 + 3);
+        assert_eq!(count(r#"[{"role":"user","content":"one two"}]"#), (3 + 1 + 2 + 3, true));
         assert_eq!(
             count(r#"[{"role":"system","name":"ann","content":"one"},{"role":"user","content":"é\n two"}]"#),
-            (3 + 1 + 1 + 1 + 1) + (3 + 1 + 2) + 3
+            ((3 + 1 + 1 + 1 + 1) + (3 + 1 + 2) + 3, true)
         );
     }
 
     #[test]
-    fn texts_of_parts_and_tool_calls_count_and_images_do_not() {
+    fn texts_in_parts_and_fields_without_content_leave_the_count_exact() {
+        let json = r#"[{"role":"assistant","content":[{"type":"text","text":"a b"}],"refusal":null,"tool_calls":[],"annotations":[]}]"#;
+        assert_eq!(count(json), (3 + 1 + 2 + 3, true));
+    }
+
+    /// [trap 6]
+    #[test]
+    fn what_is_no_plain_text_is_counted_and_makes_the_count_an_estimate() {
         let parts = r#"[{"role":"user","content":[{"type":"text","text":"a b"},{"type":"image_url","image_url":{"url":"data:x"}}]}]"#;
-        assert_eq!(count(parts), 3 + 1 + 2 + 3);
-        let calls = r#"[{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"x y"}}]}]"#;
-        assert_eq!(count(calls), 3 + 1 + 1 + 2 + 3);
+        assert_eq!(count(parts), (3 + 1 + 2 + 100 + 3, false));
+        let calls = r#"[{"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"x y"}},
+            {"id":"2","type":"custom","custom":{"name":"g","input":"z"}}]}]"#;
+        assert_eq!(count(calls), (3 + 1 + (1 + 2) + (1 + 1) + 3, false));
+        assert_eq!(count(r#"[{"role":"tool","tool_call_id":"1","content":"a"}]"#), (3 + 1 + 1 + 3, false));
+        assert_eq!(count(r#"[{"role":"assistant","content":"a","reasoning_content":"b c"}]"#), (3 + 1 + 1 + 2 + 3, false));
+        assert_eq!(count(r#"[{"role":"user","content":[{"type":"refusal","refusal":"a b"},7]}]"#), (3 + 1 + 2 + 1 + 3, false));
+    }
+
+    /// [trap 3]
+    #[test]
+    fn sound_files_and_unknown_parts_are_seen() {
+        let contents = |parts: &str| Contents::of(&raw(&format!(r#"[{{"role":"user","content":{parts}}}]"#))).expect("messages");
+        let text = contents(r#"[{"type":"text","text":"a"},{"type":"refusal","refusal":"b"}]"#);
+        assert_eq!(text, Contents { messages: 1, ..Contents::default() });
+        let sound = contents(r#"[{"type":"input_audio","input_audio":{"data":"aaaa","format":"wav"}}]"#);
+        assert_eq!(sound, Contents { messages: 1, audio: true, ..Contents::default() });
+        for opaque in [r#"{"type":"file","file":{}}"#, r#"{"type":"video_url"}"#, r#"{"text":"a"}"#, "7", r#"{"type":"text","file":{}}"#] {
+            assert!(contents(&format!("[{opaque}]")).opaque, "{opaque}");
+        }
+        let earlier = Contents::of(&raw(r#"[{"role":"assistant","audio":{"id":"a"}}]"#)).expect("messages");
+        assert!(earlier.audio && earlier.opaque);
+    }
+
+    /// [trap 3]
+    #[test]
+    fn only_the_bytes_of_an_inline_image_are_no_text() {
+        let contents = |part: &str| Contents::of(&raw(&format!(r#"[{{"role":"user","content":[{part}]}}]"#))).expect("messages");
+        let image = contents(r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,aaaa"}}"#);
+        assert_eq!((image.images, image.inline_image_bytes), (1, 26));
+        for text in [
+            r#"{"type":"image_url","image_url":{"url":"data:text/plain,aaaa"}}"#,
+            r#"{"type":"text","text":"","image_url":{"url":"data:image/png,a"}}"#,
+        ] {
+            assert_eq!(contents(text).inline_image_bytes, 0, "{text}");
+        }
     }
 }

@@ -59,6 +59,13 @@ impl Decoder {
         Ok(())
     }
 
+    /// The bytes are at their end: gives the event that lacks nothing but the end of its line or the blank line behind it. The standard
+    /// drops it; some providers end so after `[DONE]`. Whether it is whole is for the caller to judge.
+    pub fn finish(&mut self) -> Option<Bytes> {
+        let line = if self.line.is_empty() { None } else { self.end_line() };
+        line.or_else(|| self.end_line())
+    }
+
     /// Interprets the line; an empty one ends the event.
     fn end_line(&mut self) -> Option<Bytes> {
         let line = std::mem::take(&mut self.line);
@@ -115,10 +122,24 @@ mod tests {
         assert_eq!(decode(&[text.as_bytes()]), ["one", "two\nthree", "", "[DONE]"]);
     }
 
-    /// [trap 14] A stream that ends inside an event has not sent it.
+    /// [trap 14]
     #[test]
-    fn an_event_without_its_blank_line_is_no_event() {
-        assert!(decode(&[b"data: [DONE]\n"]).is_empty());
+    fn an_event_without_its_blank_line_is_given_at_the_end_and_no_sooner() {
+        for (text, last) in [
+            ("data: [DONE]\n", Some("[DONE]")),
+            ("data: [DONE]", Some("[DONE]")),
+            ("data: one\ndata: two\r", Some("one\ntwo")),
+            ("data: one\n\n", None),
+            (": comment", None),
+            ("\u{feff}", None),
+            ("", None),
+        ] {
+            let (mut decoder, mut events) = (Decoder::new(100), 0);
+            decoder.feed(text.as_bytes(), |_| events += 1).expect("what the test gives is valid");
+            assert_eq!(events, usize::from(text.ends_with("\n\n")), "{text:?}");
+            assert_eq!(decoder.finish().as_deref(), last.map(str::as_bytes), "{text:?}");
+            assert_eq!(decoder.finish(), None, "{text:?}");
+        }
     }
 
     /// [trap 14]

@@ -1,15 +1,15 @@
 //! What a provider's answer says about itself: its usage, its text (for counting when no usage comes), its end.
 
-use std::borrow::Cow;
+mod frame;
+
 use std::collections::BTreeMap;
 
 use money::TokenUsage;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use crate::prompt::Tokenizer;
+use crate::prompt::{Count, Tokenizer};
 use crate::sse::DONE;
 use crate::usage::WireUsage;
+use frame::{Frame, Piece, is_empty};
 
 /// What is to be done with an event of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,10 @@ pub enum Verdict {
     Error,
 }
 
+/// How many characters of base64 stand for a byte of text in an estimate: a token of text is four bytes, and one of sound 50 ms, which
+/// are 3200 characters in the format of streams (24 kHz, 16 bits).
+const SOUND_PER_BYTE: usize = 800;
+
 /// Watches an answer; bounded in memory.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -32,53 +36,9 @@ pub struct Tally {
     done: bool,
     texts: BTreeMap<u32, String>,
     kept: usize,
+    /// Bytes that came and are not kept: too many, or not understood.
     beyond: usize,
     text_limit: usize,
-}
-
-/// One event, or a whole answer: they differ in `delta` and `message`.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
-    #[serde(borrow, default)]
-    usage: Option<&'a RawValue>,
-    #[serde(default)]
-    error: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Choice<'a> {
-    #[serde(default)]
-    index: Option<u32>,
-    #[serde(borrow, default, alias = "message")]
-    delta: Option<Delta<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Delta<'a> {
-    #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    refusal: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    reasoning_content: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-}
-
-#[derive(Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
 }
 
 impl Tally {
@@ -94,46 +54,45 @@ impl Tally {
             self.done = true;
             return Verdict::Done;
         }
-        // What is no JSON is passed on: it is not for us to judge.
-        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(data) else { return Verdict::Forward };
-        let alone = answer.choices.as_ref().is_none_or(Vec::is_empty);
-        let has_usage = self.observe(&answer);
-        match answer.error {
-            Some(_) => Verdict::Error,
-            None if has_usage && alone => {
-                self.usage_is_final = true;
-                Verdict::Usage
-            }
-            None => Verdict::Forward,
+        let Some(frame) = Frame::read(data) else {
+            // What is no JSON is passed on: it is not for us to judge. But something was sent [trap 6].
+            self.beyond += data.trim_ascii().len();
+            return Verdict::Forward;
+        };
+        let has_usage = self.observe(&frame, data.len());
+        if frame.is_error {
+            Verdict::Error
+        } else if has_usage && frame.choices.is_none_or(is_empty) {
+            self.usage_is_final = true;
+            Verdict::Usage
+        } else {
+            Verdict::Forward
         }
     }
 
     /// Watches a whole answer; false when it is none.
     pub fn whole(&mut self, body: &[u8]) -> bool {
-        match serde_json::from_slice::<Answer<'_>>(body) {
-            Ok(answer) if answer.error.is_none() => {
-                self.observe(&answer);
-                self.done = true;
-            }
-            _ => {}
+        if let Some(frame) = Frame::read(body)
+            && !frame.is_error
+        {
+            self.observe(&frame, body.len());
+            self.done = true;
         }
         self.done
     }
 
-    /// Takes text and usage; whether there was a usage that is not null. The last one wins, also when it is zero.
-    fn observe(&mut self, answer: &Answer<'_>) -> bool {
-        for choice in answer.choices.iter().flatten() {
-            let Some(delta) = &choice.delta else { continue };
-            let functions = delta.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-            let of_calls = functions.flat_map(|function| [function.name, function.arguments]);
-            let texts = [delta.content, delta.refusal, delta.reasoning_content].into_iter().chain(of_calls).flatten();
-            for raw in texts {
-                if let Ok(text) = serde_json::from_str::<Cow<'_, str>>(raw.get()) {
-                    self.keep(choice.index.unwrap_or(0), &text);
-                }
-            }
+    /// Takes text and usage; whether there was a usage that is not null. The last one wins, also when it is zero. What is not
+    /// understood counts by its size: no output for a stream that was not empty is never right [trap 6].
+    fn observe(&mut self, frame: &Frame<'_>, size: usize) -> bool {
+        frame.pieces(|choice, piece| match piece {
+            Piece::Text(text) => self.keep(choice, &text),
+            Piece::Sound(characters) => self.beyond += characters.div_ceil(SOUND_PER_BYTE),
+            Piece::Unread(bytes) => self.beyond += bytes,
+        });
+        if !frame.is_known {
+            self.beyond += size;
         }
-        let usage = answer.usage.and_then(|raw| serde_json::from_str::<WireUsage>(raw.get()).ok());
+        let usage = frame.usage.and_then(|raw| serde_json::from_str::<WireUsage>(raw.get()).ok());
         if let Some(usage) = usage {
             self.usage = Some(usage.into());
         }
@@ -155,16 +114,10 @@ impl Tally {
         self.done
     }
 
-    /// Whether any text came.
+    /// Whether anything was generated.
     #[must_use]
     pub const fn has_text(&self) -> bool {
         self.kept + self.beyond > 0
-    }
-
-    /// Whether more text came than was kept, so that counting it is an estimate.
-    #[must_use]
-    pub const fn is_partial(&self) -> bool {
-        self.beyond > 0
     }
 
     /// The provider's own count, if it is the final one: a count on the way to a broken end is not. No output for an answer
@@ -175,11 +128,11 @@ impl Tally {
         self.usage.filter(|usage| is_final && (usage.total_output() > 0 || !self.has_text()))
     }
 
-    /// Counts the answer's text.
+    /// Counts the answer's text; an estimate, when more came than was kept or understood.
     #[must_use]
-    pub fn count_output(&self, tokenizer: &impl Tokenizer) -> u64 {
+    pub fn count_output(&self, tokenizer: &impl Tokenizer) -> Count {
         let kept: u64 = self.texts.values().map(|text| tokenizer.count(text)).sum();
-        kept + estimate(self.beyond)
+        Count { tokens: kept + estimate(self.beyond), exact: self.beyond == 0 }
     }
 
     /// The answer's text without a tokenizer: four bytes a token, rounded up.
@@ -211,6 +164,11 @@ mod tests {
         (tally, verdicts)
     }
 
+    fn count(tally: &Tally) -> (u64, bool) {
+        let count = tally.count_output(&Words);
+        (count.tokens, count.exact)
+    }
+
     const TEXT: &str = r#"{"choices":[{"index":0,"delta":{"content":"one two"}}],"usage":null}"#;
     const USAGE: &str = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}"#;
 
@@ -235,7 +193,7 @@ mod tests {
     fn a_count_on_the_way_to_a_broken_end_is_not_believed() {
         let running = r#"{"choices":[{"index":0,"delta":{"content":" three"}}],"usage":{"prompt_tokens":7,"completion_tokens":1}}"#;
         let (tally, _) = tally(&[TEXT, running]);
-        assert_eq!((tally.reported(), tally.count_output(&Words)), (None, 3));
+        assert_eq!((tally.reported(), count(&tally)), (None, (3, true)));
         assert!(!tally.is_done());
     }
 
@@ -250,12 +208,67 @@ mod tests {
     /// [trap 6]
     #[test]
     fn text_of_every_kind_and_choice_is_counted() {
-        let (tally, _) = tally(&[
-            TEXT,
-            r#"{"choices":[{"index":1,"delta":{"refusal":"no no no"}},{"index":0,"delta":{"reasoning_content":" hm"}}]}"#,
-            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":" f","arguments":" {}"}}]}}]}"#,
-        ]);
-        assert_eq!(tally.count_output(&Words), 3 + 3 + 2);
+        for (said, words) in [
+            (r#""refusal":"no no no""#, 3),
+            (r#""reasoning_content":"hm""#, 1),
+            (r#""reasoning":"hm hm","reasoning_content":"hm hm""#, 2),
+            (r#""reasoning":"hm hm","reasoning_content":null"#, 2),
+            (r#""content":[{"type":"text","text":"a b"},{"type":"thinking","text":" c"}]"#, 3),
+            (r#""tool_calls":[{"index":0,"id":"x y","type":"function","function":{"name":"f","arguments":" { }"}}]"#, 1 + 2),
+            (r#""tool_calls":[{"index":0,"type":"custom","custom":{"name":"g","input":" a b c"}}]"#, 1 + 3),
+            (r#""function_call":{"name":"f","arguments":" { }"}"#, 1 + 2),
+            (r#""audio":{"id":"a b","expires_at":1,"transcript":"a b"}"#, 2),
+        ] {
+            let event = format!(r#"{{"choices":[{{"index":1,"delta":{{"role":"assistant","content":null,{said}}}}}]}}"#);
+            let (tally, _) = tally(&[TEXT, &event]);
+            assert_eq!(count(&tally), (2 + words, true), "{said}");
+        }
+    }
+
+    /// [trap 6]
+    #[test]
+    fn a_frame_with_delta_and_message_counts_once_and_its_usage_is_taken() {
+        let both = r#"{"choices":[{"index":0,"delta":{"content":" three"},"message":{"content":"one two three"}}]}"#;
+        assert_eq!(count(&tally(&[TEXT, both]).0), (3, true));
+        let mut whole = Tally::new(1000);
+        let answer = r#"{"choices":[{"delta":{},"message":{"content":"a"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+        assert!(whole.whole(answer.as_bytes()));
+        assert_eq!(whole.reported(), Some(TokenUsage::text(3, 2)));
+    }
+
+    /// [trap 6]
+    #[test]
+    fn what_cannot_be_read_makes_the_count_an_estimate_that_includes_its_bytes() {
+        for event in [
+            "twelve bytes",
+            r#"{"type":"content_block_delta"}"#,
+            r#"{"choices":"twelve bytes"}"#,
+            r#"{"choices":[{"index":"twelve bytes"}]}"#,
+            r#"{"choices":[{"delta":{"thoughts":"twelve bytes"}}]}"#,
+            r#"{"choices":[{"delta":{"content":[{"type":"image","source":"twelve bytes"}]}}]}"#,
+            r#"{"choices":[{"delta":{"audio":{"data":"twelve bytes"}}}]}"#,
+        ] {
+            let (tokens, exact) = count(&tally(&[TEXT, event]).0);
+            assert!(tokens > 2 && !exact, "{event}");
+            let alone = Tally { usage: Some(TokenUsage::text(7, 0)), done: true, ..tally(&[event]).0 };
+            assert_eq!(alone.reported(), None, "no output is not believed");
+        }
+        let deep = format!(r#"{{"choices":[{{"delta":{{"content":{}{}}}}}]}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(count(&tally(&[&deep]).0).0 > 40_000);
+    }
+
+    /// [trap 5] [trap 6]
+    #[test]
+    fn the_usage_of_a_frame_whose_choices_cannot_be_read_is_taken() {
+        let odd = r#"{"choices":{"odd":1},"usage":{"prompt_tokens":7,"completion_tokens":5}}"#;
+        assert_eq!(tally(&[odd, "[DONE]"]).0.reported(), Some(TokenUsage::text(7, 5)));
+    }
+
+    #[test]
+    fn fields_that_say_nothing_leave_the_count_exact() {
+        let event =
+            r#"{"choices":[{"index":0,"delta":{"annotations":[],"x":null,"y":{},"z":1},"logprobs":null,"finish_reason":"stop"}],"id":"c"}"#;
+        assert_eq!(count(&tally(&[TEXT, event]).0), (2, true));
     }
 
     #[test]
@@ -268,7 +281,7 @@ mod tests {
         let mut whole = Tally::new(1000);
         assert!(!whole.whole(b"<html>") && !whole.whole(br#"{"error":{"message":"m"}}"#));
         assert!(whole.whole(br#"{"choices":[{"index":0,"message":{"role":"assistant","content":"a b"}}]}"#));
-        assert_eq!((whole.reported(), whole.count_output(&Words)), (None, 2));
+        assert_eq!((whole.reported(), count(&whole)), (None, (2, true)));
         assert!(whole.whole(br#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#));
         assert_eq!(whole.reported(), Some(TokenUsage::text(3, 2)));
     }
@@ -280,8 +293,7 @@ mod tests {
         for _ in 0..100 {
             tally.event(TEXT.as_bytes());
         }
-        assert!(tally.is_partial());
         assert_eq!(tally.kept, 7);
-        assert_eq!(tally.count_output(&Words), 2 + (99 * 7_u64).div_ceil(4));
+        assert_eq!(count(&tally), (2 + (99 * 7_u64).div_ceil(4), false));
     }
 }

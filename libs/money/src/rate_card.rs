@@ -68,15 +68,23 @@ impl Rates {
         i64::try_from(micros).map_err(|_| PriceError::Overflow)
     }
 
-    /// The most that any split of these totals over the dimensions can come to.
+    /// The most that any split of these totals over the dimensions can come to. Audio counts only where it can occur: it costs many
+    /// times what text does, and a hold as high would keep customers from text that they can pay.
     ///
     /// # Errors
     /// [`PriceError`].
-    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64) -> Result<i64, PriceError> {
-        let input = self.input.max(self.cached_input).max(self.cache_write).max(self.audio_input);
-        let output = self.output.max(self.reasoning).max(self.audio_output);
+    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: bool) -> Result<i64, PriceError> {
+        let (audio_input, audio_output) = if audio { (self.audio_input, self.audio_output) } else { (0, 0) };
+        let input = self.input.max(self.cached_input).max(self.cache_write).max(audio_input);
+        let output = self.output.max(self.reasoning).max(audio_output);
         let dearest = Self { input, output, ..*self };
         dearest.amount(&TokenUsage::text(input_tokens, output_tokens))
+    }
+
+    /// Whether audio has a price at all. Without one it is not free but not for sale.
+    #[must_use]
+    pub const fn has_audio(&self) -> bool {
+        self.audio_input > 0 || self.audio_output > 0
     }
 }
 
@@ -114,12 +122,21 @@ mod tests {
     proptest! {
         /// What is reserved always covers what is settled, however the totals split.
         #[test]
-        fn the_upper_bound_covers_every_split_of_the_totals(rates in rates(), i in 0..1_000_000_u64, c in 0..1_000_000_u64, w in 0..1_000_000_u64,
-            o in 0..1_000_000_u64, r in 0..1_000_000_u64) {
-            let usage = TokenUsage { input_tokens: i, cached_input_tokens: c, cache_write_tokens: w, output_tokens: o, reasoning_tokens: r,
-                ..TokenUsage::default() };
-            let bound = rates.upper_bound(usage.total_input(), usage.total_output()).unwrap();
+        fn the_upper_bound_covers_every_split_of_the_totals(rates in rates(), tokens in proptest::array::uniform7(0..1_000_000_u64), audio: bool) {
+            let [input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, audio_input, audio_output] = tokens;
+            let (audio_input_tokens, audio_output_tokens) = if audio { (audio_input, audio_output) } else { (0, 0) };
+            let usage = TokenUsage { input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
+                audio_input_tokens, audio_output_tokens };
+            let bound = rates.upper_bound(usage.total_input(), usage.total_output(), audio).unwrap();
             prop_assert!(rates.amount(&usage).unwrap() <= bound);
+        }
+
+        /// Text is never held at the price of audio.
+        #[test]
+        fn audio_rates_are_no_part_of_the_bound_of_a_request_without_audio(rates in rates(), input in 0..1_000_000_u64, output in 0..1_000_000_u64) {
+            let silent = Rates { audio_input: 0, audio_output: 0, ..rates };
+            prop_assert_eq!(rates.upper_bound(input, output, false), silent.upper_bound(input, output, true));
+            prop_assert!(!silent.has_audio());
         }
 
         /// [B-29] Splitting usage never makes it cheaper, and at most one micro dearer for each part.

@@ -7,6 +7,7 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct TestClient {
     inner: reqwest::Client,
+    address: std::net::SocketAddr,
     base: String,
     headers: Vec<(String, String)>,
 }
@@ -58,7 +59,13 @@ impl TestClient {
     #[must_use]
     pub fn new(address: std::net::SocketAddr) -> Self {
         let inner = chassis::http::client::builder().build().expect("an HTTP client");
-        Self { inner, base: format!("http://{address}"), headers: Vec::new() }
+        Self { inner, address, base: format!("http://{address}"), headers: Vec::new() }
+    }
+
+    /// Where it asks.
+    #[must_use]
+    pub const fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 
     /// The same client with a bearer credential.

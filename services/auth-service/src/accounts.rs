@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Postgres, Transaction};
 use utoipa::ToSchema;
 
-use crate::audit;
+use crate::audit::Event;
 use crate::error::Error;
 use crate::passwords::Password;
 use crate::state::AppState;
@@ -94,11 +94,11 @@ pub async fn create(
     };
     // That the address is taken shows in nothing.
     insert(&state, &mut open.transaction, &NewPerson { email: &email, name: &name, hash: &hash }).await?;
+    let event = Event::of(&context, "account.create").ended("accepted");
+    event.write(&mut open.transaction, &state.clock, &state.random).await?;
     let answer = open.finish(Answer::json(StatusCode::CREATED, &AccountCreated::new(&email))).await?;
+    event.log();
     state.relay.wake();
-    let event =
-        audit::Event { action: "account.create", outcome: "accepted", actor: "anonymous".into(), organization_id: None, request: &context };
-    audit::record(&state.pool, &state.clock, &state.random, event).await?;
     Ok(answer)
 }
 

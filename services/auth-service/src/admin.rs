@@ -7,8 +7,7 @@ use clap::Subcommand;
 
 use crate::administrators;
 use crate::config::AuthConfig;
-use crate::secrets::Secrets;
-use crate::tokens;
+use crate::tokens::{self, Rotation};
 
 /// `auth-service admin …`
 #[derive(Debug, Clone, Subcommand)]
@@ -24,19 +23,25 @@ pub enum Command {
 #[derive(Debug, Clone, Subcommand)]
 pub enum Keys {
     /// Let the published next key sign from now on and publish a new next one.
-    Rotate,
+    Rotate {
+        /// Also when verifiers may not know the next key yet: for a current key that is no longer ours alone.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// Runs a command.
 ///
 /// # Errors
-/// The database's.
+/// The database's, and when the command is refused.
 pub async fn run(command: Command, config: AuthConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "auth-service admin")?;
     let (clock, random) = (Clock::system(), Random::system());
     match command {
-        Command::Keys(Keys::Rotate) => {
-            tokens::rotate(&pool, &Secrets::new(&config.secret)?, &clock, &random).await?;
+        Command::Keys(Keys::Rotate { force }) => {
+            if let Rotation::TooEarly(wait) = tokens::rotate(&pool, &config.secret, &clock, &random, force).await? {
+                anyhow::bail!("the next key is too new, not everybody may know it yet: wait {} s, or use --force", wait.num_seconds() + 1);
+            }
             writeln!(std::io::stdout(), "rotated: the next key signs from now on; processes notice within seconds")?;
         }
         Command::Bootstrap => {

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::accounts::email::Email;
 use crate::accounts::{self, AccountCreated, NewPerson};
-use crate::audit;
+use crate::audit::{self, Event};
 use crate::error::Error;
 use crate::passwords::Password;
 use crate::state::AppState;
@@ -54,19 +54,19 @@ pub async fn create(
     let hash = state.hasher.hash(Password::for_new_account(&new.password)?).await?;
     let person = NewPerson { email: &email, name: &name, hash: &hash };
     let token = Sha256::digest(new.bootstrap_token.expose_secret()).to_vec();
-    let outcome = in_transaction!(&state.pool, |transaction| {
+    let event = Event::of(&context, "administrator.create");
+    let made = in_transaction!(&state.pool, |transaction| {
         take_token(transaction, &token, &state.clock).await?;
         let user = accounts::insert(&state, transaction, &person).await?.ok_or(Error::EmailTaken)?;
         sqlx::query!("update users set administrator = true where id = $1", user.uuid()).execute(&mut **transaction).await?;
-        Ok::<_, Error>(user)
+        let event = event.clone().by(user);
+        event.write(transaction, &state.clock, &state.random).await?;
+        Ok::<_, Error>(event)
     });
-    let (word, actor) = match &outcome {
-        Ok(user) => ("success", user.to_string()),
-        Err(error) => (error.outcome(), "anonymous".to_owned()),
-    };
-    let event = audit::Event { action: "administrator.create", outcome: word, actor, organization_id: None, request: &context };
-    audit::record(&state.pool, &state.clock, &state.random, event).await?;
-    outcome?;
+    match made {
+        Ok(event) => event.log(),
+        Err(error) => return Err(audit::refused(&state, event, error).await),
+    }
     state.relay.wake();
     Ok((StatusCode::CREATED, axum::Json(AccountCreated::new(&email))))
 }
@@ -89,6 +89,7 @@ async fn take_token(transaction: &mut Transaction<'static, Postgres>, token: &[u
 /// When there is an administrator; the database's.
 pub async fn bootstrap(pool: &PgPool, clock: &Clock, random: &Random) -> anyhow::Result<String> {
     let token = format!("{PREFIX}{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, random.bytes::<32>()));
+    let event = Event::of_operator("administrator.bootstrap");
     let inserted: Result<u64, sqlx::Error> = in_transaction!(pool, |transaction| {
         sqlx::query!("update bootstrap_tokens set expires_at = $1 where used_at is null and expires_at > $1", clock.now())
             .execute(&mut **transaction)
@@ -101,8 +102,15 @@ pub async fn bootstrap(pool: &PgPool, clock: &Clock, random: &Random) -> anyhow:
         )
         .execute(&mut **transaction)
         .await?;
+        if row.rows_affected() == 1 {
+            event.write(transaction, clock, random).await?;
+        }
         Ok(row.rows_affected())
     });
-    anyhow::ensure!(inserted? == 1, "there is an administrator already; bootstrap works once");
+    if inserted? == 0 {
+        event.ended("refused").refuse(pool, clock, random).await;
+        anyhow::bail!("there is an administrator already; bootstrap works once");
+    }
+    event.log();
     Ok(token)
 }

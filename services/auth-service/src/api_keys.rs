@@ -17,9 +17,10 @@ use identity::{ApiKeyId, ApiKeySecret, Authenticated, Principal, Scope, Scopes};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::audit;
+use crate::audit::{self, Event};
 use crate::error::Error;
 use crate::state::AppState;
+use store::Maker;
 
 const MAX_NAME_CHARACTERS: usize = 100;
 
@@ -32,9 +33,9 @@ pub struct NewApiKey {
     name: String,
     /// What it may be used for; by default chat, models and billing (reading). Never more than the caller may.
     scopes: Option<Scopes>,
-    /// When it ends; never, if absent.
+    /// When it ends; if absent, with the key that makes it, or never. Never later than the caller's own key.
     expires_at: Option<DateTime<Utc>>,
-    /// Requests per minute it may make.
+    /// Requests per minute it may make; if absent, as many as the key that makes it. Never more than the caller's own key.
     #[schema(minimum = 1)]
     requests_per_minute: Option<u32>,
 }
@@ -90,12 +91,21 @@ pub async fn create(
     headers: HeaderMap,
     Json(new): Json<NewApiKey>,
 ) -> Result<Answer, Error> {
+    let event = Event::of(&context, "api_key.create").by(caller(&principal)).within(principal.organization_id);
+    match make_once(&state, &principal, &headers, new, &event).await {
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(audit::refused(&state, event, error).await),
+    }
+}
+
+/// Makes a key, or finds the answer that this call was given before.
+async fn make_once(state: &AppState, principal: &Principal, headers: &HeaderMap, new: NewApiKey, event: &Event) -> Result<Answer, Error> {
     principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
-    let call = Call::new(&headers, &format!("{} {}", principal.organization_id, caller(&principal)), "POST /v1/api-keys", &new)?;
-    let secret = secret(&state, &call);
+    let call = Call::new(headers, &format!("{} {}", principal.organization_id, caller(principal)), "POST /v1/api-keys", &new)?;
+    let secret = secret(state, &call);
     let recorded = match begin::<Error>(&state.pool, &state.clock, call).await? {
         Begun::Recorded(answer) => answer,
-        Begun::Open(open) => make(&state, &context, &principal, open, new, &secret).await?,
+        Begun::Open(open) => make(state, principal, open, new, &secret, event).await?,
     };
     let with_key = |listed: ApiKey| ApiKeyCreated { key: secret.expose().to_owned(), listed };
     recorded.map(with_key).map_err(|_| Error::Internal("a recorded answer cannot be read"))
@@ -110,30 +120,44 @@ fn caller(principal: &Principal) -> String {
 /// The secret of a new key: the same in each repetition of a call, and never recorded.
 fn secret(state: &AppState, call: &Call) -> ApiKeySecret {
     match call.identity() {
-        Some(identity) => ApiKeySecret::from_bytes(&state.key_environment, state.secrets.repeatable_api_key(&identity)),
-        None => ApiKeySecret::generate(&state.key_environment, &state.random),
+        Some(identity) => ApiKeySecret::from_bytes(state.key_environment.as_str(), state.secrets.repeatable_api_key(&identity)),
+        None => ApiKeySecret::generate(state.key_environment.as_str(), &state.random),
     }
 }
 
 /// Stores a new key and records the answer without its secret.
 async fn make(
     state: &AppState,
-    context: &RequestContext,
     principal: &Principal,
     mut open: Open,
     new: NewApiKey,
     secret: &ApiKeySecret,
+    event: &Event,
 ) -> Result<Answer, Error> {
-    let listed = listed(state, principal, new)?;
+    let maker = match principal.api_key_id() {
+        Some(id) => store::maker(&mut open.transaction, principal.organization_id, id).await?,
+        None => Maker::default(),
+    };
+    let listed = listed(state, principal, &maker, new)?;
     let listed = ApiKey { prefix: secret.prefix().to_owned(), last_four: secret.last_four().to_owned(), ..listed };
     store::insert(&mut open.transaction, principal, &listed, secret).await?;
+    event.write(&mut open.transaction, &state.clock, &state.random).await?;
     let answer = open.finish(Answer::json(StatusCode::CREATED, &listed)).await?;
-    audited(state, context, principal, "api_key.create").await?;
+    event.log();
     Ok(answer)
 }
 
+/// What the caller wants, within the limit of the caller's own key; what is not said is as that key has it.
+fn within<T: Ord>(wanted: Option<T>, limit: Option<T>, field: &'static str) -> Result<Option<T>, Error> {
+    match (wanted, limit) {
+        (Some(wanted), Some(limit)) if wanted > limit => Err(Error::ExceedsCaller(field, "must not exceed the caller's own key")),
+        (Some(wanted), _) => Ok(Some(wanted)),
+        (None, limit) => Ok(limit),
+    }
+}
+
 /// The row of a new key, its rules checked.
-fn listed(state: &AppState, principal: &Principal, new: NewApiKey) -> Result<ApiKey, Error> {
+fn listed(state: &AppState, principal: &Principal, maker: &Maker, new: NewApiKey) -> Result<ApiKey, Error> {
     let name = new.name.trim().to_owned();
     if !(1..=MAX_NAME_CHARACTERS).contains(&name.chars().count()) || name.chars().any(char::is_control) {
         return Err(Problem::invalid_field("name", format!("must be 1 to {MAX_NAME_CHARACTERS} printable characters")).into());
@@ -143,7 +167,7 @@ fn listed(state: &AppState, principal: &Principal, new: NewApiKey) -> Result<Api
         return Err(Problem::invalid_field("scopes", "must hold at least one scope").into());
     }
     if !scopes.is_subset(&principal.scopes) {
-        return Err(Error::ScopesExceedCaller);
+        return Err(Error::ExceedsCaller("scopes", "must be among the caller's own"));
     }
     let now = state.clock.now();
     if new.expires_at.is_some_and(|end| end <= now) {
@@ -158,9 +182,9 @@ fn listed(state: &AppState, principal: &Principal, new: NewApiKey) -> Result<Api
         prefix: String::new(),
         last_four: String::new(),
         scopes,
-        requests_per_minute: new.requests_per_minute,
+        requests_per_minute: within(new.requests_per_minute, maker.requests_per_minute, "requests_per_minute")?,
         created_at: now,
-        expires_at: new.expires_at,
+        expires_at: within(new.expires_at, maker.expires_at, "expires_at")?,
         last_used_at: None,
     })
 }
@@ -178,7 +202,7 @@ pub async fn list(
     Ok(axum::Json(store::page(&state.pool, &state.key_cursors, principal.organization_id, after).await?))
 }
 
-/// Revoke a key: it is refused everywhere within a second.
+/// Revoke a key, and all keys that were made with it: they are refused everywhere within a second.
 #[utoipa::path(delete, path = "/v1/api-keys/{id}", tag = "api keys", params(("id" = ApiKeyId, Path)), security(("bearer" = [])),
     responses((status = 204), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
 pub async fn delete(
@@ -187,15 +211,20 @@ pub async fn delete(
     Authenticated(principal): Authenticated,
     Path(id): Path<ApiKeyId>,
 ) -> Result<StatusCode, Error> {
-    principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
-    in_transaction!(&state.pool, |transaction| { store::revoke(&state, transaction, principal.organization_id, id).await })?;
-    state.relay.wake();
-    audited(&state, &context, &principal, "api_key.delete").await?;
-    Ok(StatusCode::NO_CONTENT)
+    let event = Event::of(&context, "api_key.delete").by(caller(&principal)).within(principal.organization_id);
+    match revoke(&state, &principal, id, &event).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error) => Err(audit::refused(&state, event, error).await),
+    }
 }
 
-async fn audited(state: &AppState, context: &RequestContext, principal: &Principal, action: &'static str) -> Result<(), Error> {
-    let organization_id = Some(principal.organization_id);
-    let event = audit::Event { action, outcome: "success", actor: caller(principal), organization_id, request: context };
-    audit::record(&state.pool, &state.clock, &state.random, event).await
+async fn revoke(state: &AppState, principal: &Principal, id: ApiKeyId, event: &Event) -> Result<(), Error> {
+    principal.require(Scope::ApiKeysWrite).map_err(Problem::from)?;
+    in_transaction!(&state.pool, |transaction| {
+        store::revoke(state, transaction, principal.organization_id, id).await?;
+        Ok::<_, Error>(event.write(transaction, &state.clock, &state.random).await?)
+    })?;
+    event.log();
+    state.relay.wake();
+    Ok(())
 }

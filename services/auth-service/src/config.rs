@@ -1,11 +1,16 @@
 //! What auth-service reads from its environment.
 
-use chassis::SecretString;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chassis::config::FromSetting;
 use chassis::http::HttpConfig;
 use chassis::postgres::PostgresConfig;
 use chassis::redis::RedisConfig;
 use chassis::telemetry::TelemetryConfig;
-use identity::IdentityConfig;
+use identity::{IdentityConfig, JwkSet};
+
+use crate::secrets::Secrets;
 
 chassis::settings! {
     /// Everything auth-service needs to serve.
@@ -21,13 +26,13 @@ chassis::settings! {
         /// Issuer and audience of tokens.
         pub identity: IdentityConfig = nested,
         /// The root key, base64 of at least 32 random bytes: encryption keys and the password pepper are derived from it.
-        pub secret: SecretString = required "AUTH_SECRET",
+        pub secret: Secrets = required "AUTH_SECRET",
         /// Public keys of the services that may call private routes: a JSON Web Key Set whose `kid` is the service's name.
-        pub service_jwks: String = required "AUTH_SERVICE_JWKS",
-        /// The environment written into new API keys (`tvk_<environment>_…`), lower-case letters.
-        pub key_environment: String = default "AUTH_KEY_ENVIRONMENT" "live",
+        pub service_jwks: ServiceKeys = required "AUTH_SERVICE_JWKS",
+        /// The environment written into new API keys (`tvk_<environment>_…`), 1 to 16 lower-case letters.
+        pub key_environment: KeyEnvironment = default "AUTH_KEY_ENVIRONMENT" "live",
         /// Passwords hashed at once; each takes 19 MiB. One more is answered 503.
-        pub hash_concurrency: usize = default "AUTH_HASH_CONCURRENCY" "4",
+        pub hash_concurrency: Places = default "AUTH_HASH_CONCURRENCY" "4",
     }
 }
 
@@ -36,5 +41,67 @@ chassis::settings! {
     pub struct MigrateConfig {
         /// The database, as the role that owns the schema.
         pub postgres: PostgresConfig = nested,
+    }
+}
+
+/// The public keys of services, by their names.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceKeys(JwkSet);
+
+impl ServiceKeys {
+    /// Keys that are checked already.
+    #[must_use]
+    pub const fn new(keys: JwkSet) -> Self {
+        Self(keys)
+    }
+
+    /// The keys.
+    #[must_use]
+    pub const fn set(&self) -> &JwkSet {
+        &self.0
+    }
+}
+
+impl FromSetting for ServiceKeys {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let set: JwkSet = serde_json::from_str(text).map_err(|_| "must be a JSON Web Key Set of Ed25519 keys".to_owned())?;
+        let names: BTreeSet<&str> = set.keys.iter().map(|key| key.kid.as_str()).collect();
+        if set.keys.iter().any(|key| key.public_key().is_none()) {
+            return Err("must hold Ed25519 keys (RFC 8037) only".to_owned());
+        }
+        if names.len() != set.keys.len() || names.contains("") {
+            return Err("must name each service (`kid`) once".to_owned());
+        }
+        Ok(Self(set))
+    }
+}
+
+/// The environment in new API keys; one that [`PresentedKey`](identity::PresentedKey) would not recognize is refused.
+#[derive(Debug, Clone)]
+pub struct KeyEnvironment(Arc<str>);
+
+impl KeyEnvironment {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromSetting for KeyEnvironment {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let fits = (1..=16).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase());
+        if fits { Ok(Self(text.into())) } else { Err("must be 1 to 16 lower-case letters".to_owned()) }
+    }
+}
+
+/// A number of places of which there must be one.
+#[derive(Debug, Clone, Copy)]
+pub struct Places(pub usize);
+
+impl FromSetting for Places {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let places = usize::from_setting(text).ok().filter(|places| (1..=1024).contains(places));
+        places.map(Self).ok_or_else(|| "must be a whole number from 1 to 1024".to_owned())
     }
 }

@@ -23,9 +23,21 @@ pub enum Error {
     /// All places for hashing are taken.
     #[error("too many passwords are being hashed")]
     HasherBusy,
-    /// A key was asked for that may do more than its maker.
-    #[error("the scopes exceed the caller's")]
-    ScopesExceedCaller,
+    /// A key was asked for that may do more than its maker, or for longer: the field, and its rule.
+    #[error("the field {0} exceeds the caller's own")]
+    ExceedsCaller(&'static str, &'static str),
+    /// The key that would be made under this `Idempotency-Key` was made before, so long ago that its answer is forgotten.
+    #[error("the Idempotency-Key was used before")]
+    IdempotencyKeyReused,
+    /// The assertion is not one of a service that we know.
+    #[error("the assertion is not valid")]
+    InvalidAssertion,
+    /// The assertion was presented before.
+    #[error("the assertion was presented before")]
+    ReplayedAssertion,
+    /// The service may not have a token for that.
+    #[error("the service may not do that")]
+    NotGranted,
     /// Not there, or somebody else's.
     #[error("not found")]
     NotFound,
@@ -65,7 +77,13 @@ impl Error {
             Self::InvalidBootstrapToken => "invalid_bootstrap_token",
             Self::EmailTaken => "email_taken",
             Self::HasherBusy | Self::Database(_) => "unavailable",
-            Self::ScopesExceedCaller | Self::NotFound | Self::Refused(_) => "refused",
+            Self::ExceedsCaller(..) => "exceeds_caller",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::InvalidAssertion => "invalid_assertion",
+            Self::ReplayedAssertion => "replayed_assertion",
+            Self::NotGranted => "not_granted",
+            Self::NotFound => "not_found",
+            Self::Refused(_) => "refused",
             Self::Internal(_) => "failed",
         }
     }
@@ -85,7 +103,17 @@ impl IntoResponse for Error {
                 Problem::conflict("email_taken", "The address has an account").field("email", "must be one without an account")
             }
             Self::HasherBusy => Problem::unavailable("a free place for hashing"),
-            Self::ScopesExceedCaller => Problem::forbidden().field("scopes", "must be among the caller's own"),
+            Self::ExceedsCaller(field, rule) => Problem::forbidden().field(*field, *rule),
+            // As the chassis says it while it still has the record.
+            Self::IdempotencyKeyReused => Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The Idempotency-Key was used with another request",
+            )
+            .detail("the key that was made under it cannot be shown any more")
+            .field("Idempotency-Key", "must be new for a new request"),
+            Self::InvalidAssertion | Self::ReplayedAssertion => Problem::unauthorized(),
+            Self::NotGranted => Problem::forbidden(),
             Self::NotFound => Problem::not_found(),
             Self::Refused(problem) => problem.clone(),
             Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),

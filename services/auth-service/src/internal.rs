@@ -1,15 +1,17 @@
 //! The private routes: for services, with their own credentials.
 
+use axum::Extension;
 use axum::extract::State;
-use chassis::Problem;
-use chassis::http::Json;
+use chassis::http::{Json, RequestContext};
+use chassis::{Problem, in_transaction};
 use chrono::{DateTime, Utc};
 use contracts::auth::{SCOPE_API_KEYS_VERIFY, VerifyApiKeyRequest, VerifyApiKeyResponse};
 use identity::jwt::{CLIENT_ASSERTION, key_id, verify};
 use identity::service_tokens::{ASSERTION_SECONDS, ServiceTokenRequest, ServiceTokenResponse};
 use identity::{CallingService, ServiceClaims};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
+use crate::audit::{self, Event};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -34,28 +36,51 @@ pub async fn verify_api_key(
 /// A token for one service, given for an assertion of another (RFC 7523) [I-76].
 pub async fn service_token(
     State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
     Json(request): Json<ServiceTokenRequest>,
 ) -> Result<axum::Json<ServiceTokenResponse>, Error> {
-    let claims = assertion(&state, &request.client_assertion).ok_or_else(Problem::unauthorized)?;
-    if !GRANTS.contains(&(claims.sub.as_str(), request.audience.as_str(), request.scope.as_str())) {
-        return Err(Problem::forbidden().into());
+    let event = Event::of(&context, "service_token.create");
+    // Whom a bad assertion names is no more than a claim: nobody is known.
+    let Some(claims) = assertion(&state, &request.client_assertion) else {
+        return Err(audit::refused(&state, event, Error::InvalidAssertion).await);
+    };
+    let event = event.by(&claims.sub);
+    match give_token(&state, &claims, &request, &event).await {
+        Ok(answer) => Ok(axum::Json(answer)),
+        Err(error) => Err(audit::refused(&state, event, error).await),
     }
-    take_once(&state, &claims).await?;
+}
+
+/// The token, when the service may have it and its assertion is new.
+async fn give_token(
+    state: &AppState,
+    claims: &ServiceClaims,
+    request: &ServiceTokenRequest,
+    event: &Event,
+) -> Result<ServiceTokenResponse, Error> {
+    if !GRANTS.contains(&(claims.sub.as_str(), request.audience.as_str(), request.scope.as_str())) {
+        return Err(Error::NotGranted);
+    }
     let signed = state.tokens.service(&claims.sub, &request.audience, &request.scope).await?;
-    Ok(axum::Json(ServiceTokenResponse { access_token: signed.token, token_type: "Bearer".to_owned(), expires_in: signed.expires_in }))
+    in_transaction!(&state.pool, |transaction| {
+        take_once(transaction, claims).await?;
+        Ok::<_, Error>(event.write(transaction, &state.clock, &state.random).await?)
+    })?;
+    event.log();
+    Ok(ServiceTokenResponse { access_token: signed.token, token_type: "Bearer".to_owned(), expires_in: signed.expires_in })
 }
 
 /// The claims of an assertion that is signed by the service it names, for us, and short.
 fn assertion(state: &AppState, token: &str) -> Option<ServiceClaims> {
     let kid = key_id(token, CLIENT_ASSERTION).ok()?;
-    let key = state.services.find(&kid)?;
+    let key = state.services.set().find(&kid)?;
     let claims: ServiceClaims = verify(token, &key, &kid, state.tokens.issuer(), state.clock.now()).ok()?;
     let ours = claims.sub == kid && claims.client_id == kid && claims.exp - claims.iat <= ASSERTION_SECONDS;
     ours.then_some(claims)
 }
 
 /// An assertion counts once: the second is refused by the unique index, also when both come at the same moment.
-async fn take_once(state: &AppState, claims: &ServiceClaims) -> Result<(), Error> {
+async fn take_once(transaction: &mut Transaction<'static, Postgres>, claims: &ServiceClaims) -> Result<(), Error> {
     let expires_at = DateTime::from_timestamp(claims.exp, 0).unwrap_or(DateTime::<Utc>::MAX_UTC);
     let taken = sqlx::query!(
         "insert into used_assertions (service, jti, expires_at) values ($1, $2, $3) on conflict do nothing",
@@ -63,9 +88,9 @@ async fn take_once(state: &AppState, claims: &ServiceClaims) -> Result<(), Error
         claims.jti,
         expires_at
     )
-    .execute(&state.pool)
+    .execute(&mut **transaction)
     .await?;
-    if taken.rows_affected() == 1 { Ok(()) } else { Err(Problem::unauthorized().into()) }
+    if taken.rows_affected() == 1 { Ok(()) } else { Err(Error::ReplayedAssertion) }
 }
 
 /// Forgets assertions that nobody could present any more.

@@ -32,12 +32,21 @@ use sqlx::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AuthConfig, MigrateConfig};
+use crate::passwords::Hasher;
 use crate::state::AppState;
 
 /// This service's schema.
 pub const MIGRATIONS: Migrations = Migrations {
     app_role: "auth_app",
-    files: chassis::migrations!["0001_accounts", "0002_sessions", "0003_api_keys", "0004_keys_and_services", "0005_administrators"],
+    files: chassis::migrations![
+        "0001_accounts",
+        "0002_sessions",
+        "0003_api_keys",
+        "0004_keys_and_services",
+        "0005_administrators",
+        "0006_session_grants",
+        "0007_keys_made_by_keys"
+    ],
 };
 
 /// The service, built and bound, not yet serving.
@@ -58,8 +67,8 @@ impl Application {
         let redis = Redis::connect(&config.redis)?;
         postgres::watch(&host.readiness(), &pool, MIGRATIONS);
         redis.watch(&host.readiness());
-        let relay = Relay::new(pool.clone(), redis.clone(), AUTH_STREAM, clock.clone());
-        let state = AppState::new(&config, pool, redis, relay, clock, random)?;
+        let relay = Relay::new(pool.clone(), redis, AUTH_STREAM, clock.clone());
+        let state = AppState::new(&config, pool, relay, clock, random)?;
         state.spawn_tasks(&host);
         Ok(Self { host, state })
     }
@@ -78,6 +87,12 @@ impl Application {
     /// When the socket is gone.
     pub fn private_addr(&self) -> std::io::Result<SocketAddr> {
         self.host.private_addr()
+    }
+
+    /// What hashes passwords, for tests that count its runs.
+    #[must_use]
+    pub fn hasher(&self) -> Hasher {
+        self.state.hasher.clone()
     }
 
     /// Serves until the token is cancelled.

@@ -145,11 +145,13 @@ fn verify(pepper: &[u8], password: &[u8], stored: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use chassis::config::FromSetting;
+
     use super::*;
 
     fn hasher() -> Hasher {
-        let root = SecretString::from("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
-        Hasher::new(&Secrets::new(&root).unwrap(), 2, Random::seeded(1)).unwrap()
+        let root = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        Hasher::new(&Secrets::from_setting(root).unwrap(), 2, Random::seeded(1)).unwrap()
     }
 
     fn new(text: &str) -> Result<Password, Problem> {

@@ -1,9 +1,9 @@
 //! What is derived from `AUTH_SECRET` (HKDF, RFC 5869): each purpose has a key of its own, and the root is never used itself.
 
-use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chassis::{ExposeSecret, Random, SecretString};
+use chassis::config::FromSetting;
+use chassis::{Random, SecretString};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use ring::hmac;
@@ -28,17 +28,15 @@ impl KeyType for Length {
     }
 }
 
-impl Secrets {
-    /// The keys under a root.
-    ///
-    /// # Errors
-    /// When the root is not base64 of at least 32 bytes.
-    pub fn new(root: &SecretString) -> anyhow::Result<Self> {
-        let bytes = STANDARD.decode(root.expose_secret().trim()).ok().filter(|bytes| bytes.len() >= 32);
-        let bytes = bytes.context("AUTH_SECRET must be base64 of at least 32 random bytes")?;
+impl FromSetting for Secrets {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let bytes = STANDARD.decode(text.trim()).ok().filter(|bytes| bytes.len() >= 32);
+        let bytes = bytes.ok_or("must be base64 of at least 32 random bytes")?;
         Ok(Self { root: Salt::new(HKDF_SHA256, b"trivet auth v1").extract(&bytes) })
     }
+}
 
+impl Secrets {
     fn derive(&self, purpose: &str) -> [u8; 32] {
         let mut key = [0; 32];
         let info = [purpose.as_bytes()];

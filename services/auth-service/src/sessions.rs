@@ -1,5 +1,7 @@
 //! Logging in, staying logged in, logging out.
 
+pub mod lookup;
+mod refresh_token;
 mod rotation;
 
 use axum::Extension;
@@ -9,16 +11,18 @@ use chassis::in_transaction;
 use chassis::problem::ProblemBody;
 use chassis::{Problem, SecretString};
 use http::StatusCode;
-use identity::{Actor, Authenticated, OrganizationId, SessionId, UserId};
+use identity::{Actor, Authenticated, OrganizationId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::accounts::email::Email;
-use crate::audit;
+use crate::audit::{self, Event};
 use crate::error::Error;
 use crate::passwords::{Hasher, Password};
 use crate::state::AppState;
-use rotation::RefreshToken;
+use crate::tokens::Session;
+use refresh_token::RefreshToken;
+use rotation::Use;
 
 /// Email and password.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -70,28 +74,38 @@ pub async fn create(
     let password = Password::presented(&login.password)?;
     let user = find(&state, &login.email).await?;
     let verified = state.hasher.verify(password.clone(), user.as_ref().map(|user| user.hash.clone())).await?;
-    let audited = |outcome, actor| audit::Event { action: "session.create", outcome, actor, organization_id: None, request: &context };
+    let event = Event::of(&context, "session.create");
     let Some(user) = user.filter(|_| verified) else {
-        audit::record(&state.pool, &state.clock, &state.random, audited("invalid_credentials", "anonymous".into())).await?;
-        return Err(Error::InvalidCredentials);
+        return Err(audit::refused(&state, event, Error::InvalidCredentials).await);
     };
     if Hasher::is_outdated(&user.hash) {
         rehash(&state, &user, password).await?;
     }
-    let (session, refresh) = rotation::begin(&state, user.id, user.organization).await?;
-    audit::record(&state.pool, &state.clock, &state.random, audited("success", user.id.to_string())).await?;
-    Ok((StatusCode::CREATED, axum::Json(pair(&state, user.id, user.organization, session, refresh).await?)))
+    let (session, refresh) = rotation::begin(&state, user.id, user.organization, event).await?;
+    Ok((StatusCode::CREATED, axum::Json(pair(&state, &session, &refresh).await?)))
 }
 
 /// Exchange a refresh token for the next pair.
 #[utoipa::path(post, path = "/v1/tokens/refresh", tag = "sessions", request_body = Refresh,
     responses((status = 200, body = TokenPair), (status = 401, body = ProblemBody), (status = 503, body = ProblemBody)))]
-pub async fn refresh(State(state): State<AppState>, Json(request): Json<Refresh>) -> Result<axum::Json<TokenPair>, Error> {
-    let token = RefreshToken::presented(&request.refresh_token).ok_or(Error::InvalidRefreshToken)?;
-    let rotated = rotation::rotate(&state, &token).await?;
-    state.relay.wake();
-    let rotated = rotated.ok_or(Error::InvalidRefreshToken)?;
-    Ok(axum::Json(pair(&state, rotated.user, rotated.organization, rotated.session, rotated.successor).await?))
+pub async fn refresh(
+    State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
+    Json(request): Json<Refresh>,
+) -> Result<axum::Json<TokenPair>, Error> {
+    let event = Event::of(&context, "session.refresh");
+    let used = match RefreshToken::presented(&request.refresh_token) {
+        Some(token) => rotation::rotate(&state, &token, &event).await?,
+        None => Use::Refused,
+    };
+    match used {
+        Use::First(session, successor) | Use::Repeated(session, successor) => Ok(axum::Json(pair(&state, &session, &successor).await?)),
+        Use::Reused(_) => {
+            state.relay.wake();
+            Err(Error::InvalidRefreshToken)
+        }
+        Use::Refused => Err(audit::refused(&state, event, Error::InvalidRefreshToken).await),
+    }
 }
 
 /// Log out: the session's tokens are refused from now on.
@@ -102,15 +116,21 @@ pub async fn delete_current(
     Extension(context): Extension<RequestContext>,
     Authenticated(principal): Authenticated,
 ) -> Result<StatusCode, Error> {
-    let Actor::User { user_id, session_id } = principal.actor else {
-        return Err(Problem::invalid_field("authorization", "must be a session's access token, not an API key").into());
+    let event = Event::of(&context, "session.delete").within(principal.organization_id);
+    let (user_id, session_id) = match principal.actor {
+        Actor::User { user_id, session_id } => (user_id, session_id),
+        Actor::ApiKey { api_key_id } => {
+            let problem = Problem::invalid_field("authorization", "must be a session's access token, not an API key");
+            return Err(audit::refused(&state, event.by(api_key_id), problem.into()).await);
+        }
     };
-    in_transaction!(&state.pool, |transaction| { rotation::revoke(&state, transaction, session_id, user_id, "logout").await })?;
+    let event = event.by(user_id);
+    in_transaction!(&state.pool, |transaction| {
+        rotation::revoke(&state, transaction, session_id, user_id, "logout").await?;
+        Ok::<_, Error>(event.write(transaction, &state.clock, &state.random).await?)
+    })?;
+    event.log();
     state.relay.wake();
-    let organization_id = Some(principal.organization_id);
-    let event =
-        audit::Event { action: "session.delete", outcome: "success", actor: user_id.to_string(), organization_id, request: &context };
-    audit::record(&state.pool, &state.clock, &state.random, event).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -139,14 +159,8 @@ async fn rehash(state: &AppState, user: &User, password: Password) -> Result<(),
     Ok(())
 }
 
-async fn pair(
-    state: &AppState,
-    user: UserId,
-    organization: OrganizationId,
-    session: SessionId,
-    refresh: RefreshToken,
-) -> Result<TokenPair, Error> {
-    let access = state.tokens.access(user, organization, session).await?;
+async fn pair(state: &AppState, session: &Session, refresh: &RefreshToken) -> Result<TokenPair, Error> {
+    let access = state.tokens.access(session).await?;
     Ok(TokenPair {
         access_token: access.token,
         refresh_token: refresh.expose().to_owned(),

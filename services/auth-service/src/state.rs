@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::extract::FromRef;
 use chassis::cursor::CursorKey;
 use chassis::host::Host;
 use chassis::outbox::{self, Relay};
 use chassis::postgres::keep_running;
-use chassis::redis::Redis;
 use chassis::{Clock, Random, idempotency};
 use chrono::TimeDelta;
-use identity::{Authenticator, JwkSet, KeySource, Revocations, ServiceAuthenticator};
+use identity::{Authenticator, KeySource, ServiceAuthenticator};
 use sqlx::PgPool;
 
 use crate::api_keys::lookup::LocalLookup;
-use crate::config::AuthConfig;
+use crate::config::{AuthConfig, KeyEnvironment, ServiceKeys};
+use crate::error::Error;
 use crate::passwords::Hasher;
 use crate::secrets::Secrets;
+use crate::sessions::lookup::LocalSessions;
 use crate::tokens::Tokens;
 
 /// How often old rows are removed.
@@ -31,8 +31,6 @@ const KEEP: TimeDelta = TimeDelta::days(3);
 pub struct AppState {
     /// The database, as the role that owns nothing.
     pub pool: PgPool,
-    /// Redis.
-    pub redis: Redis,
     /// Publishes events.
     pub relay: Relay,
     /// Time.
@@ -48,11 +46,10 @@ pub struct AppState {
     /// Seals cursors of the list of API keys.
     pub key_cursors: CursorKey,
     /// The environment in new API keys.
-    pub key_environment: Arc<str>,
+    pub key_environment: KeyEnvironment,
     /// Public keys of services.
-    pub services: Arc<JwkSet>,
+    pub services: Arc<ServiceKeys>,
     lookup: LocalLookup,
-    revocations: Revocations,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
 }
@@ -61,22 +58,20 @@ impl AppState {
     /// Puts the state together.
     ///
     /// # Errors
-    /// When a setting is malformed.
-    pub fn new(config: &AuthConfig, pool: PgPool, redis: Redis, relay: Relay, clock: Clock, random: Random) -> anyhow::Result<Self> {
-        let secrets = Secrets::new(&config.secret)?;
-        let hasher = Hasher::new(&secrets, config.hash_concurrency, random.clone())?;
+    /// When Argon2 refuses its parameters.
+    pub fn new(config: &AuthConfig, pool: PgPool, relay: Relay, clock: Clock, random: Random) -> Result<Self, Error> {
+        let secrets = config.secret.clone();
+        let hasher = Hasher::new(&secrets, config.hash_concurrency.0, random.clone())?;
         let tokens = Tokens::new(config.identity.clone(), pool.clone(), secrets.clone(), clock.clone(), random.clone());
-        let services = serde_json::from_str(&config.service_jwks).context("AUTH_SERVICE_JWKS must be a JSON Web Key Set")?;
         let lookup = LocalLookup::new(pool.clone(), clock.clone());
-        let revocations = Revocations::default();
+        let sessions = Arc::new(LocalSessions::new(pool.clone(), clock.clone()));
         let keys: Arc<dyn KeySource> = Arc::new(tokens.clone());
         let authenticator =
-            Authenticator::new(config.identity.clone(), keys.clone(), Arc::new(lookup.clone()), revocations.clone(), clock.clone());
+            Authenticator::at_source(config.identity.clone(), keys.clone(), Arc::new(lookup.clone()), sessions, clock.clone());
         let service_authenticator = ServiceAuthenticator::new(&config.identity.issuer, contracts::auth::SERVICE, keys, clock.clone());
         let key_cursors = CursorKey::derive(&secrets.cursors(), "api-keys");
         Ok(Self {
             pool,
-            redis,
             relay,
             clock,
             random,
@@ -84,10 +79,9 @@ impl AppState {
             secrets,
             tokens,
             key_cursors,
-            key_environment: config.key_environment.as_str().into(),
-            services: Arc::new(services),
+            key_environment: config.key_environment.clone(),
+            services: Arc::new(config.service_jwks.clone()),
             lookup,
-            revocations,
             authenticator,
             service_authenticator,
         })
@@ -103,8 +97,6 @@ impl AppState {
     pub fn spawn_tasks(&self, host: &Host) {
         let state = self.clone();
         host.spawn("outbox-relay", |stop| async move { state.relay.run(&stop).await });
-        let state = self.clone();
-        host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &stop).await });
         let lookup = self.lookup.clone();
         host.spawn("api-key-last-used", |stop| async move { lookup.flush_until(&stop).await });
         let state = self.clone();

@@ -15,7 +15,7 @@ use identity::{
 use serde::Serialize;
 use sqlx::PgPool;
 
-pub use keyring::{Keyring, rotate};
+pub use keyring::{Keyring, Rotation, rotate};
 
 use crate::error::Error;
 use crate::secrets::Secrets;
@@ -26,6 +26,25 @@ pub const ACCESS_SECONDS: i64 = 600;
 pub const SERVICE_SECONDS: i64 = 300;
 /// How long the keys are used before they are read again: a rotation by another process is seen after this.
 const RELOAD: Duration = Duration::from_secs(10);
+/// The client of sessions that begin with a password.
+const FIRST_PARTY: &str = "trivet";
+
+/// A session, as its tokens say it: client, scopes and audience are fixed when it begins [I-53].
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The session.
+    pub id: SessionId,
+    /// Its user.
+    pub user: UserId,
+    /// The organization it acts in.
+    pub organization: OrganizationId,
+    /// The client that began it.
+    pub client_id: String,
+    /// What its tokens may be used for.
+    pub scopes: Scopes,
+    /// For whom its tokens are.
+    pub audience: String,
+}
 
 /// A signed token.
 #[derive(Debug)]
@@ -68,6 +87,19 @@ impl Tokens {
         &self.0.config.issuer
     }
 
+    /// The audience of users' access tokens.
+    #[must_use]
+    pub fn audience(&self) -> &str {
+        &self.0.config.audience
+    }
+
+    /// A new session of our own client, which may do everything that its user may.
+    #[must_use]
+    pub fn first_party_session(&self, id: SessionId, user: UserId, organization: OrganizationId) -> Session {
+        let (client_id, audience) = (FIRST_PARTY.to_owned(), self.audience().to_owned());
+        Session { id, user, organization, client_id, scopes: Scopes::all(), audience }
+    }
+
     async fn keyring(&self) -> Result<Arc<Keyring>, Error> {
         let known = self.0.keyring.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((at, keyring)) = &known
@@ -102,24 +134,24 @@ impl Tokens {
         self.0.random.uuid_v7(&self.0.clock).simple().to_string()
     }
 
-    /// A user's access token.
+    /// An access token of a session.
     ///
     /// # Errors
     /// The database's, when no key is known yet.
-    pub async fn access(&self, user: UserId, organization: OrganizationId, session: SessionId) -> Result<Signed, Error> {
+    pub async fn access(&self, session: &Session) -> Result<Signed, Error> {
         let now = self.0.clock.now().timestamp();
         let claims = AccessClaims {
             iss: self.0.config.issuer.clone(),
-            aud: self.0.config.audience.clone(),
+            aud: session.audience.clone(),
             exp: now + ACCESS_SECONDS,
             nbf: now,
             iat: now,
-            sub: user,
-            client_id: "trivet".to_owned(),
+            sub: session.user,
+            client_id: session.client_id.clone(),
             jti: self.jti(),
-            org: organization,
-            sid: session,
-            scope: Scopes::all().to_string(),
+            org: session.organization,
+            sid: session.id,
+            scope: session.scopes.to_string(),
         };
         Ok(Signed { token: self.sign(&claims).await?, expires_in: ACCESS_SECONDS })
     }

@@ -3,9 +3,21 @@
 
 #[path = "api/accounts_and_sessions.rs"]
 mod accounts_and_sessions;
+#[path = "api/api_keys.rs"]
+mod api_keys;
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/audit.rs"]
+mod audit;
+#[path = "api/configuration.rs"]
+mod configuration;
 #[path = "api/documents.rs"]
 mod documents;
-#[path = "api/keys_and_services.rs"]
-mod keys_and_services;
+#[path = "api/forge.rs"]
+mod forge;
+#[path = "api/secrets.rs"]
+mod secrets;
+#[path = "api/services.rs"]
+mod services;
+#[path = "api/tokens.rs"]
+mod tokens;

@@ -4,12 +4,13 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use chassis::{Clock, postgres};
+use chassis::redis::Redis;
+use chassis::{Clock, postgres, streams};
 use chrono::{DateTime, Utc};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
 use crate::config::BillingConfig;
-use crate::{ledger, rates};
+use crate::{ledger, rates, stripe};
 
 /// `billing-service admin …`
 #[derive(Debug, Clone, Subcommand)]
@@ -20,6 +21,12 @@ pub enum Command {
     /// Rate cards.
     #[command(subcommand)]
     Rates(Rates),
+    /// What could not be consumed from the streams of other services.
+    #[command(subcommand)]
+    Streams(Streams),
+    /// Events of Stripe.
+    #[command(subcommand)]
+    Stripe(Stripe),
 }
 
 /// `billing-service admin ledger …`
@@ -48,6 +55,35 @@ pub enum Rates {
     },
 }
 
+/// `billing-service admin streams …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Streams {
+    /// Bring back what was rejected too often and set aside, once its cause is mended.
+    Replay {
+        /// Which stream.
+        stream: Stream,
+    },
+}
+
+/// A stream that billing-service consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stream {
+    /// What requests used, from chat-service.
+    Usage,
+    /// Organizations that were made, from auth-service.
+    Auth,
+}
+
+/// `billing-service admin stripe …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Stripe {
+    /// Put an event back that failed too often and was set aside.
+    Replay {
+        /// The event's id (`evt_…`).
+        event_id: String,
+    },
+}
+
 /// Runs a command.
 ///
 /// # Errors
@@ -59,6 +95,19 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             let differences = ledger::verify::differences(&pool).await?;
             anyhow::ensure!(differences.is_empty(), "the ledger has differences:\n  {}", differences.join("\n  "));
             writeln!(stdout(), "the ledger is clean")?;
+        }
+        Command::Streams(Streams::Replay { stream }) => {
+            let redis = Redis::connect(&config.redis)?;
+            let name = match stream {
+                Stream::Usage => contracts::usage::STREAM,
+                Stream::Auth => contracts::events::AUTH_STREAM,
+            };
+            writeln!(stdout(), "{} messages are back on {name}", streams::replay(&redis, name).await?)?;
+        }
+        Command::Stripe(Stripe::Replay { event_id }) => {
+            let replayed = stripe::worker::replay(&pool, &event_id, Clock::system().now()).await?;
+            anyhow::ensure!(replayed, "no event {event_id} was set aside");
+            writeln!(stdout(), "{event_id} will be handled again")?;
         }
         Command::Rates(Rates::Import { file, markup_percent, from, dry_run }) => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;

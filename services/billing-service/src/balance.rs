@@ -4,14 +4,15 @@ use axum::Json;
 use axum::extract::State;
 use chassis::in_transaction;
 use chassis::problem::ProblemBody;
-use identity::{Authenticated, Scope};
+use identity::{Authenticated, OrganizationId, Scope};
 use money::Currency;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::error::Error;
+use crate::ledger::{self, Balances};
+use crate::organizations;
 use crate::state::AppState;
-use crate::{ledger, organizations};
 
 /// What the organization has, in micro-units of the currency.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,15 +33,23 @@ pub struct Balance {
     responses((status = 200, body = Balance), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody)))]
 pub async fn get(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<Json<Balance>, Error> {
     principal.require(Scope::BillingRead)?;
-    let balances = in_transaction!(state.pool, |transaction| {
-        organizations::ensure_wallet(&state, transaction, principal.organization_id).await?;
-        ledger::lock(transaction, principal.organization_id).await
-    })?;
-    let available = balances.wallet - balances.debt;
+    let balances = balances(&state, principal.organization_id).await?;
+    let available = balances.available();
     Ok(Json(Balance {
         currency: Currency::USD.code(),
         available_micros: available,
         held_micros: balances.held,
         posted_micros: available + balances.held,
     }))
+}
+
+/// A look takes no lock: it must not wait for settlements, nor they for it. Only the first one of all makes the wallet.
+async fn balances(state: &AppState, organization: OrganizationId) -> Result<Balances, Error> {
+    if let Some(balances) = ledger::balances(&state.pool, organization).await? {
+        return Ok(balances);
+    }
+    in_transaction!(state.pool, |transaction| {
+        organizations::ensure_wallet(state, transaction, organization).await?;
+        ledger::balances(&mut **transaction, organization).await?.ok_or(Error::Internal("a wallet has no accounts"))
+    })
 }

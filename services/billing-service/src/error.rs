@@ -36,6 +36,26 @@ pub enum Error {
     Internal(&'static str),
 }
 
+impl Error {
+    /// The error with what caused it, for a log line.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    /// Whether the database cannot be reached at all, so that going on with something else is no use either.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Database(error) if error.as_database_error().is_none() && is_unavailable(error))
+    }
+}
+
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
         Self::Refused(problem)

@@ -1,4 +1,7 @@
 //! The ledger: accounts, postings, and the one function that writes entries.
+//!
+//! One lock order for all: an organization's accounts, of several organizations by their ids, then the house's; of one owner by
+//! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait, so they come last.
 
 pub mod chart;
 pub mod postings;
@@ -7,7 +10,7 @@ pub mod verify;
 
 use identity::OrganizationId;
 use money::Currency;
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgExecutor, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -17,15 +20,29 @@ use postings::Posting;
 
 pub use transactions::{__path_list, LedgerEntry, LedgerTransaction, list};
 
-/// The balances of one organization, locked against others until the transaction ends.
-#[derive(Debug, Clone, Copy)]
+/// The balances of one organization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balances {
-    /// What may be spent.
+    /// What is in the wallet.
     pub wallet: i64,
     /// What is held for requests under way.
     pub held: i64,
     /// What was used beyond the wallet, as a positive amount.
     pub debt: i64,
+}
+
+impl Balances {
+    /// What may be spent: the limit, defined once [B-39]. Below zero when more is owed than there is.
+    #[must_use]
+    pub const fn available(&self) -> i64 {
+        self.wallet.saturating_sub(self.debt)
+    }
+
+    fn of(rows: impl Iterator<Item = (String, i64)>) -> Self {
+        let rows: Vec<_> = rows.collect();
+        let balance = |account: Account| rows.iter().filter(|(kind, _)| kind == account.as_str()).map(|(_, balance)| balance).sum::<i64>();
+        Self { wallet: balance(Account::Wallet), held: balance(Account::Holds), debt: -balance(Account::Debt) }
+    }
 }
 
 /// Writes a posting; false when the same fact was posted before, in which case nothing is written.
@@ -54,56 +71,130 @@ pub async fn post(
     if inserted.rows_affected() == 0 {
         return Ok(false);
     }
-    for (account, amount) in posting.entries.iter().filter(|(_, amount)| *amount != 0) {
-        let account = account_id(state, transaction, *account, organization, currency).await?;
-        sqlx::query!("insert into ledger_entries (transaction_id, account_id, amount_micros) values ($1, $2, $3)", id, account, amount)
-            .execute(&mut **transaction)
-            .await?;
-    }
+    let entries: Vec<(Account, i64)> = posting.entries.iter().copied().filter(|(_, amount)| *amount != 0).collect();
+    let accounts: Vec<Account> = entries.iter().map(|(account, _)| *account).collect();
+    make_accounts(state, transaction, organization, currency, &accounts).await?;
+    insert_entries(transaction, id, organization, currency, &entries).await?;
     Ok(true)
 }
 
-/// The row of an account; made when it is first needed.
-async fn account_id(
+/// Makes an organization's own accounts, so that every lock on them finds all.
+///
+/// # Errors
+/// The database's.
+pub async fn open(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
-    account: Account,
+    organization: OrganizationId,
+    currency: Currency,
+) -> Result<(), Error> {
+    let own: Vec<Account> = Account::ALL.into_iter().filter(|account| account.belongs_to_organization()).collect();
+    make_accounts(state, transaction, Some(organization), currency, &own).await
+}
+
+/// Makes those of the accounts that are not there yet.
+async fn make_accounts(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
     organization: Option<OrganizationId>,
     currency: Currency,
-) -> Result<Uuid, Error> {
-    let owner = organization.filter(|_| account.belongs_to_organization()).map(OrganizationId::uuid);
+    accounts: &[Account],
+) -> Result<(), Error> {
+    let organization = organization.map(OrganizationId::uuid);
+    let ids: Vec<Uuid> = accounts.iter().map(|_| state.random.uuid_v7(&state.clock)).collect();
+    let owners: Vec<Option<Uuid>> = accounts.iter().map(|account| organization.filter(|_| account.belongs_to_organization())).collect();
+    let kinds: Vec<String> = accounts.iter().map(|account| account.as_str().to_owned()).collect();
     sqlx::query!(
-        "insert into accounts (id, organization_id, kind, currency) values ($1, $2, $3, $4) on conflict on constraint accounts_owner_kind_currency_key do nothing",
-        state.random.uuid_v7(&state.clock),
-        owner,
-        account.as_str(),
+        "insert into accounts (id, organization_id, kind, currency)
+         select id, owner, kind, $4 from unnest($1::uuid[], $2::uuid[], $3::text[]) as missing (id, owner, kind) order by owner nulls last, kind
+         on conflict on constraint accounts_owner_kind_currency_key do nothing",
+        &ids,
+        &owners as &[Option<Uuid>],
+        &kinds,
         currency.code()
     )
     .execute(&mut **transaction)
     .await?;
-    let id = sqlx::query_scalar!(
-        "select id from accounts where organization_id is not distinct from $1 and kind = $2 and currency = $3",
-        owner,
-        account.as_str(),
-        currency.code()
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    Ok(id)
+    Ok(())
 }
 
-/// Locks the organization's own accounts and reads their balances. The house's accounts are never locked here: they belong to
-/// everybody, and a lock on them would make all customers wait for each other.
+/// Writes the entries of a transaction in the order of locks. Two joins and not one over a nullable owner, because only these can
+/// use the index.
+async fn insert_entries(
+    transaction: &mut Transaction<'static, Postgres>,
+    id: Uuid,
+    organization: Option<OrganizationId>,
+    currency: Currency,
+    entries: &[(Account, i64)],
+) -> Result<(), Error> {
+    let (own, house): (Vec<_>, Vec<_>) = entries.iter().copied().partition(|(account, _)| account.belongs_to_organization());
+    let columns = |entries: &[(Account, i64)]| -> (Vec<String>, Vec<i64>) {
+        entries.iter().map(|(account, amount)| (account.as_str().to_owned(), *amount)).unzip()
+    };
+    let ((own_kinds, own_amounts), (house_kinds, house_amounts)) = (columns(&own), columns(&house));
+    let inserted = sqlx::query!(
+        "insert into ledger_entries (transaction_id, account_id, amount_micros)
+         select $1, moved.id, moved.amount from (
+           select a.id, a.organization_id, a.kind, e.amount from unnest($4::text[], $5::bigint[]) as e (kind, amount)
+           join accounts a on a.organization_id = $2 and a.kind = e.kind and a.currency = $3
+           union all
+           select a.id, a.organization_id, a.kind, e.amount from unnest($6::text[], $7::bigint[]) as e (kind, amount)
+           join accounts a on a.organization_id is null and a.kind = e.kind and a.currency = $3
+         ) moved order by moved.organization_id nulls last, moved.kind",
+        id,
+        organization.map(OrganizationId::uuid),
+        currency.code(),
+        &own_kinds,
+        &own_amounts,
+        &house_kinds,
+        &house_amounts
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let all = u64::try_from(entries.len()).is_ok_and(|expected| inserted.rows_affected() == expected);
+    if all { Ok(()) } else { Err(Error::Internal("an entry has no account")) }
+}
+
+/// Reads an organization's balances without waiting for anybody; none when it has no accounts yet.
+///
+/// # Errors
+/// The database's.
+pub async fn balances(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<Option<Balances>, sqlx::Error> {
+    let rows = sqlx::query!("select kind, balance_micros from accounts where organization_id = $1", organization.uuid())
+        .fetch_all(executor)
+        .await?;
+    Ok((!rows.is_empty()).then(|| Balances::of(rows.into_iter().map(|row| (row.kind, row.balance_micros)))))
+}
+
+/// Locks the organization's own accounts until the transaction ends, and reads their balances.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Balances, Error> {
     let rows = sqlx::query!(
-        "select kind, balance_micros from accounts where organization_id = $1 order by id for no key update",
+        "select kind, balance_micros from accounts where organization_id = $1 order by kind, currency for no key update",
         organization.uuid()
     )
     .fetch_all(&mut **transaction)
     .await?;
-    let balance = |account: Account| rows.iter().filter(|row| row.kind == account.as_str()).map(|row| row.balance_micros).sum();
-    Ok(Balances { wallet: balance(Account::Wallet), held: balance(Account::Holds), debt: -balance(Account::Debt) })
+    Ok(Balances::of(rows.into_iter().map(|row| (row.kind, row.balance_micros))))
+}
+
+/// Locks all that settlements of several organizations touch, so that transactions which post to the same ones in different orders
+/// wait for each other in a line and not in a circle. That includes accounts of the house: which of them a settlement touches first
+/// depends on what it is about.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_for_settlements(transaction: &mut Transaction<'static, Postgres>, organizations: &[Uuid]) -> Result<(), Error> {
+    let house = postings::HOUSE_ACCOUNTS_OF_SETTLEMENTS.map(|account| account.as_str().to_owned());
+    sqlx::query!(
+        "select id from accounts where organization_id = any($1) or (organization_id is null and kind = any($2))
+         order by organization_id nulls last, kind, currency for no key update",
+        organizations,
+        &house
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    Ok(())
 }

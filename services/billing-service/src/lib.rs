@@ -31,7 +31,16 @@ use crate::state::AppState;
 /// This service's schema.
 pub const MIGRATIONS: Migrations = Migrations {
     app_role: "billing_app",
-    files: chassis::migrations!["0001_ledger", "0002_rates", "0003_usage", "0004_stripe", "0005_ledger_order"],
+    files: chassis::migrations![
+        "0001_ledger",
+        "0002_rates",
+        "0003_usage",
+        "0004_stripe",
+        "0005_ledger_order",
+        "0006_accounts",
+        "0007_usage_guard",
+        "0008_stripe_retries",
+    ],
 };
 
 /// The service, built and bound, not yet serving.

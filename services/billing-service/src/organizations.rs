@@ -1,8 +1,9 @@
 //! An organization's wallet: made once, from auth-service's event or at first contact, with its signup credit.
 
+use anyhow::Context;
 use chassis::in_transaction;
 use chassis::inbox;
-use chassis::streams::{Handler, Message};
+use chassis::streams::{HandleError, Handler, Message};
 use chassis::telemetry::continue_from;
 use contracts::events::OrganizationCreated;
 use identity::OrganizationId;
@@ -33,7 +34,11 @@ pub async fn ensure_wallet(
     )
     .execute(&mut **transaction)
     .await?;
-    if made.rows_affected() == 1 && state.config.signup_grant > 0 {
+    if made.rows_affected() == 0 {
+        return Ok(());
+    }
+    ledger::open(state, transaction, organization, Currency::USD).await?;
+    if state.config.signup_grant > 0 {
         let posting = postings::signup_grant(organization, state.config.signup_grant, now);
         ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
     }
@@ -45,7 +50,7 @@ pub async fn ensure_wallet(
 pub struct AuthEvents(pub AppState);
 
 impl Handler for AuthEvents {
-    async fn handle(&self, batch: &[Message]) -> anyhow::Result<()> {
+    async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
         for message in batch.iter().filter(|message| message.field("kind") == OrganizationCreated::KIND) {
             let span = tracing::info_span!("organization.created", otel.kind = "consumer", messaging.system = "redis");
             continue_from(&span, message.field("traceparent"));
@@ -56,19 +61,20 @@ impl Handler for AuthEvents {
 }
 
 impl AuthEvents {
-    async fn created(&self, message: &Message) -> anyhow::Result<()> {
+    async fn created(&self, message: &Message) -> Result<(), HandleError> {
         let state = &self.0;
-        let created: OrganizationCreated = serde_json::from_str(message.field("payload"))?;
+        let created = serde_json::from_str(message.field("payload")).context("not the creation of an organization");
+        let created: OrganizationCreated = created.map_err(HandleError::Rejected)?;
         let event_id = message.field("id");
-        in_transaction!(state.pool, |transaction| {
+        let made: Result<(), Error> = in_transaction!(state.pool, |transaction| {
             if inbox::claim(transaction, contracts::events::AUTH_STREAM, event_id, state.clock.now()).await? {
                 ensure_wallet(state, transaction, created.organization_id).await?;
                 if state.config.stripe.secret_key.is_some() {
                     customers::want(state, transaction, &created).await?;
                 }
             }
-            Ok::<_, Error>(())
-        })?;
-        Ok(())
+            Ok(())
+        });
+        made.map_err(HandleError::of)
     }
 }

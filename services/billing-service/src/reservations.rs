@@ -1,5 +1,6 @@
 //! The private reservation API: a hold before the call, and its end afterwards.
 
+mod expiry;
 mod store;
 mod sweeper;
 
@@ -15,8 +16,7 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::usage::{self, Used};
 
-pub use store::Held;
-pub use store::{find, resolve};
+pub use store::{Held, find, lock_organizations, resolve};
 pub use sweeper::{sweep, sweep_until};
 
 /// Hold the worst-case cost of a request.

@@ -3,9 +3,25 @@
 
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/debt.rs"]
+mod debt;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/edge.rs"]
 mod edge;
+#[path = "api/expiry.rs"]
+mod expiry;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/rates.rs"]
+mod rates;
+#[path = "api/replicas.rs"]
+mod replicas;
+#[path = "api/reservations.rs"]
+mod reservations;
+#[path = "api/stream_failures.rs"]
+mod stream_failures;
+#[path = "api/stripe.rs"]
+mod stripe;
+#[path = "api/usage_events.rs"]
+mod usage_events;

@@ -2,6 +2,8 @@
 
 pub mod admission;
 mod call;
+mod drain;
+mod hold;
 mod schema;
 mod stream;
 mod whole;
@@ -15,7 +17,6 @@ use http::{HeaderMap, HeaderValue};
 use llm::ErrorBody;
 
 use crate::caller::Caller;
-use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Asks a model. Fields that are not listed are passed on as they are, in both directions.
@@ -30,6 +31,8 @@ use crate::state::AppState;
         (status = 402, description = "`insufficient_quota`", body = ErrorBody),
         (status = 403, description = "`missing_scope`", body = ErrorBody),
         (status = 404, description = "`model_not_found`", body = ErrorBody),
+        (status = 408, description = "`request_timeout`: the body did not come in time.", body = ErrorBody),
+        (status = 413, description = "`payload_too_large`", body = ErrorBody),
         (status = 429, description = "`rate_limit_exceeded`; `Retry-After` says when.", body = ErrorBody),
         (status = 502, description = "`upstream_failed`", body = ErrorBody),
         (status = 503, description = "`service_unavailable`; `Retry-After` says when.", body = ErrorBody),
@@ -42,8 +45,8 @@ pub async fn create(
 ) -> Response {
     let id = RequestId::new(&state.clock, &state.random);
     let answer = match body {
-        Ok(body) => admission::admit(&state, principal, id, &headers, &body).await,
-        Err(rejection) => Err(ApiError::Unreadable(rejection.status())),
+        Ok(body) => admission::admit(&state, principal, id, &headers, body).await,
+        Err(rejection) => Err(rejection.into()),
     };
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {

@@ -1,13 +1,24 @@
 //! What chat-service reads from its environment.
 
 use chassis::SecretString;
-use chassis::config::{CommaList, Millis};
+use chassis::config::{CommaList, FromSetting, Millis};
 use chassis::http::HttpConfig;
 use chassis::redis::RedisConfig;
 use chassis::telemetry::TelemetryConfig;
 use identity::{AuthClientConfig, IdentityConfig};
 
 use crate::models::ModelCatalog;
+
+/// The field by which the provider is told the longest answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitField(pub llm::LimitField);
+
+impl FromSetting for LimitField {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        let known = llm::LimitField::ALL.into_iter().find(|field| field.name() == text.trim());
+        known.map(Self).ok_or_else(|| "must be max_completion_tokens or max_tokens".to_owned())
+    }
+}
 
 chassis::settings! {
     /// Everything chat-service needs to serve.
@@ -28,7 +39,7 @@ chassis::settings! {
         pub models: ModelCatalog = default "CHAT_MODELS" "builtin",
         /// The provider.
         pub provider: ProviderConfig = nested,
-        /// What happens when a client leaves a stream.
+        /// What happens when a client leaves.
         pub drain: DrainConfig = nested,
         /// Limits of callers and memory.
         pub limits: LimitsConfig = nested,
@@ -60,17 +71,19 @@ chassis::settings! {
         pub max_response_bytes: usize = default "CHAT_MAX_RESPONSE_BYTES" "16777216",
         /// Request headers of clients that are passed on to the provider; none by default.
         pub forward_headers: CommaList<String> = default "CHAT_FORWARD_HEADERS" "",
+        /// Which of `max_completion_tokens` and `max_tokens` the provider heeds: the limit is then always sent, and under that name alone. By default it is sent as the client wrote it, if it did.
+        pub limit_field: Option<LimitField> = optional "CHAT_LIMIT_FIELD",
     }
 }
 
 chassis::settings! {
-    /// A stream whose client left is read to its end, for its usage, within these caps.
+    /// An answer whose client left is read to its end, for its usage, within these caps.
     pub struct DrainConfig {
         /// Milliseconds.
         pub time: Millis = default "CHAT_DRAIN_MS" "30000",
-        /// Bytes.
+        /// Bytes of a stream.
         pub max_bytes: usize = default "CHAT_DRAIN_MAX_BYTES" "4194304",
-        /// Streams at once; one more is ended at once and counted.
+        /// Answers at once, streamed or whole; one more is ended at once and counted.
         pub max_streams: usize = default "CHAT_DRAIN_MAX_STREAMS" "256",
     }
 }
@@ -78,6 +91,8 @@ chassis::settings! {
 chassis::settings! {
     /// Limits of callers and memory.
     pub struct LimitsConfig {
+        /// Largest request body, in bytes; counts here instead of `TRIVET_HTTP_BODY_LIMIT_BYTES`, because prompts hold images and files.
+        pub body_limit: usize = default "CHAT_BODY_LIMIT_BYTES" "33554432",
         /// Requests of one API key (or one user) in the window.
         pub requests_per_window: u32 = default "CHAT_REQUESTS_PER_MINUTE" "600",
         /// Milliseconds of the window.
@@ -88,5 +103,18 @@ chassis::settings! {
         pub settlement_queue: usize = default "CHAT_SETTLEMENT_QUEUE" "4096",
         /// Bytes of an answer's text that are kept for counting; beyond it the count is an estimate.
         pub counted_text: usize = default "CHAT_COUNTED_TEXT_MAX_BYTES" "262144",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_of_the_limit_is_one_of_the_two_that_there_are() {
+        assert_eq!(LimitField::from_setting(" max_tokens "), Ok(LimitField(llm::LimitField::MaxTokens)));
+        for wrong in ["", "limit", "Max_Tokens"] {
+            assert!(LimitField::from_setting(wrong).is_err(), "{wrong}");
+        }
     }
 }

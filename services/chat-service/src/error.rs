@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use chassis::Problem;
+use chassis::http::body::timed_out;
 use contracts::billing::ReserveError;
 use http::{HeaderValue, StatusCode, header};
 use identity::AuthenticateError;
@@ -13,6 +16,7 @@ use llm::{ErrorBody, InvalidRequest};
 const RETRY_SOON: Duration = Duration::from_secs(1);
 const INVALID: &str = "invalid_request_error";
 const SERVER: &str = "server_error";
+const UNAVAILABLE: &str = "service_unavailable";
 
 /// One variant per outcome.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum ApiError {
     /// A request that breaks a rule.
     #[error("{0}")]
     Invalid(#[from] InvalidRequest),
-    /// A body that broke off or is too large.
+    /// A body that broke off, took too long or is too large.
     #[error("the body cannot be read")]
     Unreadable(StatusCode),
     /// A model that is not offered, or has no price.
@@ -44,6 +48,9 @@ pub enum ApiError {
     /// Something we need is away.
     #[error("{0} is not available")]
     Unavailable(&'static str),
+    /// The provider cannot answer right now, and says for how long.
+    #[error("the provider is not available")]
+    ProviderUnavailable(Duration),
     /// The provider refused the request, in its own words.
     #[error("the provider refused with {0}")]
     Refused(StatusCode, Bytes),
@@ -74,6 +81,12 @@ impl From<MissingScope> for ApiError {
     }
 }
 
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::Unreadable(if timed_out(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() })
+    }
+}
+
 impl From<ReserveError> for ApiError {
     fn from(error: ReserveError) -> Self {
         match error {
@@ -99,7 +112,13 @@ impl ApiError {
                 let body = ErrorBody::new(INVALID, "invalid_value", format!("{}: {}", error.param, error.message));
                 (StatusCode::BAD_REQUEST, body.param(&error.param))
             }
-            Self::Unreadable(status) => invalid(*status, "invalid_body", "The body broke off, or is larger than this service takes."),
+            Self::Unreadable(StatusCode::PAYLOAD_TOO_LARGE) => {
+                invalid(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is larger than this service takes.")
+            }
+            Self::Unreadable(StatusCode::REQUEST_TIMEOUT) => {
+                invalid(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not come in time.")
+            }
+            Self::Unreadable(status) => invalid(*status, "invalid_body", "The body broke off."),
             Self::ModelNotFound => {
                 let (status, body) = invalid(StatusCode::NOT_FOUND, "model_not_found", "The model does not exist or is not offered here.");
                 (status, body.param("model"))
@@ -113,7 +132,10 @@ impl ApiError {
                 (StatusCode::TOO_MANY_REQUESTS, body)
             }
             Self::Unavailable(what) => {
-                server(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", &format!("Try again soon: {what} is not available."))
+                server(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, &format!("Try again soon: {what} is not available."))
+            }
+            Self::ProviderUnavailable(_) => {
+                server(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "Try again later: the model's provider is not available.")
             }
             Self::Refused(status, _) => invalid(*status, "provider_refused", "The model's provider refused the request."),
             Self::UpstreamFailed => server(StatusCode::BAD_GATEWAY, "upstream_failed", "The model's provider failed."),
@@ -126,7 +148,7 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(after) => Some(*after),
+            Self::RateLimited(after) | Self::ProviderUnavailable(after) => Some(*after),
             Self::Unavailable(_) => Some(RETRY_SOON),
             _ => None,
         }
@@ -147,15 +169,30 @@ impl IntoResponse for ApiError {
         if let Self::Internal(reason) = self {
             tracing::error!(error.message = reason, "a request failed for a reason of our own");
         }
-        let mut response = (self.parts().0, self.to_bytes()).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(after) = self.retry_after() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
-        }
+        let mut response = respond(self.parts().0, self.to_bytes(), self.retry_after());
         if matches!(self, Self::MissingCredential | Self::InvalidCredential) {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
+}
+
+/// A refusal of the edge, before or behind the handlers: clients of this API parse one shape only.
+#[must_use]
+pub fn of_the_edge(problem: &Problem) -> Response {
+    let status = problem.status();
+    let kind = if status.is_server_error() { SERVER } else { INVALID };
+    let code = if status == StatusCode::SERVICE_UNAVAILABLE { UNAVAILABLE } else { problem.code() };
+    let message = format!("{}.", problem.body().title);
+    respond(status, ErrorBody::new(kind, code, message).to_bytes(), problem.retry_after_header())
+}
+
+fn respond(status: StatusCode, body: Bytes, retry_after: Option<Duration>) -> Response {
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(after) = retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
+    }
+    response
 }

@@ -46,7 +46,9 @@ impl Application {
     /// When an address is taken or a setting is malformed.
     pub async fn build(mut config: ChatConfig, clock: Clock, random: Random) -> anyhow::Result<Self> {
         config.http.timeout.0 = config.http.timeout.0.max(config.provider.deadline.0 + EDGE_MARGIN);
-        let host = Host::bind(&config.http).await?;
+        config.http.body_limit = config.limits.body_limit;
+        let mut host = Host::bind(&config.http).await?;
+        host.render_refusals(error::of_the_edge);
         let redis = Redis::connect(&config.redis)?;
         redis.watch(&host.readiness());
         let state = AppState::new(&config, redis, &host, clock, random)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use chassis::Problem;
 use chassis::config::FromSetting;
 use chassis::http::Path;
 use identity::Scope;
@@ -142,9 +143,10 @@ pub(crate) async fn list(State(state): State<AppState>, Caller(principal): Calle
 pub(crate) async fn get(
     State(state): State<AppState>,
     Caller(principal): Caller,
-    Path(id): Path<String>,
+    path: Result<Path<String>, Problem>,
 ) -> Result<Json<ModelObject>, ApiError> {
     principal.require(Scope::ModelsRead)?;
+    let Path(id) = path.map_err(|_| ApiError::ModelNotFound)?;
     let model = state.models.find(&id).ok_or(ApiError::ModelNotFound)?;
     Ok(Json(ModelObject::from(&*model)))
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::telemetry::{self, propagation::TRACEPARENT};
-use chassis::{ExposeSecret, SecretString};
+use chassis::{Clock, ExposeSecret, SecretString};
+use chrono::DateTime;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use reqwest::Response;
 
@@ -23,6 +24,7 @@ pub struct Provider {
     url: String,
     api_key: Option<SecretString>,
     forward: Vec<HeaderName>,
+    clock: Clock,
 }
 
 impl Provider {
@@ -30,14 +32,14 @@ impl Provider {
     ///
     /// # Errors
     /// When TLS cannot be set up or a header's name is malformed.
-    pub fn new(config: &ProviderConfig) -> anyhow::Result<Self> {
+    pub fn new(config: &ProviderConfig, clock: Clock) -> anyhow::Result<Self> {
         let client = chassis::http::client::builder().connect_timeout(config.connect_timeout.0).build()?;
         let forward = config.forward_headers.0.iter().map(|name| name.parse()).collect::<Result<Vec<HeaderName>, _>>()?;
         let never =
             [header::AUTHORIZATION, header::CONTENT_LENGTH, header::CONTENT_TYPE, header::HOST, header::TRANSFER_ENCODING, header::COOKIE];
         anyhow::ensure!(!forward.iter().any(|name| never.contains(name)), "CHAT_FORWARD_HEADERS names a header that is never passed on");
         let url = format!("{}/chat/completions", config.base_url.trim_end_matches('/'));
-        Ok(Self { client, url, api_key: config.api_key.clone(), forward })
+        Ok(Self { client, url, api_key: config.api_key.clone(), forward, clock })
     }
 
     /// Those of the client's headers that the configuration lets through.
@@ -68,26 +70,27 @@ impl Provider {
             tracing::warn!(error.message = %error.without_url(), "the provider cannot be reached");
             if nobody { ApiError::Unavailable("the model's provider") } else { ApiError::UpstreamFailed }
         })?;
-        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response, &self.clock).await) }
     }
 }
 
 /// What a refusal of the provider means for the client. What is our own fault is never the client's [trap 9].
-async fn refusal(response: Response) -> ApiError {
+async fn refusal(response: Response, clock: &Clock) -> ApiError {
     let status = response.status();
+    let retry_after = retry_after(response.headers(), clock);
     match status {
-        StatusCode::TOO_MANY_REQUESTS => ApiError::RateLimited(retry_after(response.headers())),
+        StatusCode::TOO_MANY_REQUESTS => match whole_body(response, MAX_ERROR_BYTES).await {
+            Ok(body) if llm::error::is_quota_used_up(&body) => our_own_fault(status),
+            _ => ApiError::RateLimited(retry_after),
+        },
         StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
             match whole_body(response, MAX_ERROR_BYTES).await {
                 Ok(body) => ApiError::Refused(status, body),
                 Err(_) => ApiError::UpstreamFailed,
             }
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED => {
-            tracing::error!(http.response.status_code = status.as_u16(), "the provider refuses our own credentials");
-            ApiError::Unavailable("the model's provider")
-        }
-        StatusCode::SERVICE_UNAVAILABLE => ApiError::Unavailable("the model's provider"),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED => our_own_fault(status),
+        StatusCode::SERVICE_UNAVAILABLE => ApiError::ProviderUnavailable(retry_after),
         _ => {
             tracing::warn!(http.response.status_code = status.as_u16(), "the provider failed");
             ApiError::UpstreamFailed
@@ -95,9 +98,18 @@ async fn refusal(response: Response) -> ApiError {
     }
 }
 
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    seconds.map_or(DEFAULT_RETRY, Duration::from_secs).min(LONGEST_RETRY)
+fn our_own_fault(status: StatusCode) -> ApiError {
+    tracing::error!(http.response.status_code = status.as_u16(), "the provider refuses our own account: look at its key and its quota");
+    ApiError::Unavailable("the model's provider")
+}
+
+/// Seconds, or a date (RFC 9110 section 10.2.3); dates are sent in one form only, which is RFC 2822's too.
+fn retry_after(headers: &HeaderMap, clock: &Clock) -> Duration {
+    let text = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    let until = |date: DateTime<_>| (date.to_utc() - clock.now()).to_std().unwrap_or(Duration::ZERO);
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    let wait = seconds.or_else(|| DateTime::parse_from_rfc2822(text).ok().map(until));
+    wait.unwrap_or(DEFAULT_RETRY).min(LONGEST_RETRY)
 }
 
 /// The whole body, if it is no larger than `limit` bytes.

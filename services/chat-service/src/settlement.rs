@@ -2,27 +2,30 @@
 //!
 //! A place in a bounded queue is taken before the provider is called, so handing over can neither wait nor fail: it happens in
 //! a [`Guard`]'s drop at the latest. A writer moves the queue to the Redis stream that billing-service consumes, and keeps
-//! what Redis does not take.
+//! what Redis does not take; when the process must end without Redis, billing-service is told directly.
 
 mod guard;
 mod writer;
 
 use chassis::redis::Redis;
+use contracts::usage::UsageEvent;
 use tokio::sync::mpsc;
 
 use crate::error::ApiError;
 use crate::meters;
 
-pub use guard::Guard;
+pub use guard::{Guard, Prompt};
 pub use writer::Writer;
 
 /// A settlement on its way to the stream.
 #[derive(Debug)]
 pub struct Record {
-    /// The usage event as JSON.
-    pub event: String,
+    /// What was used.
+    pub event: UsageEvent,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
+    /// Whether it has been taken without the queue.
+    pub taken: bool,
 }
 
 /// A place in the queue.
@@ -54,14 +57,21 @@ impl Settlements {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use chassis::http::Client;
     use chassis::redis::{Redis, RedisConfig};
     use chassis::{Clock, Random};
-    use contracts::usage::{CountedBy, Outcome, UsageEvent};
+    use contracts::billing::BillingClient;
+    use contracts::usage::{CountedBy, Outcome};
     use contracts::{RequestId, ReservationId};
-    use identity::OrganizationId;
-    use llm::{ChatRequest, Tally};
+    use identity::jwt::SigningKey;
+    use identity::{OrganizationId, ServiceTokens};
+    use llm::{Allowances, ChatRequest, Tally};
     use money::TokenUsage;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -92,13 +102,14 @@ mod tests {
         };
         let request = ChatRequest::parse(br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#).expect("a request");
         let slot = settlements.take_place().expect("a place");
-        Guard::new(slot, event, Tally::new(1000), Arc::new(request), clock, tracing::Span::none())
+        let allowances = Allowances { context_window: 1000, max_output_tokens: 100, image_tokens: 100 };
+        Guard::new(slot, event, Tally::new(1000), Prompt { request: Arc::new(request), allowances }, clock, tracing::Span::none())
     }
 
     fn written(writer: &mut Writer) -> UsageEvent {
         let record = writer.queue.try_recv().expect("a settlement");
         assert!(writer.queue.try_recv().is_err(), "there is only one");
-        serde_json::from_str(&record.event).expect("a usage event")
+        record.event
     }
 
     /// [trap 2] Also a panic, or a runtime that stops, leaves a settlement behind.
@@ -119,6 +130,28 @@ mod tests {
         assert!(panicked.await.is_err_and(|error| error.is_panic()));
         let event = written(&mut writer);
         assert_eq!((event.usage.output_tokens, event.counted_by, event.outcome), (3, CountedBy::Estimated, Outcome::Shutdown));
+    }
+
+    /// billing-service, away.
+    fn billing() -> BillingClient {
+        let key = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("a key");
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.as_ref()));
+        let client = Client::new("http://127.0.0.1:1", Duration::from_secs(1)).expect("a client");
+        let key = SigningKey::from_pem("test", &pem).expect("a key");
+        let tokens = ServiceTokens::new("test", "http://auth.test", key, client.clone(), Clock::system(), Random::system());
+        BillingClient::new(client, tokens)
+    }
+
+    /// [trap 14]
+    #[tokio::test]
+    async fn lost_is_what_neither_redis_nor_billing_took_before_the_end() {
+        let (settlements, mut writer) = queue(3);
+        writer.last_tries = Duration::from_millis(100);
+        let (stop, in_flight) = (CancellationToken::new(), guard(&settlements));
+        guard(&settlements).release(Outcome::Failed);
+        stop.cancel();
+        assert_eq!(writer.run(&billing(), &stop).await, 2, "one that waits and one that never ended");
+        drop(in_flight);
     }
 
     /// [trap 14]

@@ -47,9 +47,9 @@ pub struct AppState {
     pub random: Random,
     /// The provider's name and time limits.
     pub provider_config: Arc<ProviderConfig>,
-    /// Caps for streams whose client left.
+    /// Caps for answers whose client left.
     pub drain: Arc<DrainConfig>,
-    /// Places for streams whose client left.
+    /// Places for answers whose client left.
     pub drains: Arc<Semaphore>,
     /// Limits of callers and memory.
     pub limits: Arc<LimitsConfig>,
@@ -84,7 +84,11 @@ impl AppState {
         let watched = redis.clone();
         host.spawn("revocations", |stop| async move { revocations.watch(&watched, &stop).await });
         let (settlements, writer) = Settlements::new(config.limits.settlement_queue, redis.clone());
-        host.spawn("settlements", |stop| async move { writer.run(&stop).await });
+        let billing = BillingClient::new(Client::new(&config.billing_url, INTERNAL_TIMEOUT)?, tokens);
+        let told = billing.clone();
+        host.spawn("settlements", |stop| async move {
+            writer.run(&told, &stop).await;
+        });
         let stopping = CancellationToken::new();
         let last_connection = stopping.clone();
         host.spawn("calls", |stop| async move {
@@ -95,8 +99,8 @@ impl AppState {
             authenticator,
             models: config.models.clone(),
             rate: RateLimiter::new(redis, &config.limits),
-            billing: BillingClient::new(Client::new(&config.billing_url, INTERNAL_TIMEOUT)?, tokens),
-            provider: Provider::new(&config.provider)?,
+            billing,
+            provider: Provider::new(&config.provider, clock.clone())?,
             settlements,
             clock,
             random,

@@ -3,8 +3,12 @@
 
 #[path = "api/documents.rs"]
 mod documents;
+#[path = "api/edge.rs"]
+mod edge;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/holds.rs"]
+mod holds;
 #[path = "api/ledger.rs"]
 mod ledger;
 #[path = "api/limits.rs"]

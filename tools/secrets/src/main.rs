@@ -1,12 +1,17 @@
 //! `secrets FOLDER`: writes what an installation must keep to itself, where it is missing; what is there is never touched.
+//! `secrets FOLDER --set NAME` puts what it reads from standard input into one of the files that start empty.
 //!
 //! Each file is random, and readable only by the container that needs it: Docker gives a file secret its owner and mode on the
-//! host, so the owner is the container's user where this runs as root.
+//! host, so the owner is the container's user where this runs as root. The folder is closed to everybody but its owner; Docker
+//! mounts the files without going through it. A file appears whole or not at all.
+//!
+//! Prints a digest of all files, which changes when one of them does.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::{Context, Result};
 use base64::Engine;
@@ -25,31 +30,71 @@ const REDIS: u32 = 999;
 struct Arguments {
     /// Where the secrets live; made if missing.
     folder: PathBuf,
+    /// A file to write anew from standard input: `openai_api_key`, `stripe_secret_key` or `stripe_webhook_secrets`.
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(GIVEN))]
+    set: Option<String>,
 }
 
+/// What others give us: empty until somebody sets it.
+const GIVEN: [&str; 3] = ["openai_api_key", "stripe_secret_key", "stripe_webhook_secrets"];
+
 fn main() -> Result<()> {
-    let folder = Arguments::parse().folder;
+    let Arguments { folder, set } = Arguments::parse();
     fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, Permissions::from_mode(0o711))?;
+    fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
+    make_all(&folder)?;
+    if let Some(name) = set {
+        let mut value = String::new();
+        std::io::stdin().read_to_string(&mut value)?;
+        write(&folder.join(name), value.trim(), SERVICE)?;
+    }
+    writeln!(std::io::stdout(), "{}", digest(&folder)?)?;
+    Ok(())
+}
+
+/// Every file that is missing.
+fn make_all(folder: &Path) -> Result<()> {
     for name in ["auth_migrator", "auth_app", "billing_migrator", "billing_app"] {
         // One value, one copy for each reader: the server sets it, the service presents it.
         let value = random_text()?;
         let service = folder.join(format!("{name}_password"));
-        let value = if service.exists() { fs::read_to_string(&service)? } else { value };
+        let value = if service.exists() { present(&service)? } else { value };
         write_new(&service, &value, SERVICE)?;
         write_new(&folder.join(format!("postgres_{name}_password")), &value, POSTGRES)?;
     }
     write_new(&folder.join("postgres_password"), &random_text()?, POSTGRES)?;
-    redis(&folder)?;
+    redis(folder)?;
+    for name in GIVEN {
+        write_new(&folder.join(name), "", SERVICE)?;
+    }
     write_new(&folder.join("auth_secret"), &STANDARD.encode(random_bytes()?), SERVICE)?;
     write_new(&folder.join("billing_secret"), &random_text()?, SERVICE)?;
-    service_keys(&folder)
+    service_keys(folder)
+}
+
+/// The value of a file that must have one.
+fn present(path: &Path) -> Result<String> {
+    let value = fs::read_to_string(path)?;
+    anyhow::ensure!(!value.trim().is_empty(), "{} is empty: delete it, and what was made with it", path.display());
+    Ok(value)
+}
+
+/// SHA-256 over names and contents, in order.
+fn digest(folder: &Path) -> Result<String> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for file in files {
+        context.update(file.display().to_string().as_bytes());
+        context.update(ring::digest::digest(&ring::digest::SHA256, &fs::read(&file)?).as_ref());
+    }
+    Ok(context.finish().as_ref().iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 /// The password as the services read it, and as the server's own configuration.
 fn redis(folder: &Path) -> Result<()> {
     let file = folder.join("redis_password");
-    let password = if file.exists() { fs::read_to_string(&file)? } else { random_text()? };
+    let password = if file.exists() { present(&file)? } else { random_text()? };
     write_new(&file, &password, SERVICE)?;
     write_new(&folder.join("redis.conf"), &format!("requirepass {password}\n"), REDIS)
 }
@@ -61,7 +106,7 @@ fn service_keys(folder: &Path) -> Result<()> {
     for service in ["billing-service", "chat-service"] {
         let file = folder.join(format!("{}_key.pem", service.replace('-', "_")));
         let der = if file.exists() {
-            let pem = fs::read_to_string(&file)?;
+            let pem = present(&file)?;
             STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())?
         } else {
             let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| anyhow::anyhow!("no key could be made"))?;
@@ -73,10 +118,7 @@ fn service_keys(folder: &Path) -> Result<()> {
         keys.push(json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": service, "x": x}));
     }
     // Made from the private keys: the one file that follows others.
-    if public.exists() {
-        fs::remove_file(&public)?;
-    }
-    write_new(&public, &serde_json::to_string(&json!({ "keys": keys }))?, SERVICE)
+    write(&public, &serde_json::to_string(&json!({ "keys": keys }))?, SERVICE)
 }
 
 fn random_bytes() -> Result<[u8; 32]> {
@@ -91,16 +133,17 @@ fn random_text() -> Result<String> {
 
 /// Writes a file that is not there, for one reader.
 fn write_new(path: &Path, text: &str, reader: u32) -> Result<()> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o400).open(path);
-    match opened {
-        Ok(mut file) => file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("cannot make {}", path.display())),
+    if path.exists() { Ok(()) } else { write(path, text, reader) }
+}
+
+/// Writes a file for one reader, beside its place, and moves it there when it is whole and belongs to whom it shall.
+fn write(path: &Path, text: &str, reader: u32) -> Result<()> {
+    let unfinished = path.with_extension(format!("new-{}", process::id()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&unfinished)?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", unfinished.display()))?;
+    if chown(&unfinished, Some(reader), Some(reader)).is_err() {
+        // Not root: the container's user can be given the file only by letting others read it; nobody else comes into the folder.
+        fs::set_permissions(&unfinished, Permissions::from_mode(0o444))?;
     }
-    if chown(path, Some(reader), Some(reader)).is_err() {
-        // Not root: the container's user can be given the file only by letting others read it; the folder's name is no secret,
-        // its list is (0711).
-        fs::set_permissions(path, Permissions::from_mode(0o444))?;
-    }
-    Ok(())
+    fs::rename(&unfinished, path).with_context(|| format!("cannot make {}", path.display()))
 }

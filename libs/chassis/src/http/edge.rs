@@ -16,7 +16,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tracing::{Instrument, Span, field};
 
 use super::HttpConfig;
-use super::body::Guarded;
+use super::body::{Deadlined, Guarded};
 use super::proxies::{Network, client_ip};
 use crate::clock::Clock;
 use crate::problem::Problem;
@@ -42,30 +42,43 @@ pub struct RequestContext {
     pub client_ip: IpAddr,
 }
 
+/// The shape in which the edge's own refusals are told: problem details, unless the service speaks another API.
+pub type Render = fn(&Problem) -> Response;
+
+/// Problem details (RFC 9457).
+#[must_use]
+pub fn as_problem(problem: &Problem) -> Response {
+    problem.clone().into_response()
+}
+
 #[derive(Clone)]
 struct Edge {
     permits: Arc<Semaphore>,
     timeout: Duration,
+    body_timeout: Duration,
     trusted: Arc<[Network]>,
     clock: Clock,
     random: Random,
+    render: Render,
 }
 
 /// Puts the edge around a router.
-pub fn wrap(router: Router, config: &HttpConfig) -> Router {
+pub fn wrap(router: Router, config: &HttpConfig, render: Render) -> Router {
     let edge = Edge {
         permits: Arc::new(Semaphore::new(config.max_concurrency)),
         timeout: config.timeout.0,
+        body_timeout: config.body_timeout.0,
         trusted: config.trusted_proxies.0.clone().into(),
         clock: Clock::system(),
         random: Random::system(),
+        render,
     };
     router
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(config.body_limit))
-        .fallback(|| async { Problem::not_found() })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not answer that method")
+        .fallback(move || async move { render(&Problem::not_found()) })
+        .method_not_allowed_fallback(move || async move {
+            render(&Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path does not answer that method"))
         })
         .layer(from_fn_with_state(edge, pass))
 }
@@ -75,7 +88,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::from([0, 0, 0, 0]), |info| info.0.ip());
     let context = RequestContext { request_id: request_id(&request, &edge), client_ip: client_ip(peer, request.headers(), &edge.trusted) };
     let span = span(&request, &context);
-    let (method, route) = (request.method().clone(), route(&request));
+    let (method, route) = (method(&request), route(&request));
     request.extensions_mut().insert(context.clone());
     let mut response = admit(&edge, request, next).instrument(span.clone()).await;
     let status = response.status().as_u16();
@@ -84,7 +97,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
         span.record("otel.status_code", "ERROR");
     }
     let seconds = started.elapsed().as_secs_f64();
-    metrics::histogram!("http_server_request_duration_seconds", "method" => method.to_string(), "route" => route, "status" => status.to_string())
+    metrics::histogram!("http_server_request_duration_seconds", "method" => method, "route" => route, "status" => status.to_string())
         .record(seconds);
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&context.request_id) {
@@ -96,43 +109,32 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     response
 }
 
-/// Takes a place among the requests in flight and runs the request in time; a panic becomes a 500.
+/// Takes a place among the requests in flight and runs the request in time; a panic becomes a 500. Probes need no place: that all
+/// places are taken is no reason to restart the process.
 async fn admit(edge: &Edge, request: Request, next: Next) -> Response {
-    let Ok(permit) = Arc::clone(&edge.permits).try_acquire_owned() else {
+    let permit = Arc::clone(&edge.permits).try_acquire_owned().ok();
+    if permit.is_none() && !is_probe(&route(&request)) {
         metrics::counter!("http_server_shed_total").increment(1);
-        return Problem::unavailable("a free place for this request").into_response();
-    };
+        return (edge.render)(&Problem::unavailable("a free place for this request"));
+    }
+    let request = request.map(|body| Deadlined::wrap(body, edge.body_timeout));
     let run = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(edge.timeout, run).await {
-        Ok(Ok(response)) => {
-            let (parts, body) = response.into_parts();
-            let body = if parts.status == StatusCode::PAYLOAD_TOO_LARGE && !parts.headers.contains_key("content-encoding") {
-                return too_large(parts.headers.get("content-type"), body);
-            } else {
-                Guarded::wrap(body, permit)
-            };
-            Response::from_parts(parts, body)
-        }
+        Ok(Ok(response)) if is_bare_too_large(&response) => (edge.render)(&payload_too_large()),
+        Ok(Ok(response)) => response.map(|body| Guarded::wrap(body, permit)),
         Ok(Err(panic)) => {
             let message = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
             tracing::error!(panic.message = message.unwrap_or_default(), "a request panicked");
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side").into_response()
+            (edge.render)(&Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong on our side"))
         }
-        Err(_) => Problem::unavailable("an answer in time").into_response(),
+        Err(_) => (edge.render)(&Problem::unavailable("an answer in time")),
     }
 }
 
-/// The limit layer answers plain text; say it in our shape, unless a handler already did.
-fn too_large(content_type: Option<&HeaderValue>, body: axum::body::Body) -> Response {
-    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/")) {
-        let mut response = Response::new(body);
-        *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-        if let Some(value) = content_type {
-            response.headers_mut().insert(http::header::CONTENT_TYPE, value.clone());
-        }
-        return response;
-    }
-    payload_too_large().into_response()
+/// Whether this is the limit layer's own answer, which is plain text; a handler has already said it in its shape.
+fn is_bare_too_large(response: &Response) -> bool {
+    let is_text = || response.headers().get(http::header::CONTENT_TYPE).is_none_or(|value| value.as_bytes().starts_with(b"text/"));
+    response.status() == StatusCode::PAYLOAD_TOO_LARGE && is_text()
 }
 
 /// 413: the body is larger than this service takes.
@@ -149,6 +151,17 @@ fn request_id(request: &Request, edge: &Edge) -> String {
     given.map_or_else(|| edge.random.uuid_v7(&edge.clock).simple().to_string(), ToOwned::to_owned)
 }
 
+fn is_probe(route: &str) -> bool {
+    matches!(route, "/health" | "/ready" | "/metrics")
+}
+
+/// The method, as OpenTelemetry's conventions want it: one that is not known is `_OTHER`, because clients can invent methods and each
+/// would be a time series of its own [trap 19].
+fn method(request: &Request) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
+    KNOWN.into_iter().find(|known| request.method() == *known).unwrap_or("_OTHER")
+}
+
 fn route(request: &Request) -> String {
     request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned()
 }
@@ -156,15 +169,15 @@ fn route(request: &Request) -> String {
 /// The server span, by OpenTelemetry's HTTP conventions.
 fn span(request: &Request, context: &RequestContext) -> Span {
     let route = route(request);
-    if matches!(route.as_str(), "/health" | "/ready" | "/metrics") {
+    if is_probe(&route) {
         return Span::none();
     }
     let span = tracing::info_span!(
         "request",
-        otel.name = format!("{} {route}", request.method()),
+        otel.name = format!("{} {route}", method(request)),
         otel.kind = "server",
         otel.status_code = field::Empty,
-        http.request.method = %request.method(),
+        http.request.method = method(request),
         http.route = route,
         http.response.status_code = field::Empty,
         url.path = request.uri().path(),

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use super::body::timed_out;
 use super::edge::payload_too_large;
 use crate::problem::Problem;
 
@@ -65,6 +66,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn unreadable(rejection: &BytesRejection) -> Problem {
     match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => payload_too_large(),
+        rejection if timed_out(rejection) => Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not come in time"),
         _ => Problem::bad_request("unreadable_body", "The body could not be read"),
     }
 }

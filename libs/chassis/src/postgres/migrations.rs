@@ -6,6 +6,8 @@ use sha2::{Digest, Sha256};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
+use super::code;
+
 /// Names the migrations of a crate, in order, and embeds their text: `migrations!["0001_accounts"]` reads
 /// `../migrations/0001_accounts.sql` beside the file that calls it.
 #[macro_export]
@@ -126,7 +128,11 @@ impl Migrations {
     /// # Errors
     /// [`MigrateError::Missing`], [`MigrateError::Changed`], or the database's error.
     pub async fn verify(self, pool: &PgPool) -> Result<(), MigrateError> {
-        let applied = applied(&mut *pool.acquire().await?).await?;
+        let applied = match applied(&mut *pool.acquire().await?).await {
+            // There is not even the table of migrations: none was ever applied.
+            Err(error) if code(&error).as_deref() == Some("42P01") => Vec::new(),
+            outcome => outcome?,
+        };
         for (name, text) in self.all() {
             match applied.iter().find(|(applied, _)| applied == name) {
                 None => return Err(MigrateError::Missing(name)),

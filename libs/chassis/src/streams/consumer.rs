@@ -8,17 +8,37 @@ use redis::streams::{StreamAutoClaimReply, StreamPendingCountReply, StreamReadRe
 use tokio_util::sync::CancellationToken;
 
 use super::{Message, publish};
-use crate::postgres::keep_running;
+use crate::postgres::{DatabaseError, is_conflict, is_unavailable, keep_running};
 use crate::redis::Redis;
 
 /// Longest wait for new messages in one call.
 const BLOCK: Duration = Duration::from_millis(500);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
 
+/// Why a batch was not handled.
+#[derive(Debug, thiserror::Error)]
+pub enum HandleError {
+    /// It is at fault itself: coming again often enough, it is set aside.
+    #[error("{0:#}")]
+    Rejected(anyhow::Error),
+    /// What handling needs is away: it comes again for as long as that takes.
+    #[error("{0:#}")]
+    Unavailable(anyhow::Error),
+}
+
+impl HandleError {
+    /// What an error of the database, or one that may hide it, means for a message: only an answer that would always be the same is
+    /// the message's own fault.
+    pub fn of<E: DatabaseError + std::error::Error + Send + Sync + 'static>(error: E) -> Self {
+        let passing = error.database().is_some_and(|error| is_unavailable(error) || is_conflict(error));
+        if passing { Self::Unavailable(error.into()) } else { Self::Rejected(error.into()) }
+    }
+}
+
 /// What is done with messages. All of a batch succeed or fail together: the handler works in one transaction.
 pub trait Handler: Send + Sync {
     /// Applies a batch; an error leaves the batch unacknowledged, and it comes again.
-    fn handle(&self, batch: &[Message]) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn handle(&self, batch: &[Message]) -> impl Future<Output = Result<(), HandleError>> + Send;
 }
 
 /// Reads a stream as a member of a consumer group.
@@ -34,7 +54,7 @@ pub struct Consumer {
     pub batch: usize,
     /// A message that another member has held for this long is taken over.
     pub claim_after: Duration,
-    /// Deliveries after which a message that fails on its own goes to `<stream>:dead`.
+    /// Deliveries after which a message that is rejected on its own goes to `<stream>:dead` ([`replay`](super::replay) brings it back).
     pub max_deliveries: usize,
     /// Whether what was acknowledged is removed from the stream: yes where this group is the only reader.
     pub delete_acknowledged: bool,
@@ -111,16 +131,20 @@ impl Consumer {
         if batch.is_empty() {
             return Ok(());
         }
-        let Err(error) = handler.handle(&batch).await else { return Ok(self.acknowledge(redis, &batch).await?) };
-        if batch.len() == 1 {
-            return self.failed(redis, &batch[0], &error).await;
+        match handler.handle(&batch).await {
+            Ok(()) => return Ok(self.acknowledge(redis, &batch).await?),
+            // One by one it would go no better.
+            Err(HandleError::Unavailable(error)) => return Err(error),
+            Err(HandleError::Rejected(error)) if batch.len() == 1 => return self.rejected(redis, &batch[0], &error).await,
+            Err(HandleError::Rejected(_)) => {}
         }
         let mut failure = None;
         for message in batch {
             let one = std::slice::from_ref(&message);
             match handler.handle(one).await {
                 Ok(()) => self.acknowledge(redis, one).await?,
-                Err(error) => failure = self.failed(redis, &message, &error).await.err().or(failure),
+                Err(HandleError::Unavailable(error)) => return Err(error),
+                Err(HandleError::Rejected(error)) => failure = self.rejected(redis, &message, &error).await.err().or(failure),
             }
         }
         failure.map_or(Ok(()), Err)
@@ -137,8 +161,8 @@ impl Consumer {
         pipeline.query_async(&mut connection).await
     }
 
-    /// Leaves a failed message pending, to come again, until it has been delivered too often.
-    async fn failed(&self, redis: &Redis, message: &Message, error: &anyhow::Error) -> anyhow::Result<()> {
+    /// Leaves a rejected message pending, to come again, until it has been delivered too often.
+    async fn rejected(&self, redis: &Redis, message: &Message, error: &anyhow::Error) -> anyhow::Result<()> {
         let pending: StreamPendingCountReply = redis::cmd("XPENDING")
             .arg(self.stream)
             .arg(self.group)
@@ -149,7 +173,7 @@ impl Consumer {
             .await?;
         let deliveries = pending.ids.first().map_or(0, |entry| entry.times_delivered);
         if deliveries < self.max_deliveries {
-            anyhow::bail!("message {} of {} failed: {error:#}", message.id, self.stream);
+            anyhow::bail!("message {} of {} was rejected: {error:#}", message.id, self.stream);
         }
         let reason = format!("{error:#}");
         let mut fields: Vec<(&str, &str)> = message.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -157,7 +181,7 @@ impl Consumer {
         publish(redis, &format!("{}:dead", self.stream), &fields, None).await?;
         self.acknowledge(redis, std::slice::from_ref(message)).await?;
         metrics::counter!("stream_dead_letters_total", "stream" => self.stream).increment(1);
-        tracing::error!(messaging.message.id = message.id, error.message = reason, "a message failed too often and was set aside");
+        tracing::error!(messaging.message.id = message.id, error.message = reason, "a message was rejected too often and set aside");
         Ok(())
     }
 

@@ -46,6 +46,9 @@ fn a_value_may_come_from_a_file_and_never_from_two_places() {
     let path = file.to_str().unwrap();
     let mail: Mail = load(&Environment::from_pairs([("TRIVET_MAIL_RELAY", "127.0.0.1:25"), ("TRIVET_MAIL_PASSWORD_FILE", path)])).unwrap();
     assert_eq!(chassis::ExposeSecret::expose_secret(&mail.password.unwrap()), "from the file");
+    std::fs::write(&file, "\n").unwrap();
+    let mail: Mail = load(&Environment::from_pairs([("TRIVET_MAIL_RELAY", "127.0.0.1:25"), ("TRIVET_MAIL_PASSWORD_FILE", path)])).unwrap();
+    assert!(mail.password.is_none(), "an empty file is no value");
     let both = [("TRIVET_MAIL_RELAY", "127.0.0.1:25"), ("TRIVET_MAIL_PASSWORD", "x"), ("TRIVET_MAIL_PASSWORD_FILE", path)];
     assert_eq!(errors::<Mail>(&both), ["TRIVET_MAIL_PASSWORD and TRIVET_MAIL_PASSWORD_FILE are both set, set one"]);
     let missing = [("TRIVET_MAIL_RELAY", "127.0.0.1:25"), ("TRIVET_MAIL_PASSWORD_FILE", "/no/such/file")];

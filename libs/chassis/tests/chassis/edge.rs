@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use chassis::Problem;
@@ -109,6 +110,60 @@ async fn one_request_too_many_is_refused_at_once_and_told_to_come_back() {
     assert_eq!((refused.json["code"].as_str(), refused.header("retry-after")), (Some("unavailable"), "1"));
     waiting.abort();
     testkit::eventually("a free place", || async { (client.get("/who").await.status == 200).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn probes_need_no_place_among_the_requests() {
+    let (client, _stop) = serve(|config| config.max_concurrency = 0).await;
+    client.get("/who").await.expect(503);
+    client.get("/health").await.expect(200);
+    client.get("/ready").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_in_time_is_refused_and_gives_its_place_back() {
+    let (client, _stop) = serve(|config| {
+        config.max_concurrency = 1;
+        config.body_timeout = Millis(Duration::from_millis(50));
+    })
+    .await;
+    let mut socket = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+    let head = b"POST /orders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 12\r\n\r\n{\"li";
+    tokio::io::AsyncWriteExt::write_all(&mut socket, head).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut socket, &mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    drop(socket);
+    testkit::eventually("a free place", || async { (client.get("/who").await.status == 200).then_some(()) }).await;
+}
+
+/// [trap 19]
+#[tokio::test]
+async fn invented_methods_are_one_time_series() {
+    let config = HttpConfig::for_tests();
+    let host = Host::bind(&config).await.unwrap();
+    let (client, private) = (TestClient::new(host.public_addr().unwrap()), TestClient::new(host.private_addr().unwrap()));
+    let stop = CancellationToken::new();
+    tokio::spawn(host.run(router(), Router::new(), stop.clone()));
+    let _stop = stop.drop_guard();
+    for number in 0..50 {
+        client.send(Method::from_bytes(format!("INVENTED{number}").as_bytes()).unwrap(), "/who", None).await.expect(405);
+    }
+    let metrics = private.get("/metrics").await.expect(200).text;
+    assert!(metrics.contains("method=\"_OTHER\"") && !metrics.contains("INVENTED"), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_service_that_speaks_another_api_tells_the_edges_refusals_in_its_shape() {
+    let mut host = Host::bind(&HttpConfig { body_limit: 10, ..HttpConfig::for_tests() }).await.unwrap();
+    host.render_refusals(|problem| (problem.status(), format!("no: {}", problem.code())).into_response());
+    let client = TestClient::new(host.public_addr().unwrap());
+    let stop = CancellationToken::new();
+    tokio::spawn(host.run(router(), Router::new(), stop.clone()));
+    let _stop = stop.drop_guard();
+    assert_eq!(client.get("/nowhere").await.expect(404).text, "no: not_found");
+    assert_eq!(client.post("/orders", &json!({"lines": [{"count": 1}]})).await.expect(413).text, "no: payload_too_large");
+    assert_eq!(client.get("/panic").await.expect(500).text, "no: internal");
 }
 
 #[tokio::test]

@@ -80,6 +80,16 @@ async fn while_redis_is_away_facts_wait_and_afterwards_they_all_come() {
     assert_eq!(numbers, [0, 1, 2]);
 }
 
+#[tokio::test]
+async fn a_relay_that_is_stopped_publishes_what_was_committed_before() {
+    let world = world().await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    stop.cancel();
+    write(&world.database.pool, 0..2, true).await;
+    world.relay.run(&stop).await;
+    assert_eq!(published(&world.redis).await, [0, 1]);
+}
+
 /// [B-10] [B-14]
 #[tokio::test]
 async fn of_many_deliveries_of_one_event_one_has_its_effect_and_a_rollback_frees_it() {

@@ -1,29 +1,40 @@
 //! Streams of Redis: consumers that lose nothing, and readers that follow.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chassis::streams::{Consumer, Contact, Handler, Message, publish, tail};
+use chassis::streams::{Consumer, Contact, HandleError, Handler, Message, publish, replay, tail};
 use testkit::{TestRedis, eventually};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const STREAM: &str = "stream";
 
-/// Takes down what it handled; what is called `bad` fails each time.
+/// Takes down what it handled. What is called `bad` is rejected until it is allowed, and nothing is handled during an outage.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<String>>>);
+struct Notes {
+    handled: Arc<Mutex<Vec<String>>>,
+    allow_bad: Arc<AtomicBool>,
+    /// Deliveries that are still refused for an outage.
+    outage: Arc<AtomicU32>,
+}
 
 impl Handler for Notes {
-    async fn handle(&self, batch: &[Message]) -> anyhow::Result<()> {
-        anyhow::ensure!(batch.iter().all(|message| message.field("text") != "bad"), "this one is bad");
-        self.0.lock().unwrap().extend(batch.iter().map(|message| message.field("text").to_owned()));
+    async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
+        if self.outage.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(HandleError::Unavailable(anyhow::anyhow!("the database is away")));
+        }
+        if !self.allow_bad.load(Ordering::SeqCst) && batch.iter().any(|message| message.field("text") == "bad") {
+            return Err(HandleError::Rejected(anyhow::anyhow!("this one is bad")));
+        }
+        self.handled.lock().unwrap().extend(batch.iter().map(|message| message.field("text").to_owned()));
         Ok(())
     }
 }
 
 impl Notes {
     fn sorted(&self) -> Vec<String> {
-        let mut notes = self.0.lock().unwrap().clone();
+        let mut notes = self.handled.lock().unwrap().clone();
         notes.sort();
         notes
     }
@@ -46,7 +57,11 @@ fn consumer(name: &str) -> Consumer {
 }
 
 fn consume(redis: &TestRedis) -> (Notes, DropGuard) {
-    let (notes, stop) = (Notes::default(), CancellationToken::new());
+    consume_with(redis, Notes::default())
+}
+
+fn consume_with(redis: &TestRedis, notes: Notes) -> (Notes, DropGuard) {
+    let stop = CancellationToken::new();
     let (handler, connection, stopped) = (notes.clone(), redis.redis.clone(), stop.clone());
     tokio::spawn(async move { consumer("one").run(&connection, &handler, &stopped).await });
     (notes, stop.drop_guard())
@@ -98,6 +113,22 @@ async fn a_message_that_fails_each_time_is_set_aside_with_its_reason_and_holds_n
         redis::cmd("XRANGE").arg("stream:dead").arg("-").arg("+").query_async(&mut redis.redis.connection()).await.unwrap();
     assert_eq!(dead.ids[0].get::<String>("text").as_deref(), Some("bad"));
     assert_eq!(dead.ids[0].get::<String>("dead_reason").as_deref(), Some("this one is bad"));
+    notes.allow_bad.store(true, Ordering::SeqCst);
+    assert_eq!(replay(&redis.redis, STREAM).await.unwrap(), 1);
+    notes.reach(&["a", "b", "bad", "c"]).await;
+    assert_eq!(length(&redis, "stream:dead").await, 0);
+}
+
+#[tokio::test]
+async fn an_outage_that_outlasts_every_limit_of_deliveries_sets_nothing_aside() {
+    let redis = TestRedis::start().await;
+    for text in ["a", "b"] {
+        send(&redis, text).await;
+    }
+    let (notes, _stop) = consume_with(&redis, Notes { outage: Arc::new(AtomicU32::new(12)), ..Notes::default() });
+    notes.reach(&["a", "b"]).await;
+    assert_eq!(notes.outage.load(Ordering::SeqCst), 0, "the outage was not met");
+    assert_eq!(length(&redis, "stream:dead").await, 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The SQL of API keys; every statement is scoped by organization [I-73].
 
+use chassis::Problem;
 use chassis::cursor::{CursorKey, Page};
 use chassis::outbox::{self, NewEvent};
+use chassis::postgres::constraint;
 use chrono::{DateTime, Utc};
 use contracts::events::ApiKeyRevoked;
 use identity::{ApiKeyId, ApiKeySecret, OrganizationId, Principal, Scopes, UserId};
@@ -14,6 +16,29 @@ use crate::state::AppState;
 
 const PAGE: usize = 50;
 
+/// What limits the keys that a key makes; nothing, if it is no key that makes them.
+#[derive(Debug, Default)]
+pub struct Maker {
+    /// They end no later than this.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// They are as limited as this.
+    pub requests_per_minute: Option<u32>,
+}
+
+/// The key that is making another. It is locked, so that its revocation comes before (then nothing is made) or after (then it finds
+/// what was made).
+pub async fn maker(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, id: ApiKeyId) -> Result<Maker, Error> {
+    let row = sqlx::query!(
+        "select expires_at, requests_per_minute from api_keys where id = $1 and organization_id = $2 and revoked_at is null for share",
+        id.uuid(),
+        organization.uuid()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or_else(Problem::unauthorized)?;
+    Ok(Maker { expires_at: row.expires_at, requests_per_minute: row.requests_per_minute.and_then(|limit| u32::try_from(limit).ok()) })
+}
+
 /// Stores a key; only its digest.
 pub async fn insert(
     transaction: &mut Transaction<'static, Postgres>,
@@ -21,12 +46,14 @@ pub async fn insert(
     key: &ApiKey,
     secret: &ApiKeySecret,
 ) -> Result<(), Error> {
-    sqlx::query!(
-        "insert into api_keys (id, organization_id, created_by, name, key_sha256, prefix, last_four, scopes, requests_per_minute, expires_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    let inserted = sqlx::query!(
+        "insert into api_keys (id, organization_id, created_by, created_by_key, name, key_sha256, prefix, last_four, scopes,
+                               requests_per_minute, expires_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         key.id.uuid(),
         principal.organization_id.uuid(),
         principal.user_id().map(UserId::uuid),
+        principal.api_key_id().map(ApiKeyId::uuid),
         key.name,
         secret.sha256(),
         key.prefix,
@@ -37,8 +64,12 @@ pub async fn insert(
         key.created_at
     )
     .execute(&mut **transaction)
-    .await?;
-    Ok(())
+    .await;
+    match inserted {
+        // Under an Idempotency-Key the secret is derived from the call: this one was made before its answer was forgotten.
+        Err(error) if constraint(&error) == Some("api_keys_key_sha256_key") => Err(Error::IdempotencyKeyReused),
+        inserted => Ok(inserted.map(drop)?),
+    }
 }
 
 /// A page of the organization's keys, after a position.
@@ -75,7 +106,7 @@ pub async fn page(
     Ok(Page { data: data.collect(), next_cursor })
 }
 
-/// Revokes a key and tells everybody who remembers it.
+/// Revokes a key and everything that was made with it, and tells everybody who remembers them.
 pub async fn revoke(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -83,24 +114,56 @@ pub async fn revoke(
     id: ApiKeyId,
 ) -> Result<(), Error> {
     let now = state.clock.now();
-    let revoked = sqlx::query!(
-        "update api_keys set revoked_at = $3 where id = $1 and organization_id = $2 and revoked_at is null",
+    let mut revoked = descendants(transaction, organization, id, now).await?;
+    if !revoked.contains(&id.uuid()) {
+        return Err(Error::NotFound);
+    }
+    // Again until nothing is left: while this one waited for a key that was just making another, that other was not to be seen.
+    while !revoked.is_empty() {
+        for id in revoked {
+            tell(state, transaction, organization, ApiKeyId::from_uuid(id)).await?;
+        }
+        revoked = descendants(transaction, organization, id, now).await?;
+    }
+    Ok(())
+}
+
+/// Revokes a key and what was made with it, as far as it is to be seen; gives what was not revoked before.
+async fn descendants(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: ApiKeyId,
+    now: DateTime<Utc>,
+) -> Result<Vec<Uuid>, Error> {
+    let revoked = sqlx::query_scalar!(
+        "with recursive family (id) as (
+             select id from api_keys where id = $1 and organization_id = $2
+             union
+             select k.id from api_keys k join family f on k.created_by_key = f.id
+         )
+         update api_keys k set revoked_at = $3 from family f where k.id = f.id and k.revoked_at is null returning k.id",
         id.uuid(),
         organization.uuid(),
         now
     )
-    .execute(&mut **transaction)
+    .fetch_all(&mut **transaction)
     .await?;
-    if revoked.rows_affected() == 0 {
-        return Err(Error::NotFound);
-    }
+    Ok(revoked)
+}
+
+async fn tell(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: ApiKeyId,
+) -> Result<(), Error> {
     let event = NewEvent {
         id: state.random.uuid_v7(&state.clock),
         kind: ApiKeyRevoked::KIND,
         organization_id: Some(organization.uuid()),
         payload: serde_json::to_value(ApiKeyRevoked { api_key_id: id, organization_id: organization })
             .map_err(|_| Error::Internal("an event could not be written"))?,
-        occurred_at: now,
+        occurred_at: state.clock.now(),
     };
     outbox::enqueue(transaction, &event).await?;
     Ok(())

@@ -4,17 +4,20 @@ use chassis::in_transaction;
 use chassis::{Clock, Random};
 use chrono::TimeDelta;
 use identity::JwkSet;
-use identity::jwks::Jwk;
+use identity::jwks::{CACHE_TIME, Jwk};
 use identity::jwt::SigningKey;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use sqlx::{PgPool, Postgres, Transaction};
 
+use crate::audit::Event;
 use crate::error::Error;
 use crate::secrets::Secrets;
 
 /// How long a former key stays published: longer than any token it signed.
 const FORMER_LIFE: TimeDelta = TimeDelta::seconds(super::ACCESS_SECONDS + 60);
+/// A key is published for this long before it signs: as long as others cache keys, after the last of our own processes has seen it.
+const PUBLISHED_BEFORE: TimeDelta = TimeDelta::seconds((CACHE_TIME.as_secs() + super::RELOAD.as_secs()).cast_signed());
 /// Key of the advisory lock under which keys are made and rotated.
 const LOCK: i64 = 0x6b65_7972_696e;
 
@@ -107,18 +110,46 @@ async fn insert(
     Ok(())
 }
 
-/// Rotates: the published next key signs from now on, a new next one is published, the former verifies for a while.
+/// How a rotation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// The next key signs from now on.
+    Done,
+    /// Nothing was changed: there may be verifiers that do not know the next key before this long from now.
+    TooEarly(TimeDelta),
+}
+
+/// Rotates: the published next key signs from now on, a new next one is published, the former verifies for a while. A next key
+/// that was not published for long enough signs only when that is forced [I-50].
 ///
 /// # Errors
 /// The database's.
-pub async fn rotate(pool: &PgPool, secrets: &Secrets, clock: &Clock, random: &Random) -> Result<(), Error> {
+pub async fn rotate(pool: &PgPool, secrets: &Secrets, clock: &Clock, random: &Random, force: bool) -> Result<Rotation, Error> {
     Keyring::load(pool, secrets, clock, random).await?;
-    in_transaction!(pool, |transaction| {
+    let event = Event::of_operator("signing_key.rotate").ended(if force { "forced" } else { "success" });
+    let rotation = in_transaction!(pool, |transaction| {
         lock(transaction).await?;
+        let wait = wait(transaction, clock).await?;
+        if wait > TimeDelta::zero() && !force {
+            return Ok(Rotation::TooEarly(wait));
+        }
         sqlx::query!("update signing_keys set state = 'former', retired_at = $1 where state = 'current'", clock.now())
             .execute(&mut **transaction)
             .await?;
         sqlx::query!("update signing_keys set state = 'current' where state = 'next'").execute(&mut **transaction).await?;
-        insert(transaction, secrets, clock, random, "next").await
-    })
+        insert(transaction, secrets, clock, random, "next").await?;
+        event.write(transaction, clock, random).await?;
+        Ok::<_, Error>(Rotation::Done)
+    })?;
+    match rotation {
+        Rotation::Done => event.log(),
+        Rotation::TooEarly(_) => event.ended("too_early").refuse(pool, clock, random).await,
+    }
+    Ok(rotation)
+}
+
+/// How long the next key must still be published before it may sign.
+async fn wait(transaction: &mut Transaction<'static, Postgres>, clock: &Clock) -> Result<TimeDelta, Error> {
+    let published = sqlx::query_scalar!("select created_at from signing_keys where state = 'next'").fetch_one(&mut **transaction).await?;
+    Ok(published + PUBLISHED_BEFORE - clock.now())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::app::{App, PASSWORD};
+use super::forge::part;
 use futures::future::join_all;
 use serde_json::json;
 use testkit::http::Answer;
@@ -154,34 +155,102 @@ async fn refresh_tokens_end_when_idle_and_sessions_end_whatever_happens() {
     app.refresh(&token).await.expect(401);
 }
 
-/// [I-54]
+/// [I-53]
 #[tokio::test]
-async fn neither_tokens_nor_keys_nor_passwords_are_in_the_database() {
+async fn a_session_keeps_its_client_its_scopes_and_its_audience() {
     let app = App::start().await;
-    let (client, refresh) = app.session("ada@example.com").await;
-    let key = client.post("/v1/api-keys", &json!({"name": "ci"})).await.expect(201).string("key");
-    let successor = app.refresh(&refresh).await.expect(200).string("refresh_token");
-    let dump: String = sqlx::query_scalar(
-        "select string_agg(t.x, ' ') from (select row(u.*)::text x from users u union all select row(s.*)::text from refresh_tokens s
-           union all select row(k.*)::text from api_keys k union all select row(o.*)::text from _outbox o
-           union all select row(i.*)::text from _idempotency i union all select row(g.*)::text from signing_keys g) t",
-    )
-    .fetch_one(&app.database.owner)
-    .await
-    .unwrap();
-    for secret in [PASSWORD, &refresh, &successor, &key] {
-        assert!(!dump.contains(secret), "a secret is in the database");
+    let (_, refresh) = app.session("ada@example.com").await;
+    let whole: (String, String, Option<String>) =
+        sqlx::query_as("select client_id, scope, audience from sessions").fetch_one(&app.database.owner).await.unwrap();
+    assert_eq!((whole.0.as_str(), whole.1, whole.2.as_deref()), ("trivet", identity::Scopes::all().to_string(), Some("trivet")));
+    sqlx::query("update sessions set client_id = 'reader', scope = 'api_keys:read'").execute(&app.database.owner).await.unwrap();
+    let mut token = refresh;
+    for _ in 0..3 {
+        let answer = app.refresh(&token).await.expect(200);
+        let access = answer.string("access_token");
+        let claims = part(&access, 1);
+        assert_eq!((&claims["client_id"], &claims["scope"], &claims["aud"]), (&json!("reader"), &json!("api_keys:read"), &json!("trivet")));
+        let client = app.public.bearer(&access);
+        client.get("/v1/api-keys").await.expect(200);
+        client.get("/v1/me").await.expect(403);
+        client.post("/v1/api-keys", &json!({"name": "wider"})).await.expect(403);
+        token = answer.string("refresh_token");
     }
+    sqlx::query("update sessions set audience = 'somebody else'").execute(&app.database.owner).await.unwrap();
+    let access = app.refresh(&token).await.expect(200).string("access_token");
+    assert_eq!(part(&access, 1)["aud"], "somebody else");
+    app.public.bearer(&access).get("/v1/api-keys").await.expect(401);
 }
 
+/// [I-53]
 #[tokio::test]
-async fn logging_out_ends_refresh_and_access_at_once() {
+async fn a_session_of_the_version_before_goes_on_as_it_began() {
+    let app = App::start().await;
+    let (_, refresh) = app.session("ada@example.com").await;
+    let as_before = "update sessions set client_id = default, scope = default, audience = default";
+    sqlx::query(as_before).execute(&app.database.owner).await.unwrap();
+    let claims = part(&app.refresh(&refresh).await.expect(200).string("access_token"), 1);
+    let scopes: std::collections::BTreeSet<&str> = claims["scope"].as_str().unwrap().split(' ').collect();
+    assert_eq!((&claims["client_id"], &claims["aud"], scopes.len()), (&json!("trivet"), &json!("trivet"), identity::Scope::ALL.len()));
+}
+
+/// [I-41] Nothing need be heard for it: the first request after the end is refused.
+#[tokio::test]
+async fn logging_out_ends_refresh_and_access_at_once_also_without_redis() {
     let app = App::start().await;
     let (client, refresh) = app.session("ada@example.com").await;
     client.get("/v1/me").await.expect(200);
+    app.redis.pause();
+    client.get("/v1/me").await.expect(200);
     client.delete("/v1/sessions/current").await.expect(204);
+    client.get("/v1/me").await.expect(401);
+    client.get("/v1/api-keys").await.expect(401);
     app.refresh(&refresh).await.expect(401);
-    testkit::eventually("the refusal of the access token", || async { (client.get("/v1/me").await.status == 401).then_some(()) }).await;
+}
+
+/// [I-41]
+#[tokio::test]
+async fn who_is_disabled_or_out_of_time_is_refused_at_once() {
+    let app = App::start().await;
+    let (client, refresh) = app.session("ada@example.com").await;
+    client.get("/v1/api-keys").await.expect(200);
+    for (statement, undo) in [
+        ("update users set disabled_at = now()", "update users set disabled_at = null"),
+        ("update sessions set expires_at = '2029-12-31'", "update sessions set expires_at = '2031-01-01'"),
+    ] {
+        sqlx::query(statement).execute(&app.database.owner).await.unwrap();
+        client.get("/v1/api-keys").await.expect(401);
+        app.refresh(&refresh).await.expect(401);
+        sqlx::query(undo).execute(&app.database.owner).await.unwrap();
+        client.get("/v1/api-keys").await.expect(200);
+    }
+}
+
+/// [I-22] Counted where the work is done, not timed: a hash is what a login costs.
+#[tokio::test]
+async fn a_login_costs_one_hash_whoever_tries_and_however_it_ends() {
+    let app = App::start().await;
+    app.sign_up("ada@example.com").await.expect(201);
+    app.sign_up("bob@example.com").await.expect(201);
+    sqlx::query("update users set disabled_at = now() where email = 'bob@example.com'").execute(&app.database.owner).await.unwrap();
+    for (email, password, status) in [
+        ("ada@example.com", PASSWORD, 201),
+        ("ada@example.com", "the wrong password", 401),
+        ("bob@example.com", PASSWORD, 401),
+        ("bob@example.com", "the wrong password", 401),
+        ("nobody@example.com", PASSWORD, 401),
+        ("not an address", PASSWORD, 401),
+        ("", "", 401),
+    ] {
+        let before = app.hasher.runs();
+        app.log_in(email, password).await.expect(status);
+        assert_eq!(app.hasher.runs() - before, 1, "{email} with {password}");
+    }
+    for email in ["ada@example.com", "eve@example.com"] {
+        let before = app.hasher.runs();
+        app.sign_up(email).await.expect(201);
+        assert_eq!(app.hasher.runs() - before, 1, "signing up as {email}");
+    }
 }
 
 /// [I-11]
@@ -189,8 +258,7 @@ async fn logging_out_ends_refresh_and_access_at_once() {
 async fn a_weaker_stored_hash_is_upgraded_at_the_next_login() {
     let app = App::start().await;
     app.sign_up("ada@example.com").await.expect(201);
-    let secrets = auth_service::secrets::Secrets::new(&app.config.secret).unwrap();
-    let pepper = secrets.pepper();
+    let pepper = app.config.secret.pepper();
     let params = argon2::Params::new(8192, 1, 1, None).unwrap();
     let weak = argon2::Argon2::new_with_secret(&pepper, argon2::Algorithm::Argon2id, argon2::Version::V0x13, params).unwrap();
     let weak = argon2::PasswordHasher::hash_password_with_salt(&weak, PASSWORD.as_bytes(), b"sixteen byte salt").unwrap().to_string();

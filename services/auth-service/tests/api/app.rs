@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use auth_service::config::AuthConfig;
+use auth_service::config::{AuthConfig, Places, ServiceKeys};
+use auth_service::passwords::Hasher;
 use auth_service::{Application, MIGRATIONS};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chassis::clock::ManualClock;
+use chassis::config::FromSetting;
 use chassis::http::HttpConfig;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random};
@@ -33,6 +35,7 @@ pub struct App {
     /// The key of the service that calls itself chat-service.
     pub chat_key: SigningKey,
     pub config: Arc<AuthConfig>,
+    pub hasher: Hasher,
     stop: CancellationToken,
 }
 
@@ -55,15 +58,15 @@ impl App {
             postgres: database.config.clone(),
             redis: redis.config.clone(),
             identity: IdentityConfig { issuer: ISSUER.into(), audience: "trivet".into() },
-            secret: STANDARD.encode([7; 32]).into(),
-            service_jwks: serde_json::to_string(&services).unwrap(),
-            key_environment: "test".into(),
-            hash_concurrency: 8,
+            secret: FromSetting::from_setting(&STANDARD.encode([7; 32])).unwrap(),
+            service_jwks: ServiceKeys::new(services),
+            key_environment: FromSetting::from_setting("test").unwrap(),
+            hash_concurrency: Places(8),
         };
         let random = Random::system();
         let application = Application::build(config.clone(), clock.clone(), random.clone()).await.unwrap();
         let (public, private) = (application.public_addr().unwrap(), application.private_addr().unwrap());
-        let stop = CancellationToken::new();
+        let (hasher, stop) = (application.hasher(), CancellationToken::new());
         tokio::spawn(application.run(stop.clone()));
         Self {
             public: TestClient::new(public),
@@ -75,6 +78,7 @@ impl App {
             random,
             chat_key: SigningKey::from_pkcs8("chat-service", der.as_ref()),
             config: Arc::new(config),
+            hasher,
             stop,
         }
     }

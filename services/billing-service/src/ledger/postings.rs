@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use contracts::RequestId;
 use identity::OrganizationId;
 
+use super::Balances;
 use super::chart::Account;
 
 /// What a ledger transaction is about.
@@ -19,6 +20,14 @@ pub enum Kind {
     Void,
     /// What a request used that had been given up for dead.
     LateSettlement,
+}
+
+impl Posting {
+    /// What it moves on an account.
+    #[must_use]
+    pub fn moved(&self, account: Account) -> i64 {
+        self.entries.iter().filter(|(entry, _)| *entry == account).map(|(_, amount)| amount).sum()
+    }
 }
 
 impl Kind {
@@ -62,23 +71,34 @@ pub fn reservation(request: RequestId, amount: i64, at: DateTime<Utc>) -> Postin
     Posting { kind: Kind::Reservation, external_key: request.to_string(), occurred_at: at, entries }
 }
 
+/// What returns to an organization pays its debt first; the rest is for its wallet.
+fn returned(amount: i64, debt: i64) -> (i64, i64) {
+    let repaid = amount.min(debt.max(0));
+    (amount - repaid, repaid)
+}
+
 /// A hold given back.
 #[must_use]
-pub fn void(request: RequestId, held: i64, at: DateTime<Utc>) -> Posting {
-    let entries = vec![(Account::Holds, -held), (Account::Wallet, held)];
+pub fn void(request: RequestId, held: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let (rest, repaid) = returned(held, balances.debt);
+    let entries = vec![(Account::Holds, -held), (Account::Wallet, rest), (Account::Debt, repaid)];
     Posting { kind: Kind::Void, external_key: request.to_string(), occurred_at: at, entries }
 }
 
-/// What a request used: from its hold to revenue, the rest back to the wallet; what goes beyond the hold comes from the wallet
-/// as far as it reaches and is owed beyond that, never lost [B-40]. The provider's part is booked beside it.
+/// Whose balances every settlement of a customer changes, beside the customer's own.
+pub const HOUSE_ACCOUNTS_OF_SETTLEMENTS: [Account; 3] = [Account::Revenue, Account::ProviderCost, Account::ProviderPayable];
+
+/// What a request used: from its hold to revenue, the rest back; what goes beyond the hold comes from the wallet as far as it
+/// reaches and is owed beyond that, never lost [B-40]. The provider's part is booked beside it.
 #[must_use]
-pub fn settlement(request: RequestId, held: i64, wallet: i64, price: i64, cost: i64, at: DateTime<Utc>) -> Posting {
+pub fn settlement(request: RequestId, held: i64, balances: Balances, price: i64, cost: i64, at: DateTime<Utc>) -> Posting {
     let over = (price - held).max(0);
-    let from_wallet = over.min(wallet.max(0));
+    let from_wallet = over.min(balances.wallet.max(0));
+    let (rest, repaid) = returned((held - price).max(0), balances.debt);
     let entries = vec![
         (Account::Holds, -held),
-        (Account::Wallet, (held - price).max(0) - from_wallet),
-        (Account::Debt, from_wallet - over),
+        (Account::Wallet, rest - from_wallet),
+        (Account::Debt, repaid + from_wallet - over),
         (Account::Revenue, price),
         (Account::ProviderCost, -cost),
         (Account::ProviderPayable, cost),
@@ -88,8 +108,8 @@ pub fn settlement(request: RequestId, held: i64, wallet: i64, price: i64, cost: 
 
 /// What a request used whose hold had already ended: it is always recorded [B-43].
 #[must_use]
-pub fn late_settlement(request: RequestId, wallet: i64, price: i64, cost: i64, at: DateTime<Utc>) -> Posting {
-    Posting { kind: Kind::LateSettlement, ..settlement(request, 0, wallet, price, cost, at) }
+pub fn late_settlement(request: RequestId, balances: Balances, price: i64, cost: i64, at: DateTime<Utc>) -> Posting {
+    Posting { kind: Kind::LateSettlement, ..settlement(request, 0, balances, price, cost, at) }
 }
 
 #[cfg(test)]
@@ -99,31 +119,55 @@ mod tests {
 
     use super::*;
 
-    fn moved(posting: &Posting, account: Account) -> i64 {
-        posting.entries.iter().filter(|(entry, _)| *entry == account).map(|(_, amount)| amount).sum()
+    const REQUEST: RequestId = RequestId::from_uuid(Uuid::nil());
+    const AT: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+    fn balances() -> impl Strategy<Value = Balances> {
+        // Also what cannot be today: something in the wallet while something is owed.
+        let amount = || prop_oneof![Just(0), 0..1_000_000_000_i64];
+        (amount(), amount(), amount()).prop_map(|(wallet, held, debt)| Balances { wallet, held, debt })
     }
 
     proptest! {
         /// [B-34] [B-40]
         #[test]
-        fn every_posting_sums_to_zero_and_a_settlement_never_overdraws_the_wallet(
-            held in 0..1_000_000_000_i64, wallet in 0..1_000_000_000_i64, price in 0..2_000_000_000_i64, cost in 0..2_000_000_000_i64
+        fn every_posting_sums_to_zero_and_leaves_no_account_on_its_wrong_side(
+            balances in balances(), hold in 0..1_000_000_000_i64, price in 0..2_000_000_000_i64, cost in 0..2_000_000_000_i64
         ) {
-            let request = RequestId::from_uuid(Uuid::nil());
             let organization = OrganizationId::from_uuid(Uuid::nil());
-            let at = DateTime::UNIX_EPOCH;
-            let settled = settlement(request, held, wallet, price, cost, at);
-            for posting in [signup_grant(organization, held, at), reservation(request, held, at), void(request, held, at),
-                late_settlement(request, wallet, price, cost, at), settled.clone()] {
+            for posting in [signup_grant(organization, hold, AT), void(REQUEST, hold, balances, AT),
+                settlement(REQUEST, hold, balances, price, cost, AT), late_settlement(REQUEST, balances, price, cost, AT)] {
                 prop_assert_eq!(posting.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0);
                 prop_assert!(posting.entries.len() >= 2);
+                prop_assert!(balances.wallet + posting.moved(Account::Wallet) >= 0);
+                prop_assert!(posting.moved(Account::Debt) <= balances.debt, "more was repaid than is owed");
             }
-            prop_assert_eq!(moved(&settled, Account::Revenue), price, "what was used is posted whole");
-            prop_assert_eq!(moved(&settled, Account::Holds), -held, "the hold is resolved whole");
-            prop_assert!(wallet + moved(&settled, Account::Wallet) >= 0);
-            prop_assert!(moved(&settled, Account::Debt) <= 0);
-            if moved(&settled, Account::Debt) < 0 {
-                prop_assert_eq!(wallet + moved(&settled, Account::Wallet), 0, "debt only when the wallet is empty");
+            let reserved = reservation(REQUEST, hold, AT);
+            prop_assert_eq!(reserved.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0);
+        }
+
+        /// [B-40]
+        #[test]
+        fn a_settlement_posts_all_that_was_used_and_owes_only_what_the_wallet_does_not_have(
+            balances in balances(), hold in 0..1_000_000_000_i64, price in 0..2_000_000_000_i64, cost in 0..2_000_000_000_i64
+        ) {
+            let settled = settlement(REQUEST, hold, balances, price, cost, AT);
+            prop_assert!(settled.entries.iter().all(|(account, _)| account.belongs_to_organization() || HOUSE_ACCOUNTS_OF_SETTLEMENTS.contains(account)));
+            prop_assert_eq!(settled.moved(Account::Revenue), price, "what was used is posted whole");
+            prop_assert_eq!(settled.moved(Account::Holds), -hold, "the hold is resolved whole");
+            prop_assert_eq!(settled.moved(Account::Wallet) + settled.moved(Account::Debt), hold - price, "nothing is lost");
+            if settled.moved(Account::Debt) < 0 {
+                prop_assert_eq!(balances.wallet + settled.moved(Account::Wallet), 0, "debt only when the wallet is empty");
+            }
+        }
+
+        /// What comes back goes to the debt before it goes to the wallet.
+        #[test]
+        fn debt_is_repaid_by_what_returns(balances in balances(), hold in 0..1_000_000_000_i64, price in 0..1_000_000_000_i64) {
+            let settled = settlement(REQUEST, hold, balances, price.min(hold), 0, AT);
+            for (posting, returns) in [(void(REQUEST, hold, balances, AT), hold), (settled, hold - price.min(hold))] {
+                prop_assert_eq!(posting.moved(Account::Debt), returns.min(balances.debt));
+                prop_assert_eq!(posting.moved(Account::Wallet), returns - returns.min(balances.debt));
             }
         }
     }

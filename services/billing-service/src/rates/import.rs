@@ -18,6 +18,9 @@ struct Listed {
     output_cost_per_token: Option<Box<RawValue>>,
     cache_read_input_token_cost: Option<Box<RawValue>>,
     cache_creation_input_token_cost: Option<Box<RawValue>>,
+    output_cost_per_reasoning_token: Option<Box<RawValue>>,
+    input_cost_per_audio_token: Option<Box<RawValue>>,
+    output_cost_per_audio_token: Option<Box<RawValue>>,
 }
 
 /// What an import does for one model.
@@ -31,6 +34,9 @@ pub struct Change {
     pub cost_output: i64,
     cost_cached: i64,
     cost_cache_write: i64,
+    cost_reasoning: i64,
+    cost_audio_in: i64,
+    cost_audio_out: i64,
 }
 
 /// Reads a price list and makes it valid from an instant, at cost plus `markup_percent`. Returns what changes; with `dry_run`
@@ -57,17 +63,23 @@ pub async fn import(pool: &PgPool, text: &str, markup_percent: i64, from: DateTi
             sqlx::query!(
                 "insert into rate_cards (model, valid_from, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
                    price_audio_out, cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out)
-                 values ($1, $2, $3, $4, $5, $6, $6, $3, $6, $7, $8, $9, $10, $10, $7, $10)",
+                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
                 change.model,
                 from,
                 marked(change.cost_input),
                 marked(change.cost_cached),
                 marked(change.cost_cache_write),
                 marked(change.cost_output),
+                marked(change.cost_reasoning),
+                marked(change.cost_audio_in),
+                marked(change.cost_audio_out),
                 change.cost_input,
                 change.cost_cached,
                 change.cost_cache_write,
-                change.cost_output
+                change.cost_output,
+                change.cost_reasoning,
+                change.cost_audio_in,
+                change.cost_audio_out
             )
             .execute(&mut **transaction)
             .await?;
@@ -87,11 +99,16 @@ fn parse(text: &str) -> anyhow::Result<Vec<Change>> {
                 raw.map(|raw| micros_per_million(raw.get())).transpose().with_context(|| format!("model {model}"))
             };
             let input = price(listed.input_cost_per_token)?.unwrap_or_default();
+            let output = price(listed.output_cost_per_token)?.unwrap_or_default();
             Ok(Change {
                 cost_input: input,
-                cost_output: price(listed.output_cost_per_token)?.unwrap_or_default(),
+                cost_output: output,
                 cost_cached: price(listed.cache_read_input_token_cost)?.unwrap_or(input),
                 cost_cache_write: price(listed.cache_creation_input_token_cost)?.unwrap_or(input),
+                cost_reasoning: price(listed.output_cost_per_reasoning_token)?.unwrap_or(output),
+                // Audio is many times dearer than text: without a price it is not for sale (zero), never sold at that of text.
+                cost_audio_in: price(listed.input_cost_per_audio_token)?.unwrap_or_default(),
+                cost_audio_out: price(listed.output_cost_per_audio_token)?.unwrap_or_default(),
                 model: model.clone(),
             })
         })
@@ -145,5 +162,19 @@ mod tests {
             ("a", 1_000_000, 1_000_000, 2_000_000)
         );
         assert!(parse("[1]").is_err());
+    }
+
+    /// [B-32]
+    #[test]
+    fn reasoning_costs_what_output_does_unless_it_is_listed_and_audio_is_never_sold_at_the_price_of_text() {
+        let costs = |more: &str| {
+            let list = format!(r#"{{"a": {{"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6{more}}}}}"#);
+            let change = parse(&list).unwrap().remove(0);
+            (change.cost_reasoning, change.cost_audio_in, change.cost_audio_out)
+        };
+        assert_eq!(costs(""), (2_000_000, 0, 0));
+        let listed =
+            r#", "output_cost_per_reasoning_token": 3e-6, "input_cost_per_audio_token": 4e-5, "output_cost_per_audio_token": 8e-5"#;
+        assert_eq!(costs(listed), (3_000_000, 40_000_000, 80_000_000));
     }
 }

@@ -9,9 +9,11 @@ use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 
 use crate::error::Error;
-use crate::ledger::{self, postings};
+use crate::ledger::{self, Balances, postings};
 use crate::state::AppState;
 use crate::{organizations, rates};
+
+use super::expiry;
 
 /// A reservation, as far as its end needs it.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub struct Held {
     pub trace_id: Option<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// What its organization has, under the lock that was taken with it.
+    pub balances: Balances,
 }
 
 /// Check and hold in one transaction, under the lock of the organization's accounts [B-38]. The same request again gets the
@@ -53,15 +57,24 @@ pub async fn reserve(
         return Ok(reservation);
     }
     let card = rates::at(transaction, &request.model, now).await?;
-    let amount = card.card.price.upper_bound(request.max_input_tokens, request.max_output_tokens)?;
+    let price = card.card.price;
+    // Audio without a rate would be free [B-32].
+    if request.audio && !price.has_audio() {
+        return Err(Error::ModelNotPriced);
+    }
+    let amount = price.upper_bound(request.max_input_tokens, request.max_output_tokens, request.audio)?;
     organizations::ensure_wallet(state, transaction, request.organization_id).await?;
-    let balances = ledger::lock(transaction, request.organization_id).await?;
+    let mut balances = ledger::lock(transaction, request.organization_id).await?;
     // Another try of the same request may have come first while this one waited for the lock.
     if let Some(reservation) = again(transaction, request, &hash).await? {
         return Ok(reservation);
     }
-    // The limit, defined once: what is asked for must be there, and nobody who owes gets more [B-37, B-39].
-    if amount > balances.wallet || balances.debt > 0 {
+    if amount > balances.available() {
+        expiry::free(state, transaction, request.organization_id, amount.saturating_sub(balances.available())).await?;
+        balances = ledger::lock(transaction, request.organization_id).await?;
+    }
+    // What is asked for must be there, to the last micro-unit and not one more [B-37, B-39].
+    if amount > balances.available() {
         return Err(Error::InsufficientFunds);
     }
     let id = ReservationId::new(&state.clock, &state.random);
@@ -129,7 +142,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
     let owner =
         sqlx::query_scalar!("select organization_id from reservations where id = $1", id.uuid()).fetch_optional(&mut **transaction).await?;
     let Some(owner) = owner else { return Ok(None) };
-    ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
+    let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
         "select id, request_id, organization_id, api_key_id, user_id, model, provider, amount_micros, state, trace_id, created_at
          from reservations where id = $1 for no key update",
@@ -149,7 +162,20 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
         state: row.state,
         trace_id: row.trace_id,
         created_at: row.created_at,
+        balances,
     }))
+}
+
+/// Locks what the settlements of all these reservations touch, before the first of them.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_organizations(transaction: &mut Transaction<'static, Postgres>, ids: &[ReservationId]) -> Result<(), Error> {
+    let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
+    let organizations = sqlx::query_scalar!("select distinct organization_id from reservations where id = any($1)", &ids)
+        .fetch_all(&mut **transaction)
+        .await?;
+    ledger::lock_for_settlements(transaction, &organizations).await
 }
 
 /// Notes how a reservation ended.
@@ -184,7 +210,7 @@ pub async fn void(state: &AppState, transaction: &mut Transaction<'static, Postg
 /// Posts the return of a hold.
 pub async fn release(state: &AppState, transaction: &mut Transaction<'static, Postgres>, held: &Held) -> Result<(), Error> {
     if held.amount > 0 {
-        let posting = postings::void(held.request_id, held.amount, state.clock.now());
+        let posting = postings::void(held.request_id, held.amount, held.balances, state.clock.now());
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
     }
     Ok(())

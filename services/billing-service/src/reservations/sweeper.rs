@@ -1,57 +1,57 @@
-//! Ends holds whose deadline has passed: the process that held them is dead. The hold goes back, and one usage row says so [B-42].
+//! Looks for holds whose deadline has passed and ends them, each in a transaction of its own.
 
 use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use contracts::ReservationId;
-use contracts::usage::CountedBy;
 use tokio_util::sync::CancellationToken;
 
-use super::store::{find, release, resolve};
+use super::expiry::{end, note_ended, note_stuck};
 use crate::error::Error;
 use crate::state::AppState;
-use crate::usage;
 
 const BATCH: i64 = 100;
 
 /// Sweeps until the token is cancelled.
 pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
     keep_running("reservation-sweeper", stop, every, || async {
-        let ended = sweep(state).await?;
-        if ended > 0 {
-            metrics::counter!("billing_reservations_abandoned_total").increment(ended);
-            tracing::warn!(reservations = ended, "holds of dead processes were given back");
-        }
+        note_ended(sweep(state).await?);
         Ok(())
     })
     .await;
 }
 
-/// Ends the holds that are over; returns how many. Any number of replicas may sweep at once.
+/// Ends the holds that are over; returns how many. One that cannot be ended is passed over until the next sweep. Any number of
+/// replicas may sweep at once.
 ///
 /// # Errors
-/// The database's.
+/// When the database is away.
 pub async fn sweep(state: &AppState) -> Result<u64, Error> {
-    let expired = sqlx::query_scalar!(
-        "select id from reservations where state = 'held' and expires_at <= $1 order by expires_at limit $2",
-        state.clock.now(),
-        BATCH
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    let mut ended = 0;
-    for id in expired {
-        let id = ReservationId::from_uuid(id);
-        let abandoned: Result<bool, Error> = in_transaction!(state.pool, |transaction| {
-            // Settled or swept by somebody else since it was read: theirs.
-            let Some(held) = find(transaction, id).await?.filter(|held| held.state == "held") else { return Ok(false) };
-            release(state, transaction, &held).await?;
-            resolve(state, transaction, id, "abandoned").await?;
-            usage::record_abandoned(state, transaction, &held, CountedBy::Abandoned).await?;
-            Ok(true)
-        });
-        ended += u64::from(abandoned?);
+    let (mut ended, mut stuck) = (0, 0);
+    loop {
+        // Those that are stuck stay in front of the others.
+        let expired = sqlx::query_scalar!(
+            "select id from reservations where state = 'held' and expires_at <= $1 order by expires_at, id limit $2 offset $3",
+            state.clock.now(),
+            BATCH,
+            stuck
+        )
+        .fetch_all(&state.pool)
+        .await?;
+        let all = i64::try_from(expired.len()).is_ok_and(|found| found < BATCH);
+        for id in expired.into_iter().map(ReservationId::from_uuid) {
+            match in_transaction!(state.pool, |transaction| { end(state, transaction, id).await }) {
+                Ok(over) => ended += u64::from(over),
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => {
+                    note_stuck(id, &error);
+                    stuck += 1;
+                }
+            }
+        }
+        if all || ended > 0 {
+            return Ok(ended);
+        }
     }
-    Ok(ended)
 }

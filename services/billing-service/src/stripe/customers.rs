@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use chassis::postgres::keep_running;
-use chrono::TimeDelta;
 use contracts::events::OrganizationCreated;
 use sqlx::{Postgres, Transaction};
 use stripe::{IdempotencyKey, RequestStrategy, StripeRequest};
@@ -12,12 +11,12 @@ use stripe_core::customer::CreateCustomer;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::backoff;
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
 use crate::state::AppState;
 
 const POLL: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE_SECONDS: i64 = 3600;
 
 /// What we need of the answer.
 #[derive(Debug, miniserde::Deserialize)]
@@ -96,14 +95,12 @@ async fn make_one(state: &AppState, client: &Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Doubles the pause with each try, up to an hour, plus up to a quarter so that many do not come back together; as long as Stripe
-/// asks for, and the longest where the same call cannot succeed before somebody changes something.
+/// A longer pause with each try; as long as Stripe asks for, and the longest where the same call cannot succeed before somebody
+/// changes something.
 async fn postpone(state: &AppState, organization: Uuid, attempts: i32, error: &TransportError) -> Result<(), Error> {
-    let doubled = if error.is_final() { LONGEST_PAUSE_SECONDS } else { 2_i64.pow(u32::try_from(attempts.clamp(0, 11)).unwrap_or(11)) };
-    let asked = error.retry_after().map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(LONGEST_PAUSE_SECONDS));
-    let pause = doubled.max(asked).min(LONGEST_PAUSE_SECONDS);
-    let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
-    let next = state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter);
+    let grown = if error.is_final() { backoff::LONGEST_SECONDS } else { backoff::seconds(attempts) };
+    let asked = error.retry_after().map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(backoff::LONGEST_SECONDS));
+    let next = backoff::next(state, grown.max(asked));
     sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next)
         .execute(&state.pool)
         .await?;

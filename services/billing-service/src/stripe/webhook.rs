@@ -58,8 +58,8 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
         return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's").into());
     }
     sqlx::query!(
-        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at)
-         values ($1, $2, $3, $4, $5, 'received', $6, $7) on conflict do nothing",
+        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at)
+         values ($1, $2, $3, $4, $5, 'received', $6, $7, $7) on conflict do nothing",
         event.id,
         event.kind,
         event.livemode,

@@ -2,14 +2,15 @@
 
 use anyhow::Context;
 use chassis::in_transaction;
-use chassis::streams::{Handler, Message};
+use chassis::streams::{HandleError, Handler, Message};
 use chassis::telemetry::continue_from;
+use contracts::ReservationId;
 use contracts::usage::{FIELD, UsageEvent};
 use tracing::Instrument;
 
 use super::settlement::{Used, settle};
 use crate::error::Error;
-use crate::reservations::find;
+use crate::reservations::{find, lock_organizations};
 use crate::state::AppState;
 
 /// The handler of the usage stream.
@@ -17,14 +18,17 @@ use crate::state::AppState;
 pub struct UsageEvents(pub AppState);
 
 impl Handler for UsageEvents {
-    async fn handle(&self, batch: &[Message]) -> anyhow::Result<()> {
+    async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
         let state = &self.0;
         let events = batch.iter().map(|message| {
             let event: UsageEvent = serde_json::from_str(message.field(FIELD)).context("not a usage event")?;
             Ok((event, message.field("traceparent")))
         });
-        let events: Vec<(UsageEvent, &str)> = events.collect::<anyhow::Result<_>>()?;
+        let events: Vec<(UsageEvent, &str)> = events.collect::<anyhow::Result<_>>().map_err(HandleError::Rejected)?;
+        let reservations: Vec<ReservationId> = events.iter().map(|(event, _)| event.reservation_id).collect();
         let settled: Result<(), Error> = in_transaction!(state.pool, |transaction| {
+            // Another replica may have a batch of the same organizations in another order.
+            lock_organizations(transaction, &reservations).await?;
             for (event, traceparent) in &events {
                 let span = tracing::info_span!(
                     "settle",
@@ -44,6 +48,6 @@ impl Handler for UsageEvents {
             }
             Ok(())
         });
-        settled.map_err(anyhow::Error::from)
+        settled.map_err(HandleError::of)
     }
 }

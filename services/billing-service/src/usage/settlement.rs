@@ -11,7 +11,9 @@ use money::{Currency, TokenUsage};
 use sqlx::{Postgres, Transaction};
 
 use crate::error::Error;
-use crate::ledger::{self, postings};
+use crate::ledger;
+use crate::ledger::chart::Account;
+use crate::ledger::postings::{self, Posting};
 use crate::rates;
 use crate::reservations::{Held, resolve};
 use crate::state::AppState;
@@ -75,17 +77,17 @@ pub async fn settle(
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
     let card = rates::at(transaction, &held.model, held.created_at).await?;
     let (price, cost) = (card.card.price.amount(&used.usage)?, card.card.cost.amount(&used.usage)?);
-    let balances = ledger::lock(transaction, held.organization_id).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
     let posting = if abandoned {
-        postings::late_settlement(held.request_id, balances.wallet, price, cost, now)
+        postings::late_settlement(held.request_id, held.balances, price, cost, now)
     } else {
-        postings::settlement(held.request_id, held.amount, balances.wallet, price, cost, now)
+        postings::settlement(held.request_id, held.amount, held.balances, price, cost, now)
     };
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
     }
+    note_debt(held, &posting);
     if abandoned {
         replace(state, transaction, held, used, price, cost).await?;
     } else {
@@ -94,6 +96,15 @@ pub async fn settle(
     resolve(state, transaction, held.id, "settled").await?;
     metrics::counter!("billing_settlements_total", "outcome" => used.outcome.as_str()).increment(1);
     Ok(Settlement { request_id: held.request_id, currency: Currency::USD.code().to_owned(), price_micros: price, cost_micros: cost })
+}
+
+/// What was used beyond all that was there is somebody's business soon: debt is repaid by what returns, and nothing may [B-43].
+fn note_debt(held: &Held, posting: &Posting) {
+    let owed = -posting.moved(Account::Debt);
+    if owed > 0 {
+        metrics::counter!("billing_settlements_in_debt_total", "kind" => posting.kind.as_str()).increment(1);
+        tracing::warn!(organization.id = %held.organization_id, request.id = %held.request_id, debt_micros = owed, "a settlement ended in debt");
+    }
 }
 
 /// The settlement that was made, if it is of the same usage.

@@ -17,11 +17,14 @@ use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random, SecretString};
 use contracts::RequestId;
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
+use contracts::usage::{CountedBy, FIELD, Outcome, STREAM, UsageEvent};
 use identity::jwt::{ACCESS_TOKEN, SigningKey};
 use identity::{ApiKeyId, ApiKeySecret, AuthClientConfig, IdentityConfig, JwkSet, OrganizationId, Scopes, ServiceClaims, VerifiedApiKey};
+use money::TokenUsage;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
+use sqlx::{Executor, PgPool};
 use testkit::http::{Answer, TestClient};
 use testkit::{TestDatabase, TestRedis};
 use tokio_util::sync::CancellationToken;
@@ -100,8 +103,12 @@ impl App {
 
     /// The state behind a service, for calling its parts directly.
     pub fn state(&self) -> AppState {
-        AppState::new(self.config.clone(), self.database.pool.clone(), self.redis.redis.clone(), self.clock.clone(), self.random.clone())
-            .unwrap()
+        self.state_with(self.database.pool.clone())
+    }
+
+    /// The same with other connections to the database.
+    pub fn state_with(&self, pool: PgPool) -> AppState {
+        AppState::new(self.config.clone(), pool, self.redis.redis.clone(), self.clock.clone(), self.random.clone()).unwrap()
     }
 
     /// A new organization, and a client with one of its API keys.
@@ -127,11 +134,16 @@ impl App {
     pub fn reservation(&self, organization: OrganizationId, request: RequestId, input: u64, output: u64) -> Value {
         let expires_at = self.clock.now() + chrono::TimeDelta::minutes(10);
         json!({"request_id": request, "organization_id": organization, "api_key_id": null, "user_id": null, "model": "sim-large",
-               "provider": "simulator", "max_input_tokens": input, "max_output_tokens": output, "expires_at": expires_at})
+               "provider": "simulator", "max_input_tokens": input, "max_output_tokens": output, "audio": false, "expires_at": expires_at})
     }
 
     pub async fn reserve(&self, body: &Value) -> Answer {
         self.private.post("/internal/v1/reservations", body).await
+    }
+
+    /// A hold for a request of `sim-large`; its id.
+    pub async fn hold(&self, organization: OrganizationId, input: u64, output: u64) -> String {
+        self.reserve(&self.reservation(organization, self.request(), input, output)).await.expect(201).string("id")
     }
 
     /// The body of a settlement.
@@ -144,6 +156,40 @@ impl App {
         self.private.post(&format!("/internal/v1/reservations/{reservation}/settle"), usage).await
     }
 
+    pub async fn void(&self, reservation: &str) -> Answer {
+        self.private.post(&format!("/internal/v1/reservations/{reservation}/void"), &json!({"reason": "test"})).await
+    }
+
+    /// A hold of 100 input and 100 output tokens (1500 micro-units), and the event that says ten of each were used (150).
+    pub async fn used(&self, organization: OrganizationId) -> UsageEvent {
+        let request_id = self.request();
+        let body = self.reservation(organization, request_id, 100, 100);
+        let reservation = self.reserve(&body).await.expect(201).string("id");
+        UsageEvent {
+            request_id,
+            reservation_id: reservation.parse().unwrap(),
+            organization_id: organization,
+            api_key_id: None,
+            user_id: None,
+            model: "sim-large".into(),
+            provider: "simulator".into(),
+            usage: TokenUsage::text(10, 10),
+            counted_by: CountedBy::Reported,
+            outcome: Outcome::Completed,
+            started_at: self.clock.now(),
+            ended_at: self.clock.now(),
+        }
+    }
+
+    pub async fn publish(&self, event: &str) {
+        chassis::streams::publish(&self.redis.redis, STREAM, &[(FIELD, event)], None).await.unwrap();
+    }
+
+    /// How many messages a stream holds.
+    pub async fn length(&self, stream: &str) -> i64 {
+        redis::cmd("XLEN").arg(stream).query_async(&mut self.redis.redis.connection()).await.unwrap()
+    }
+
     /// Available and held.
     pub async fn balance(&self, client: &TestClient) -> (i64, i64) {
         let balance = client.get("/v1/balance").await.expect(200).json;
@@ -152,6 +198,32 @@ impl App {
 
     pub async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(&self.database.owner).await.unwrap()
+    }
+
+    /// Runs statements as the owner of the schema, who may do what the service may not.
+    pub async fn as_owner(&self, statements: &'static str) {
+        self.database.owner.execute(statements).await.unwrap();
+    }
+
+    /// Sells a model at the rates of `sim-large`, or no longer.
+    pub async fn sell(&self, model: &str, yes: bool) {
+        let statement = if yes {
+            "insert into rate_cards (model, valid_from, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
+               price_audio_out, cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out)
+             select $1, valid_from, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
+               price_audio_out, cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out
+             from rate_cards where model = 'sim-large'"
+        } else {
+            "delete from rate_cards where model = $1"
+        };
+        sqlx::query(statement).bind(model).execute(&self.database.owner).await.unwrap();
+    }
+
+    /// A metric of the process, summed over its labels; other tests count in it too.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.private.get("/metrics").await.expect(200).text;
+        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
     pub async fn assert_clean(&self) {

@@ -1,12 +1,10 @@
-//! What strangers, tenants and Stripe get.
+//! What strangers and tenants get.
 
-use super::app::App;
-use billing_service::stripe::signature::sign;
-use chassis::SecretString;
-use chassis::config::CommaList;
-use futures::future::join_all;
-use serde_json::json;
-use testkit::eventually;
+use std::time::Duration;
+
+use super::app::{App, GRANT};
+use chassis::config::Millis;
+use serde_json::{Value, json};
 use testkit::http::{Answer, TestClient};
 
 /// [B-79]
@@ -23,7 +21,7 @@ async fn an_organization_sees_only_its_own_money() {
     assert_eq!(ada_client.get("/v1/usage").await.expect(200).json["data"].as_array().unwrap().len(), 1);
     assert_eq!(kinds(ada_client.get("/v1/ledger/transactions").await.expect(200)), ["settlement", "reservation", "signup_grant"]);
     assert_eq!(eve_client.get("/v1/usage").await.expect(200).json["data"], json!([]));
-    app.balance(&eve_client).await;
+    assert_eq!(app.balance(&eve_client).await, (GRANT, 0));
     assert_eq!(kinds(eve_client.get("/v1/ledger/transactions").await.expect(200)), ["signup_grant"]);
 }
 
@@ -38,13 +36,23 @@ async fn without_a_credential_everything_is_401_and_private_routes_are_not_publi
     app.public.get("/metrics").await.expect(404);
 }
 
-/// [I-78]
 #[tokio::test]
-async fn lists_filter_and_go_on_by_their_own_cursor() {
+async fn a_look_at_the_balance_does_not_wait_for_a_settlement() {
+    let app = App::with(|config| config.postgres.wait_timeout = Millis(Duration::from_millis(500))).await;
+    let (_, client) = app.organization();
+    app.balance(&client).await;
+    let mut settlement = app.database.owner.begin().await.unwrap();
+    sqlx::query("select from accounts for update").execute(&mut *settlement).await.unwrap();
+    assert_eq!(app.balance(&client).await, (GRANT, 0));
+    settlement.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_list_of_usage_filters_and_refuses_what_it_does_not_understand() {
     let app = App::start().await;
     let (organization, client) = app.organization();
     for _ in 0..3 {
-        let reservation = app.reserve(&app.reservation(organization, app.request(), 1, 1)).await.expect(201).string("id");
+        let reservation = app.hold(organization, 1, 1).await;
         app.settle(&reservation, &app.usage(1, 1)).await.expect(200);
     }
     assert_eq!(client.get("/v1/usage?model=sim-large").await.expect(200).json["data"].as_array().unwrap().len(), 3);
@@ -54,148 +62,65 @@ async fn lists_filter_and_go_on_by_their_own_cursor() {
     client.get("/v1/usage?from=yesterday").await.expect(400);
 }
 
-const SECRETS: [&str; 2] = ["whsec_old", "whsec_new"];
-
-async fn with_webhooks() -> App {
-    App::with(|config| config.stripe.webhook_secrets = CommaList(SECRETS.map(|secret| secret.to_owned().into()).to_vec())).await
+/// All rows of a list and how many pages they came in.
+async fn all(client: &TestClient, path: &str) -> (Vec<Value>, usize) {
+    let (mut rows, mut pages) = (Vec::new(), 0);
+    let mut next = path.to_owned();
+    loop {
+        let page = client.get(&next).await.expect(200).json;
+        rows.extend(page["data"].as_array().unwrap().iter().cloned());
+        pages += 1;
+        let Some(cursor) = page["next_cursor"].as_str() else { return (rows, pages) };
+        next = format!("{path}?cursor={cursor}");
+    }
 }
 
-fn stripe_event(id: &str, kind: &str) -> String {
-    json!({"id": id, "object": "event", "type": kind, "livemode": false, "created": 1, "api_version": "2026-04-22.dahlia", "data": {"object": {}}}).to_string()
-}
-
-async fn deliver(app: &App, body: &str, secret: &str) -> Answer {
-    let signature = sign(body.as_bytes(), &SecretString::from(secret.to_owned()), app.clock.now());
-    post(&app.public.header("stripe-signature", signature), body).await
-}
-
-async fn post(client: &TestClient, body: &str) -> Answer {
-    client.send("POST".parse().unwrap(), "/stripe/webhooks", Some(body.to_owned())).await
-}
-
-/// [B-7]
+/// [I-78]
 #[tokio::test]
-async fn without_a_secret_the_endpoint_does_not_exist() {
+async fn the_list_of_usage_goes_on_by_its_cursor_to_the_last_row_also_where_many_ended_at_one_instant() {
     let app = App::start().await;
-    deliver(&app, &stripe_event("evt_1", "x"), "").await.expect(404);
-}
-
-/// [B-6] [B-8]
-#[tokio::test]
-async fn each_secret_is_accepted_and_anything_else_is_refused_with_nothing_stored() {
-    let app = with_webhooks().await;
-    let body = stripe_event("evt_1", "x");
-    post(&app.public, &body).await.expect(400);
-    deliver(&app, &body, "whsec_other").await.expect(400);
-    deliver(&app, &format!("{body}{}", " ".repeat(600 * 1024)), SECRETS[0]).await.expect(413);
-    assert_eq!(app.count("select count(*) from stripe_events").await, 0);
-    deliver(&app, &stripe_event("evt_a", "x"), SECRETS[0]).await.expect(200);
-    deliver(&app, &stripe_event("evt_b", "x"), SECRETS[1]).await.expect(200);
-    assert_eq!(app.count("select count(*) from stripe_events").await, 2);
-}
-
-/// [B-9]
-#[tokio::test]
-async fn an_event_of_live_mode_is_refused_in_test_mode() {
-    let app = with_webhooks().await;
-    let body = stripe_event("evt_1", "x").replace("\"livemode\":false", "\"livemode\":true");
-    deliver(&app, &body, SECRETS[0]).await.expect(400);
-    assert_eq!(app.count("select count(*) from stripe_events").await, 0);
-}
-
-/// [B-10] [B-12] [B-15]
-#[tokio::test]
-async fn an_event_delivered_64_times_at_once_is_stored_and_worked_through_once() {
-    let app = with_webhooks().await;
-    let body = stripe_event("evt_1", "customer.updated");
-    let answers = join_all((0..64).map(|_| deliver(&app, &body, SECRETS[0]))).await;
-    assert!(answers.iter().all(|answer| answer.status == 200));
-    eventually("the event's end", || async {
-        (app.count("select count(*) from stripe_events where state = 'handled'").await == 1).then_some(())
-    })
-    .await;
-    deliver(&app, &body, SECRETS[0]).await.expect(200);
-    assert_eq!(app.count("select count(*) from stripe_events").await, 1);
-}
-
-/// [B-20]
-#[tokio::test]
-async fn an_unknown_kind_of_event_is_stored_and_ignored() {
-    let app = with_webhooks().await;
-    deliver(&app, &stripe_event("evt_1", "moon.landed"), SECRETS[0]).await.expect(200);
-    eventually("the event's end", || async {
-        (app.count("select count(*) from stripe_events where state = 'ignored'").await == 1).then_some(())
-    })
-    .await;
-}
-
-/// [B-13]
-#[tokio::test]
-async fn while_the_database_is_away_stripe_is_told_to_come_again() {
-    let app = App::with(|config| {
-        config.stripe.webhook_secrets = CommaList(vec![SECRETS[0].to_owned().into()]);
-        config.postgres.url = "postgres://billing_app@127.0.0.1:1/billing".into();
-    })
-    .await;
-    let answer = deliver(&app, &stripe_event("evt_1", "x"), SECRETS[0]).await.expect(503);
-    assert_eq!(answer.header("retry-after"), "1");
-}
-
-/// [B-25]
-#[tokio::test]
-async fn neither_secrets_nor_payloads_are_in_a_log_line() {
-    let logs = testkit::logs::Logs::capture();
-    let app = with_webhooks().await;
-    let body = stripe_event("evt_1", "x").replace("\"object\":{}", "\"object\":{\"email\":\"canary@example.com\"}");
-    deliver(&app, &body, SECRETS[0]).await.expect(200);
-    deliver(&app, &body, "whsec_canary").await.expect(400);
-    let text = logs.text();
-    assert!(text.contains("/stripe/webhooks"), "nothing was logged");
-    for secret in ["canary@example.com", SECRETS[0], "whsec_canary"] {
-        assert!(!text.contains(secret), "{secret} is in the log");
+    let ((organization, client), (other, other_client)) = (app.organization(), app.organization());
+    for organization in [organization, other] {
+        let rows = "insert into usage_events (request_id, organization_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
+              output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by,
+              outcome, started_at, ended_at, recorded_at)
+            select gen_random_uuid(), $1, 'sim-large', 'simulator', n, 0, 0, 0, 0, 0, 0, (select min(id) from rate_cards), 'USD', 0, 0, 'reported',
+              'completed', now(), now() + n / 60 * interval '1 second', now() from generate_series(1, 250) n";
+        sqlx::query(rows).bind(organization.uuid()).execute(&app.database.owner).await.unwrap();
     }
+    let (rows, pages) = all(&client, "/v1/usage").await;
+    assert_eq!((rows.len(), pages), (250, 3));
+    let keys: Vec<(&str, &str)> = rows.iter().map(|row| (row["time"].as_str().unwrap(), row["request_id"].as_str().unwrap())).collect();
+    assert!(keys.is_sorted_by(|one, next| one > next), "a row is twice in the list or in the wrong place");
+    let cursor = client.get("/v1/usage").await.expect(200).string("next_cursor");
+    client.get(&format!("/v1/ledger/transactions?cursor={cursor}")).await.expect(400);
+    let foreign = other_client.get(&format!("/v1/usage?cursor={cursor}")).await.expect(200).json;
+    let mine = |row: &Value| keys.iter().any(|(_, id)| row["request_id"] == *id);
+    assert!(!foreign["data"].as_array().unwrap().iter().any(mine), "a cursor shows somebody else's rows");
 }
 
-/// [B-63] [B-68]
+/// [I-78]
 #[tokio::test]
-async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_answer_is_lost() {
-    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
-    let calls = seen.clone();
-    let stripe = axum::Router::new().route(
-        "/v1/customers",
-        axum::routing::post(move |headers: http::HeaderMap| async move {
-            let key = headers["idempotency-key"].to_str().unwrap().to_owned();
-            calls.lock().unwrap().push(key);
-            if calls.lock().unwrap().len() == 1 {
-                return Err(http::StatusCode::INTERNAL_SERVER_ERROR);
-            }
-            Ok(axum::Json(json!({"id": "cus_1", "object": "customer", "created": 1, "livemode": false, "metadata": {}, "description": null, "email": null,
-                "balance": 0, "default_source": null, "shipping": null, "invoice_settings": {"custom_fields": null, "default_payment_method": null, "footer": null, "rendering_options": null}})))
-        }),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, stripe).await });
-    let app = App::with(|config| {
-        config.stripe.secret_key = Some("sk_test_x".to_owned().into());
-        config.stripe.api_base = base;
-    })
-    .await;
+async fn the_list_of_transactions_goes_on_by_its_cursor_to_the_first_one() {
+    let app = App::start().await;
     let (organization, client) = app.organization();
-    let payload = json!({"organization_id": organization, "name": "Ada", "owner_id": "usr_0197f0a0000070008000000000000001",
-        "billing_email": "ada@example.com", "created_at": app.clock.now()})
-    .to_string();
-    for _ in 0..2 {
-        let fields = [("id", "evt-1"), ("kind", "organization.created"), ("payload", payload.as_str()), ("traceparent", "")];
-        chassis::streams::publish(&app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
+    app.balance(&client).await;
+    let mut transaction = app.database.owner.begin().await.unwrap();
+    for statement in [
+        "insert into ledger_transactions (id, kind, external_key, organization_id, occurred_at)
+         select gen_random_uuid(), 'gift', n::text, $1, now() from generate_series(1, 250) n",
+        "insert into ledger_entries (transaction_id, account_id, amount_micros)
+         select t.id, a.id, case a.kind when 'wallet' then 1 else -1 end from ledger_transactions t, accounts a
+         where t.kind = 'gift' and (a.organization_id = $1 and a.kind = 'wallet' or a.organization_id is null and a.kind = 'promotion')",
+    ] {
+        sqlx::query(statement).bind(organization.uuid()).execute(&mut *transaction).await.unwrap();
     }
-    eventually("the first try", || async { (!seen.lock().unwrap().is_empty()).then_some(()) }).await;
-    eventually("the customer", || async {
-        app.turn.advance(std::time::Duration::from_secs(10));
-        (app.count("select count(*) from stripe_customers where customer_id = 'cus_1'").await == 1).then_some(())
-    })
-    .await;
-    let keys = seen.lock().unwrap().clone();
-    assert_eq!(keys, vec![format!("customer-{organization}"); 2]);
-    assert_eq!(app.balance(&client).await, (super::app::GRANT, 0));
+    transaction.commit().await.unwrap();
+    let (rows, pages) = all(&client, "/v1/ledger/transactions").await;
+    assert_eq!((rows.len(), pages), (251, 3));
+    let gifts: Vec<usize> = rows[..250].iter().map(|row| row["external_key"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(gifts, (1..=250).rev().collect::<Vec<_>>());
+    assert_eq!(rows[250]["kind"], "signup_grant");
+    assert_eq!(rows[0]["entries"], json!([{"account": "wallet", "currency": "USD", "amount_micros": 1}]));
+    app.assert_clean().await;
 }

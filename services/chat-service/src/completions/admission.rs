@@ -19,6 +19,9 @@ use super::call::{Call, Head};
 use crate::error::ApiError;
 use crate::state::AppState;
 
+/// Reading a larger body would hold up the others on the same thread.
+const SMALL_BODY: usize = 256 * 1024;
+
 /// Checks the request and the caller's limits, takes a place for the settlement, and starts the call.
 ///
 /// The call is a task of its own: a client that leaves cancels the waiting, never the call, so that what it holds is always
@@ -26,10 +29,10 @@ use crate::state::AppState;
 ///
 /// # Errors
 /// What the client is told instead of an answer.
-pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: &[u8]) -> Result<Response, ApiError> {
+pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     caller.require(Scope::ChatWrite)?;
-    let request = ChatRequest::parse(body)?;
+    let request = read(body).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
     let slot = state.settlements.take_place()?;
     state.rate.admit(&caller, id).await?;
@@ -51,6 +54,15 @@ pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: 
         // Only a panic of the call ends it without an answer.
         Err(_) => Err(ApiError::Internal("a call ended without an answer")),
     }
+}
+
+/// The body is gone when its request has been read: the request has its own copy of what is in it, and may take minutes.
+async fn read(body: Bytes) -> Result<ChatRequest, ApiError> {
+    if body.len() <= SMALL_BODY {
+        return Ok(ChatRequest::parse(&body)?);
+    }
+    let reading = tokio::task::spawn_blocking(move || ChatRequest::parse(&body));
+    Ok(reading.await.map_err(|_| ApiError::Internal("a request could not be read"))??)
 }
 
 fn respond(head: Head) -> Response {

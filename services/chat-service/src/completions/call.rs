@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use contracts::RequestId;
-use contracts::billing::{Reservation, ReservationRequest};
+use contracts::billing::{Reservation, ReserveError};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use http::HeaderMap;
 use identity::Principal;
@@ -15,12 +15,13 @@ use money::TokenUsage;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
 
-use super::{stream, whole};
+use super::drain::Drain;
+use super::{hold, stream, whole};
 use crate::error::ApiError;
 use crate::genai;
 use crate::meters;
 use crate::models::Model;
-use crate::settlement::{Guard, Slot};
+use crate::settlement::{Guard, Prompt, Slot};
 use crate::state::AppState;
 
 /// What calls without a client get when everything else has ended; the host waits ten seconds for settlements.
@@ -62,48 +63,34 @@ pub struct Call {
 impl Call {
     /// Runs the call to its end; the slot is used exactly once, unless nothing was reserved.
     pub async fn run(self, slot: Slot, answer: Answer) {
-        let reservation = match self.reserve().await {
+        let request = self.reservation();
+        let reservation = match self.reserve(&request).await {
             Ok(reservation) => reservation,
             Err(error) => {
                 // The client may have left; there is nobody else to tell.
-                let _ = answer.send(Err(error));
+                let _ = answer.send(Err(error.into()));
+                if error == ReserveError::Unavailable {
+                    // Outside of the request's span, which ends with the answer.
+                    let span = tracing::info_span!(parent: None, "give back", trivet.request_id = %self.id);
+                    self.state.tasks.spawn(hold::give_back(self.state.clone(), request, slot).instrument(span));
+                }
                 return;
             }
         };
         let span = genai::span(&self.state.provider_config.name, &self.model.id, self.request.max_tokens(), &self.id.to_string());
-        let mut guard = self.guard(slot, &reservation, span.clone());
+        let guard = self.guard(slot, &reservation, span.clone());
         if answer.is_closed() {
             return guard.release(Outcome::ClientClosed);
         }
         async {
             if self.request.stream() {
-                let outcome = stream::run(&self, &mut guard, answer).await;
-                guard.settle(outcome).await;
+                stream::run(&self, guard, answer).await;
             } else {
                 whole::run(&self, guard, answer).await;
             }
         }
         .instrument(span)
         .await;
-    }
-
-    /// Holds the most that the request can cost.
-    async fn reserve(&self) -> Result<Reservation, ApiError> {
-        let allowances = self.model.allowances();
-        let life = self.state.provider_config.deadline.0 + self.state.limits.reservation_margin.0;
-        let request = ReservationRequest {
-            request_id: self.id,
-            organization_id: self.caller.organization_id,
-            api_key_id: self.caller.api_key_id(),
-            user_id: self.caller.user_id(),
-            model: self.model.id.clone(),
-            provider: self.state.provider_config.name.clone(),
-            max_input_tokens: self.request.max_input_tokens(&allowances),
-            max_output_tokens: self.request.max_output_tokens(&allowances),
-            expires_at: self.started_at + TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
-        };
-        let span = tracing::info_span!("reserve", otel.kind = "client");
-        Ok(self.state.billing.reserve(&request).instrument(span).await?)
     }
 
     fn guard(&self, slot: Slot, reservation: &Reservation, span: Span) -> Guard {
@@ -122,12 +109,14 @@ impl Call {
             ended_at: self.started_at,
         };
         let tally = Tally::new(self.state.limits.counted_text);
-        Guard::new(slot, event, tally, Arc::clone(&self.request), self.state.clock.clone(), span)
+        let prompt = Prompt { request: Arc::clone(&self.request), allowances: self.model.allowances() };
+        Guard::new(slot, event, tally, prompt, self.state.clock.clone(), span)
     }
 
     /// Sends the request to the provider; the time until its headers is not ours.
     pub(super) async fn send(&self) -> Result<reqwest::Response, ApiError> {
-        let body = self.request.to_provider(self.model.provider_model());
+        let limit_field = self.state.provider_config.limit_field.map(|field| field.0);
+        let body = self.request.to_provider(self.model.provider_model(), &self.model.allowances(), limit_field);
         self.state.provider.send(body, &self.id.to_string(), self.headers.clone()).await
     }
 
@@ -139,6 +128,13 @@ impl Call {
     /// Records what the gateway itself took of the time until now, given what it waited for the provider.
     pub(super) fn record_overhead(&self, waited: Duration) {
         meters::overhead(self.arrived.elapsed().saturating_sub(waited));
+    }
+
+    /// Resolves when the client has left before its answer began, and what is granted to a call without a client is used up.
+    pub(super) async fn given_up(&self, answer: &mut Answer) {
+        answer.closed().await;
+        let drain = Drain::begin(&self.state);
+        drain.over().await;
     }
 
     /// Ends when the call must: a while after the service began to drain, and soon after its last connection ended, when only

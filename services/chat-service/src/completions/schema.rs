@@ -18,12 +18,14 @@ pub struct CompletionRequest {
     /// How many answers.
     #[schema(minimum = 1, maximum = 128)]
     n: Option<u32>,
-    /// Longest answer, in tokens.
+    /// Longest answer, in tokens; never more than the model's.
     #[schema(minimum = 1)]
     max_completion_tokens: Option<u64>,
     /// The older name of the same.
     #[schema(minimum = 1)]
     max_tokens: Option<u64>,
+    /// `auto`, `default` or `flex`; other tiers have no price here.
+    service_tier: Option<String>,
 }
 
 /// A message of the conversation.

@@ -8,6 +8,7 @@ use http::header;
 use llm::sse::{self, Decoder};
 use llm::{Tally, Verdict};
 use reqwest::Response;
+use serde::de::IgnoredAny;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::call::{Answer, Call};
@@ -18,27 +19,28 @@ mod client;
 
 use client::Client;
 
-/// Runs the stream; the outcome is for the guard.
-pub(super) async fn run(call: &Call, guard: &mut Guard, answer: Answer) -> Outcome {
+/// Runs the stream and settles.
+pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
     let asked = Instant::now();
     let limit = TokioInstant::now() + call.state.provider_config.first_byte_timeout.0;
     let begun = tokio::select! {
-        begun = begin(call, guard) => begun,
+        begun = begin(call, &mut guard) => begun,
         () = sleep_until(limit) => Err((ApiError::UpstreamTimeout, Outcome::Failed)),
         () = sleep_until(call.deadline()) => Err((ApiError::UpstreamTimeout, Outcome::Deadline)),
         () = call.shutdown() => Err((ApiError::Unavailable("this instance"), Outcome::Shutdown)),
+        () = call.given_up(&mut answer) => return guard.give_up(Outcome::ClientClosed).await,
     };
     match begun {
         Ok((first, source)) => {
             call.record_overhead(asked.elapsed());
             let client = Client::begin(first, answer);
-            Relay { call, source, client }.run(&mut guard.tally).await
+            let outcome = Relay { call, source, client }.run(&mut guard.tally).await;
+            guard.settle(outcome).await;
         }
         Err((error, outcome)) => {
-            guard.begun = false;
+            guard.release(outcome);
             // The client may have left; there is nobody else to tell.
             let _ = answer.send(Err(error));
-            outcome
         }
     }
 }
@@ -95,6 +97,8 @@ struct Source {
     decoder: Decoder,
     wants_usage: bool,
     received: usize,
+    /// Nothing more will come: the connection has ended.
+    over: bool,
     /// The first piece was the last one too.
     ended: bool,
 }
@@ -102,43 +106,71 @@ struct Source {
 impl Source {
     fn new(call: &Call, response: Response) -> Self {
         let decoder = Decoder::new(call.state.provider_config.max_frame_bytes);
-        Self { response, decoder, wants_usage: call.request.wants_usage(), received: 0, ended: false }
+        Self { response, decoder, wants_usage: call.request.wants_usage(), received: 0, over: false, ended: false }
     }
 
     /// The next piece; may be dropped while waiting.
     async fn next(&mut self, tally: &mut Tally) -> Piece {
+        if self.over {
+            return Piece::Cut;
+        }
         let chunk = match self.response.chunk().await {
             Ok(Some(chunk)) => chunk,
-            Ok(None) => return Piece::Cut,
+            Ok(None) => return self.end(tally),
             Err(error) => {
                 tracing::warn!(error.message = %error.without_url(), "the provider's stream broke off");
-                return Piece::Cut;
+                return self.end(tally);
             }
         };
         self.received += chunk.len();
-        let mut items = Vec::with_capacity(chunk.len() + 16);
-        let mut last = None;
-        let wants_usage = self.wants_usage;
-        let decoded = self.decoder.feed(&chunk, |data| {
-            if last.is_some() {
-                return;
-            }
-            let verdict = tally.event(&data);
-            if verdict != Verdict::Usage || wants_usage {
-                sse::encode(&data, &mut items);
-            }
-            if matches!(verdict, Verdict::Done | Verdict::Error) {
-                last = Some(verdict);
-            }
-        });
-        match (decoded, last) {
-            (_, Some(Verdict::Done)) => Piece::Done(items.into()),
-            (_, Some(_)) => Piece::Error(items.into()),
-            (Ok(()), None) => Piece::Items(items.into()),
-            (Err(error), None) => {
+        let mut items = Items { encoded: Vec::with_capacity(chunk.len() + 16), last: None, wants_usage: self.wants_usage };
+        match self.decoder.feed(&chunk, |data| items.take(&data, tally)) {
+            Err(error) if items.last.is_none() => {
                 tracing::warn!(error.message = %error, "the provider's stream cannot be read");
                 Piece::Cut
             }
+            _ => items.into_piece(),
+        }
+    }
+
+    /// The last event may lack its blank line; one that is not whole is none.
+    fn end(&mut self, tally: &mut Tally) -> Piece {
+        self.over = true;
+        let is_whole = |data: &Bytes| **data == *sse::DONE || serde_json::from_slice::<IgnoredAny>(data).is_ok();
+        let Some(data) = self.decoder.finish().filter(is_whole) else { return Piece::Cut };
+        let mut items = Items { encoded: Vec::new(), last: None, wants_usage: self.wants_usage };
+        items.take(&data, tally);
+        items.into_piece()
+    }
+}
+
+/// Events of a piece, for the client.
+struct Items {
+    encoded: Vec<u8>,
+    /// The one that ends the stream.
+    last: Option<Verdict>,
+    wants_usage: bool,
+}
+
+impl Items {
+    fn take(&mut self, data: &[u8], tally: &mut Tally) {
+        if self.last.is_some() {
+            return;
+        }
+        let verdict = tally.event(data);
+        if verdict != Verdict::Usage || self.wants_usage {
+            sse::encode(data, &mut self.encoded);
+        }
+        if matches!(verdict, Verdict::Done | Verdict::Error) {
+            self.last = Some(verdict);
+        }
+    }
+
+    fn into_piece(self) -> Piece {
+        match self.last {
+            Some(Verdict::Done) => Piece::Done(self.encoded.into()),
+            Some(_) => Piece::Error(self.encoded.into()),
+            None => Piece::Items(self.encoded.into()),
         }
     }
 }

@@ -18,41 +18,38 @@ enum Failure {
     Deadline,
     /// The service stops.
     Shutdown,
+    /// The client left, and its answer is not worth more waiting.
+    GivenUp,
 }
 
-/// Gets the answer, whether the client waits for it or not, hands it over, and settles.
-pub(super) async fn run(call: &Call, mut guard: Guard, answer: Answer) {
+/// Gets the answer, within limits also when the client has left, hands it over, and settles.
+pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
     let asked = Instant::now();
-    match fetch(call).await {
-        Ok(body) if !guard.tally.whole(&body) => {
-            tracing::warn!("the provider answered with something else than a completion");
-            guard.release(Outcome::Failed);
-            // The client may have left; there is nobody else to tell.
-            let _ = answer.send(Err(ApiError::UpstreamFailed));
-        }
-        Ok(body) => {
+    let (error, outcome) = match fetch(call, &mut answer).await {
+        Ok(body) if guard.tally.whole(&body) => {
             call.record_overhead(asked.elapsed());
             guard.begun = true;
             let outcome = match answer.send(Ok(Head::Whole(body))) {
                 Ok(()) => Outcome::Completed,
                 Err(_) => Outcome::ClientClosed,
             };
-            guard.settle(outcome).await;
+            return guard.settle(outcome).await;
         }
-        Err(failure) => {
-            let (error, outcome) = match failure {
-                Failure::Error(error) => (error, Outcome::Failed),
-                Failure::Deadline => (ApiError::UpstreamTimeout, Outcome::Deadline),
-                Failure::Shutdown => (ApiError::Unavailable("this instance"), Outcome::Shutdown),
-            };
-            guard.release(outcome);
-            // The client may have left; there is nobody else to tell.
-            let _ = answer.send(Err(error));
+        Ok(_) => {
+            tracing::warn!("the provider answered with something else than a completion");
+            (ApiError::UpstreamFailed, Outcome::Failed)
         }
-    }
+        Err(Failure::Error(error)) => (error, Outcome::Failed),
+        Err(Failure::Deadline) => (ApiError::UpstreamTimeout, Outcome::Deadline),
+        Err(Failure::Shutdown) => (ApiError::Unavailable("this instance"), Outcome::Shutdown),
+        Err(Failure::GivenUp) => return guard.give_up(Outcome::ClientClosed).await,
+    };
+    guard.release(outcome);
+    // The client may have left; there is nobody else to tell.
+    let _ = answer.send(Err(error));
 }
 
-async fn fetch(call: &Call) -> Result<Bytes, Failure> {
+async fn fetch(call: &Call, answer: &mut Answer) -> Result<Bytes, Failure> {
     let exchange = async {
         let response = call.send().await?;
         whole_body(response, call.state.provider_config.max_response_bytes).await
@@ -61,5 +58,6 @@ async fn fetch(call: &Call) -> Result<Bytes, Failure> {
         body = exchange => body.map_err(Failure::Error),
         () = tokio::time::sleep_until(call.deadline()) => Err(Failure::Deadline),
         () = call.shutdown() => Err(Failure::Shutdown),
+        () = call.given_up(answer) => Err(Failure::GivenUp),
     }
 }

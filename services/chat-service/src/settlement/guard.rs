@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use chassis::{Clock, telemetry};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
-use llm::{ChatRequest, Tally};
+use llm::{Allowances, ChatRequest, Count, Tally};
 use money::TokenUsage;
 use tracing::Span;
 
 use super::{Record, Slot};
 use crate::genai;
 use crate::meters;
+
+/// What a prompt is counted from.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The request.
+    pub request: Arc<ChatRequest>,
+    /// What its model may take.
+    pub allowances: Allowances,
+}
 
 /// Holds a place in the queue and what is known about the completion so far.
 #[derive(Debug)]
@@ -19,7 +28,7 @@ pub struct Guard {
     event: UsageEvent,
     /// What the provider's answer said so far.
     pub tally: Tally,
-    request: Arc<ChatRequest>,
+    prompt: Prompt,
     clock: Clock,
     span: Span,
     /// Whether the provider has begun to answer: only then is there something to charge.
@@ -29,9 +38,9 @@ pub struct Guard {
 impl Guard {
     /// A guard for an event that is complete but for its end.
     #[must_use]
-    pub fn new(slot: Slot, event: UsageEvent, tally: Tally, request: Arc<ChatRequest>, clock: Clock, span: Span) -> Self {
+    pub fn new(slot: Slot, event: UsageEvent, tally: Tally, prompt: Prompt, clock: Clock, span: Span) -> Self {
         meters::admitted();
-        Self { slot: Some(slot), event, tally, request, clock, span, begun: false }
+        Self { slot: Some(slot), event, tally, prompt, clock, span, begun: false }
     }
 
     /// Nothing was generated: the hold is released and nothing is charged.
@@ -47,14 +56,20 @@ impl Guard {
         if let Some(usage) = self.tally.reported() {
             return self.hand_over(usage, CountedBy::Reported, outcome);
         }
-        let (tally, request) = (std::mem::take(&mut self.tally), Arc::clone(&self.request));
-        let estimated = estimate(&tally, &request);
-        let counting = tokio::task::spawn_blocking(move || {
-            let counted_by = if tally.is_partial() { CountedBy::Estimated } else { CountedBy::Counted };
-            (TokenUsage::text(request.count_input(&O200k), tally.count_output(&O200k)), counted_by)
-        });
+        let (tally, prompt) = (std::mem::take(&mut self.tally), self.prompt.clone());
+        let estimated = prompt.estimate(&tally);
+        let counting = tokio::task::spawn_blocking(move || prompt.count(&tally));
         let (usage, counted_by) = counting.await.unwrap_or((estimated, CountedBy::Estimated));
         self.hand_over(usage, counted_by, outcome);
+    }
+
+    /// The call was ended before anything came, because its client had left. What the provider charges us for it cannot be known; most
+    /// have read the prompt by then. So the prompt is charged, as an estimate, and no output: none was delivered.
+    pub async fn give_up(mut self, outcome: Outcome) {
+        let (nothing, prompt) = (Tally::default(), self.prompt.clone());
+        let estimated = prompt.estimate(&nothing);
+        let (usage, _) = tokio::task::spawn_blocking(move || prompt.count(&nothing)).await.unwrap_or((estimated, CountedBy::Estimated));
+        self.hand_over(usage, CountedBy::Estimated, outcome);
     }
 
     fn hand_over(&mut self, usage: TokenUsage, counted_by: CountedBy, outcome: Outcome) {
@@ -65,9 +80,7 @@ impl Guard {
         meters::settled(&self.event);
         let span = tracing::info_span!(parent: &self.span, "settle", otel.name = "send trivet:usage", otel.kind = "producer");
         let traceparent = span.in_scope(telemetry::current_traceparent);
-        // Ids, numbers and instants: there is nothing that cannot be written.
-        let event = serde_json::to_string(&self.event).unwrap_or_default();
-        slot.send(Record { event, traceparent });
+        slot.send(Record { event: self.event.clone(), traceparent, taken: false });
     }
 }
 
@@ -80,9 +93,21 @@ impl llm::Tokenizer for O200k {
     }
 }
 
-/// Four bytes a token, for the ends that leave no time to count.
-fn estimate(tally: &Tally, request: &ChatRequest) -> TokenUsage {
-    TokenUsage::text(request.estimate_input(), tally.estimate_output())
+impl Prompt {
+    /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
+    fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
+        let input = self.request.count_input(&self.allowances, &O200k);
+        let Count { tokens, exact } = tally.count_output(&O200k);
+        let output = if exact { tokens } else { tokens.min(self.request.max_output_tokens(&self.allowances)) };
+        let counted_by = if input.exact && exact { CountedBy::Counted } else { CountedBy::Estimated };
+        (TokenUsage::text(input.tokens, output), counted_by)
+    }
+
+    /// Four bytes a token, for the ends that leave no time to count.
+    fn estimate(&self, tally: &Tally) -> TokenUsage {
+        let output = tally.estimate_output().min(self.request.max_output_tokens(&self.allowances));
+        TokenUsage::text(self.request.estimate_input(&self.allowances), output)
+    }
 }
 
 impl Drop for Guard {
@@ -94,7 +119,7 @@ impl Drop for Guard {
         let (usage, counted_by) = match (self.begun, self.tally.reported()) {
             (false, _) => (TokenUsage::default(), CountedBy::Counted),
             (true, Some(usage)) => (usage, CountedBy::Reported),
-            (true, None) => (estimate(&self.tally, &self.request), CountedBy::Estimated),
+            (true, None) => (self.prompt.estimate(&self.tally), CountedBy::Estimated),
         };
         let outcome = if self.begun { Outcome::Shutdown } else { Outcome::Failed };
         self.hand_over(usage, counted_by, outcome);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chassis::Random;
+use chassis::clock::ManualClock;
 use chassis::config::{Environment, Millis, load};
 use chassis::http::HttpConfig;
 use chat_service::Application;
@@ -32,6 +33,9 @@ pub struct Chat {
     pub key: String,
     pub verified: VerifiedApiKey,
     pub address: SocketAddr,
+    pub private: SocketAddr,
+    /// Turns the service's clock.
+    pub time: ManualClock,
     random: Random,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -45,13 +49,13 @@ impl Chat {
     /// The service with another configuration.
     pub async fn with(change: impl FnOnce(&mut ChatConfig)) -> Self {
         let (upstream, neighbors, redis) = (Upstream::default(), Neighbors::default(), TestRedis::start().await);
-        let (provider, private) = (serve(upstream.router()).await, serve(neighbors.router()).await);
-        let mut config = config(&redis, provider, private);
+        let (provider, others) = (serve(upstream.router()).await, serve(neighbors.router()).await);
+        let mut config = config(&redis, provider, others);
         change(&mut config);
         let random = Random::seeded(1);
-        let (clock, _) = testkit::clock();
+        let (clock, time) = testkit::clock();
         let application = Application::build(config, clock.clone(), Random::system()).await.expect("an application");
-        let address = application.public_addr().expect("an address");
+        let (address, private) = (application.public_addr().expect("an address"), application.private_addr().expect("an address"));
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(application.run(shutdown.clone()));
         let verified = VerifiedApiKey {
@@ -61,8 +65,19 @@ impl Chat {
             expires_at: None,
             requests_per_minute: None,
         };
-        let mut chat =
-            Self { upstream, neighbors, redis, key: String::new(), verified: verified.clone(), address, random, shutdown, running };
+        let mut chat = Self {
+            upstream,
+            neighbors,
+            redis,
+            key: String::new(),
+            verified: verified.clone(),
+            address,
+            private,
+            time,
+            random,
+            shutdown,
+            running,
+        };
         chat.key = chat.new_key(verified);
         chat
     }
@@ -174,7 +189,7 @@ async fn serve(router: axum::Router) -> SocketAddr {
     address
 }
 
-fn config(redis: &TestRedis, provider: SocketAddr, private: SocketAddr) -> ChatConfig {
+fn config(redis: &TestRedis, provider: SocketAddr, others: SocketAddr) -> ChatConfig {
     let key = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("a key");
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.as_ref()));
     let environment = Environment::from_pairs([
@@ -182,9 +197,9 @@ fn config(redis: &TestRedis, provider: SocketAddr, private: SocketAddr) -> ChatC
         ("TRIVET_PRIVATE_BIND", "127.0.0.1:0".to_owned()),
         ("TRIVET_REDIS_URL", redis.config.url.clone()),
         ("TRIVET_ISSUER", "http://auth.test".to_owned()),
-        ("TRIVET_AUTH_URL", format!("http://{private}")),
+        ("TRIVET_AUTH_URL", format!("http://{others}")),
         ("TRIVET_SERVICE_KEY", pem),
-        ("TRIVET_BILLING_URL", format!("http://{private}")),
+        ("TRIVET_BILLING_URL", format!("http://{others}")),
         ("OPENAI_BASE_URL", format!("http://{provider}/v1")),
         ("OPENAI_API_KEY", "sk-our-own".to_owned()),
         ("CHAT_FORWARD_HEADERS", "x-allowed".to_owned()),

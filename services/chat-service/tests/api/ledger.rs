@@ -46,7 +46,7 @@ async fn assert_equal(chat: Chat, simulator: &Running, requests: usize) -> HashM
     settled
 }
 
-/// [trap 21]
+/// [trap 6]
 #[tokio::test]
 async fn what_is_settled_equals_the_providers_ledger_with_and_without_usage_frames() {
     for usage in [UsageFrames::NullFirst, UsageFrames::On, UsageFrames::ZeroFirst, UsageFrames::Off] {

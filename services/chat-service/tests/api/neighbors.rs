@@ -1,17 +1,17 @@
 //! auth-service and billing-service, as far as chat-service speaks with them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::{Clock, Problem, Random};
 use contracts::ReservationId;
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
-use contracts::billing::{CODE_INSUFFICIENT_FUNDS, CODE_MODEL_NOT_PRICED, Reservation, ReservationRequest};
+use contracts::billing::{CODE_INSUFFICIENT_FUNDS, CODE_MODEL_NOT_PRICED, Reservation, ReservationRequest, SettleRequest};
 use http::{HeaderMap, StatusCode};
 use identity::service_tokens::{ServiceTokenRequest, ServiceTokenResponse};
 use identity::{JwkSet, VerifiedApiKey};
@@ -20,7 +20,10 @@ use identity::{JwkSet, VerifiedApiKey};
 struct Inner {
     keys: Mutex<HashMap<String, VerifiedApiKey>>,
     reservations: Mutex<Vec<(ReservationRequest, ReservationId)>>,
+    settled: Mutex<Vec<(ReservationId, SettleRequest)>>,
+    voided: Mutex<Vec<ReservationId>>,
     traces: Mutex<Vec<String>>,
+    lost_answers: AtomicUsize,
     auth_status: AtomicU16,
     billing_status: AtomicU16,
 }
@@ -36,6 +39,8 @@ impl Neighbors {
             .route("/internal/v1/service-tokens", post(token))
             .route("/internal/v1/api-keys/verify", post(verify))
             .route("/internal/v1/reservations", post(reserve))
+            .route("/internal/v1/reservations/{id}/settle", post(settle))
+            .route("/internal/v1/reservations/{id}/void", post(void))
             .with_state(self.clone())
     }
 
@@ -53,6 +58,20 @@ impl Neighbors {
         self.0.billing_status.store(status, Ordering::SeqCst);
     }
 
+    /// The answers to so many reservations get lost: the holds are placed.
+    pub fn lose_answers(&self, count: usize) {
+        self.0.lost_answers.store(count, Ordering::SeqCst);
+    }
+
+    /// What was settled without the stream, in order.
+    pub fn settled(&self) -> Vec<(ReservationId, SettleRequest)> {
+        self.0.settled.lock().expect("no panic").clone()
+    }
+
+    pub fn voided(&self) -> Vec<ReservationId> {
+        self.0.voided.lock().expect("no panic").clone()
+    }
+
     pub fn reservations(&self) -> Vec<(ReservationRequest, ReservationId)> {
         self.0.reservations.lock().expect("no panic").clone()
     }
@@ -60,6 +79,13 @@ impl Neighbors {
     /// The `traceparent` of each call.
     pub fn traces(&self) -> Vec<String> {
         self.0.traces.lock().expect("no panic").clone()
+    }
+
+    fn answer(&self) -> StatusCode {
+        match self.0.billing_status.load(Ordering::SeqCst) {
+            0 => StatusCode::OK,
+            status => StatusCode::from_u16(status).expect("a status"),
+        }
     }
 
     fn trace(&self, headers: &HeaderMap) {
@@ -95,9 +121,26 @@ async fn reserve(State(state): State<Neighbors>, headers: HeaderMap, Json(reques
     }
     state.trace(&headers);
     assert_eq!(headers["authorization"], "Bearer for billing-service");
-    let id = ReservationId::new(&Clock::system(), &Random::system());
+    let mut reservations = state.0.reservations.lock().expect("no panic");
+    let known = reservations.iter().find(|(known, _)| *known == request).map(|(_, id)| *id);
+    let id = known.unwrap_or_else(|| ReservationId::new(&Clock::system(), &Random::system()));
     let answer =
         Reservation { id, request_id: request.request_id, currency: "USD".into(), amount_micros: 1, expires_at: request.expires_at };
-    state.0.reservations.lock().expect("no panic").push((request, id));
-    Json(answer).into_response()
+    if known.is_none() {
+        reservations.push((request, id));
+    }
+    match state.0.lost_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(_) => StatusCode::BAD_GATEWAY.into_response(),
+        Err(_) => Json(answer).into_response(),
+    }
+}
+
+async fn settle(State(state): State<Neighbors>, Path(id): Path<ReservationId>, Json(request): Json<SettleRequest>) -> StatusCode {
+    state.0.settled.lock().expect("no panic").push((id, request));
+    state.answer()
+}
+
+async fn void(State(state): State<Neighbors>, Path(id): Path<ReservationId>) -> StatusCode {
+    state.0.voided.lock().expect("no panic").push(id);
+    state.answer()
 }

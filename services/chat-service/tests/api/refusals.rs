@@ -1,5 +1,7 @@
 //! Refusals, in `OpenAI`'s shape and with its codes.
 
+use std::time::Duration;
+
 use contracts::usage::Outcome;
 use identity::{Scope, VerifiedApiKey};
 use money::TokenUsage;
@@ -9,7 +11,7 @@ use testkit::http::{Answer, TestClient};
 use crate::harness::{Chat, streamed, whole};
 
 #[track_caller]
-fn assert_shape(answer: &Answer, status: u16, kind: &str, code: &str, param: &Value) {
+pub fn assert_shape(answer: &Answer, status: u16, kind: &str, code: &str, param: &Value) {
     assert_eq!(answer.status, status, "{}", answer.text);
     assert_eq!(answer.header("content-type"), "application/json");
     let error = answer.json["error"].as_object().unwrap_or_else(|| panic!("an error object: {}", answer.text));
@@ -54,6 +56,9 @@ async fn a_bad_request_names_its_parameter_and_costs_nothing() {
         (json!({"model": "sim-small"}), "messages"),
         (json!({"model": "sim-small", "messages": [{"role": "user"}], "n": "two"}), "n"),
         (json!({"messages": []}), "model"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "Max_Tokens": 1}), "Max_Tokens"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "service_tier": "priority"}), "service_tier"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "web_search_options": {}}), "web_search_options"),
     ] {
         let answer = chat.ask(&body).await;
         assert_shape(&answer, 400, "invalid_request_error", "invalid_value", &json!(param));
@@ -101,6 +106,8 @@ async fn with_auth_billing_or_redis_away_the_answer_is_a_503_with_retry_after_an
     };
     assert_away(&chat.ask(&whole()).await);
     chat.neighbors.auth_answers(0);
+    // After a failure auth-service is left alone for a moment.
+    chat.time.advance(Duration::from_secs(2));
     chat.neighbors.billing_answers(500);
     assert_away(&chat.ask(&whole()).await);
     chat.neighbors.billing_answers(0);
@@ -140,19 +147,17 @@ async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing(
         (500, 502, "upstream_failed"),
         (503, 503, "service_unavailable"),
     ];
+    // What is our own fault does not end when the provider says.
+    let waits = |theirs, ours| match (theirs, ours) {
+        (429 | 503, _) => "7",
+        (_, 503) => "1",
+        _ => "",
+    };
     for (index, (theirs, ours, code)) in cases.into_iter().enumerate() {
         chat.upstream.whole_with(theirs, words, vec![("retry-after", "7".into())]);
         let answer = chat.ask(&if index % 2 == 0 { whole() } else { streamed() }).await.expect(ours);
         assert_eq!(answer.json["error"]["code"], code, "{theirs}");
-        assert_eq!(
-            answer.header("retry-after"),
-            match ours {
-                429 => "7",
-                503 => "1",
-                _ => "",
-            },
-            "{theirs}"
-        );
+        assert_eq!(answer.header("retry-after"), waits(theirs, ours), "{theirs}");
         assert!(ours == theirs || !answer.text.contains("too long"), "{theirs}");
     }
     assert_eq!(chat.upstream.seen().len(), cases.len());
@@ -162,6 +167,35 @@ async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing(
     testkit::eventually("a settlement for each", || async { (chat.settlements().await.len() == all).then_some(()) }).await;
     for (event, _) in chat.settlements().await {
         assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
+    }
+}
+
+/// [trap 9] The client cannot pay our bill.
+#[tokio::test]
+async fn a_quota_of_our_own_that_is_used_up_is_a_503_and_not_the_clients_limit() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(429, r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#);
+    assert_shape(&chat.ask(&whole()).await, 503, "server_error", "service_unavailable", &Value::Null);
+    let event = chat.settled().await;
+    assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
+}
+
+/// [trap 15]
+#[tokio::test]
+async fn a_provider_may_say_when_to_come_back_by_a_date_and_no_later_than_in_an_hour() {
+    let chat = Chat::start().await;
+    // The test's clock stands at the first instant of 2030.
+    for (said, told) in [
+        ("Tue, 01 Jan 2030 00:00:07 GMT", "7"),
+        ("Tue, 01 Jan 2030 05:00:00 GMT", "3600"),
+        ("Mon, 31 Dec 2029 00:00:00 GMT", "0"),
+        ("soon", "1"),
+        ("99999", "3600"),
+    ] {
+        for status in [429, 503] {
+            chat.upstream.whole_with(status, "{}", vec![("retry-after", said.into())]);
+            assert_eq!(chat.ask(&whole()).await.expect(status).header("retry-after"), told, "{said}");
+        }
     }
 }
 

@@ -46,6 +46,52 @@ async fn an_orderly_stop_waits_for_the_settlement_of_what_is_in_flight() {
     assert_eq!((event.usage, event.counted_by, event.outcome), (TokenUsage::text(9, 1), CountedBy::Reported, Outcome::Completed));
 }
 
+/// [trap 2] What waits for Redis, and what ends while the process ends, is handed over all the same.
+#[tokio::test]
+async fn a_stop_without_redis_settles_at_billing_directly_until_the_last_completion_has_ended() {
+    let mut chat = Chat::start().await;
+    let feeds = [chat.upstream.stream(), chat.upstream.stream()];
+    let mut responses = Vec::new();
+    for feed in &feeds {
+        feed.text("hello");
+        responses.push(chat.stream(&streamed()).await);
+    }
+    chat.redis.kill();
+    let [first, second] = feeds;
+    first.usage(9, 1);
+    first.done();
+    responses.remove(0).text().await.expect("a whole stream");
+    chat.begin_stop();
+    second.usage(9, 2);
+    second.done();
+    responses.remove(0).text().await.expect("a whole stream");
+    let neighbors = chat.neighbors.clone();
+    chat.stop().await;
+    let holds: Vec<_> = neighbors.reservations().into_iter().map(|(_, id)| id).collect();
+    let settled = neighbors.settled();
+    assert_eq!(settled.iter().map(|(id, _)| *id).collect::<Vec<_>>(), holds);
+    let usages: Vec<_> = settled.iter().map(|(_, request)| (request.usage, request.counted_by, request.outcome)).collect();
+    let usage = |output| (TokenUsage::text(9, output), CountedBy::Reported, Outcome::Completed);
+    assert_eq!(usages, [usage(1), usage(2)]);
+}
+
+/// Redis may have taken it without our hearing of it: then billing-service has settled it already.
+#[tokio::test]
+async fn a_settlement_that_billing_refuses_is_not_tried_again() {
+    let mut chat = Chat::start().await;
+    let feed = chat.upstream.stream();
+    feed.text("hello");
+    let response = chat.stream(&streamed()).await;
+    chat.redis.kill();
+    feed.usage(9, 1);
+    feed.done();
+    response.text().await.expect("a whole stream");
+    chat.neighbors.billing_answers(409);
+    let neighbors = chat.neighbors.clone();
+    chat.stop().await;
+    assert_eq!(neighbors.settled().len(), 1);
+}
+
 /// One trace, from the client's own header to auth, billing, the provider, and the message that billing consumes.
 #[tokio::test]
 async fn everything_about_a_request_belongs_to_one_trace() {

@@ -12,7 +12,7 @@ fn millis(count: u64) -> chassis::config::Millis {
     chassis::config::Millis(Duration::from_millis(count))
 }
 
-/// [trap 5] [trap 20]
+/// [trap 5]
 #[tokio::test]
 async fn a_stream_passes_as_it_comes_without_the_usage_that_nobody_asked_for() {
     let chat = Chat::start().await;
@@ -151,6 +151,53 @@ async fn a_stream_that_the_provider_cuts_ends_with_an_error_and_without_done() {
         let counted = TokenUsage::text(PROMPT_TOKENS, 2);
         assert_eq!((event.usage, event.counted_by, event.outcome), (counted, CountedBy::Counted, Outcome::UpstreamCut));
     }
+}
+
+/// [trap 14]
+#[tokio::test]
+async fn a_stream_whose_end_lacks_its_blank_line_is_complete() {
+    let chat = Chat::start().await;
+    let feed = chat.upstream.stream();
+    feed.text("hello world");
+    feed.raw("data: [DONE]\n");
+    drop(feed);
+    let text = chat.stream(&streamed()).await.text().await.expect("a whole stream");
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    let event = chat.settled().await;
+    let counted = TokenUsage::text(PROMPT_TOKENS, 2);
+    assert_eq!((event.usage, event.counted_by, event.outcome), (counted, CountedBy::Counted, Outcome::Completed));
+}
+
+/// [trap 14]
+#[tokio::test]
+async fn an_event_that_is_cut_in_its_middle_reaches_nobody_and_one_that_only_lacks_its_end_does() {
+    for (last, words) in
+        [(r#"data: {"choices":[{"index":0,"delta":{"content":" wor"#, 1), (r#"data: {"choices":[{"delta":{"content":" world"}}]}"#, 2)]
+    {
+        let chat = Chat::start().await;
+        let feed = chat.upstream.stream();
+        feed.text("hello");
+        feed.raw(last);
+        drop(feed);
+        let text = chat.stream(&streamed()).await.text().await.expect("the gateway's end is in order");
+        assert_eq!(text.contains(" wor"), words == 2, "{text}");
+        assert!(text.contains("upstream_failed") && !text.contains("[DONE]"), "{text}");
+        let event = chat.settled().await;
+        assert_eq!((event.usage, event.outcome), (TokenUsage::text(PROMPT_TOKENS, words), Outcome::UpstreamCut));
+    }
+}
+
+/// [trap 6]
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_passes_and_is_not_free() {
+    let chat = Chat::start().await;
+    let feed = chat.upstream.stream();
+    feed.raw("data: twelve bytes\n\n");
+    feed.done();
+    let text = chat.stream(&streamed()).await.text().await.expect("a whole stream");
+    assert!(text.starts_with("data: twelve bytes\n\n"), "{text}");
+    let event = chat.settled().await;
+    assert_eq!((event.usage, event.counted_by), (TokenUsage::text(PROMPT_TOKENS, 3), CountedBy::Estimated));
 }
 
 /// [trap 14]

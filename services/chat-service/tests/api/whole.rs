@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use chassis::config::Millis;
+use chat_service::config::LimitField;
 use chrono::TimeDelta;
 use contracts::usage::{CountedBy, Outcome};
 use money::TokenUsage;
 use serde_json::json;
 
-use crate::harness::{Chat, PROMPT_TOKENS, whole};
+use crate::harness::{Chat, PROMPT_TOKENS, streamed, whole};
 
 #[tokio::test]
 async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
@@ -49,6 +50,101 @@ async fn an_answer_without_usage_is_counted() {
     chat.ask(&whole()).await.expect(200);
     let event = chat.settled().await;
     assert_eq!((event.usage, event.counted_by), (TokenUsage::text(PROMPT_TOKENS, 2), CountedBy::Counted));
+}
+
+/// [trap 6]
+#[tokio::test]
+async fn with_tools_and_without_usage_the_prompt_is_an_estimate_that_includes_them() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"hello world"}}]}"#);
+    let mut asked = whole();
+    asked["tools"] = json!([{"type": "function", "function": {"name": "f", "description": "hello world ".repeat(50)}}]);
+    chat.ask(&asked).await.expect(200);
+    let event = chat.settled().await;
+    assert_eq!((event.usage.output_tokens, event.counted_by), (2, CountedBy::Estimated));
+    assert!((PROMPT_TOKENS + 100..PROMPT_TOKENS + 150).contains(&event.usage.input_tokens), "{:?}", event.usage);
+}
+
+/// [trap 3] [trap 6]
+#[tokio::test]
+async fn without_usage_a_prompt_that_cannot_be_counted_costs_what_was_reserved_for_it() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"hello world"}}]}"#);
+    let mut asked = whole();
+    asked["messages"] = json!([{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]);
+    chat.ask(&asked).await.expect(200);
+    let reserved = chat.neighbors.reservations()[0].0.clone();
+    assert_eq!((reserved.max_input_tokens, reserved.audio), (16384, false), "the context window");
+    let event = chat.settled().await;
+    assert_eq!((event.usage, event.counted_by), (TokenUsage::text(16384, 2), CountedBy::Estimated));
+}
+
+/// [trap 3]
+#[tokio::test]
+async fn a_request_that_may_use_audio_is_reserved_as_one() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+    let mut asked = whole();
+    asked["modalities"] = json!(["text", "audio"]);
+    chat.ask(&asked).await.expect(200);
+    assert!(chat.neighbors.reservations()[0].0.audio);
+}
+
+/// [trap 3]
+#[tokio::test]
+async fn the_limit_that_was_reserved_is_the_one_that_the_provider_is_told_by_the_name_it_heeds() {
+    let chat = Chat::with(|config| config.provider.limit_field = Some(LimitField(llm::LimitField::MaxCompletionTokens))).await;
+    let mut asked = whole();
+    for (wish, told) in [(json!(null), 4096), (json!(99_999), 4096), (json!(7), 7)] {
+        chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+        asked["max_tokens"] = wish;
+        chat.ask(&asked).await.expect(200);
+        let sent = chat.upstream.seen().last().expect("a request").json();
+        assert_eq!((&sent["max_completion_tokens"], sent.get("max_tokens")), (&json!(told), None));
+        assert_eq!(chat.neighbors.reservations().last().expect("a hold").0.max_output_tokens, told);
+    }
+}
+
+/// [trap 6] Some providers answer with both; it used to be read as no answer at all.
+#[tokio::test]
+async fn an_answer_with_delta_and_message_is_an_answer() {
+    let chat = Chat::start().await;
+    let body = r#"{"choices":[{"delta":{},"message":{"content":"hello"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
+    chat.upstream.whole(200, body);
+    assert_eq!(chat.ask(&whole()).await.expect(200).text, body);
+    assert_eq!(chat.settled().await.usage, TokenUsage::text(9, 1));
+}
+
+/// [trap 4] Nothing came, so only the prompt is charged, as an estimate.
+#[tokio::test]
+async fn without_a_place_for_draining_an_answer_whose_client_left_is_given_up_at_once() {
+    for body in [whole(), streamed()] {
+        let chat = Chat::with(|config| config.drain.max_streams = 0).await;
+        let feed = chat.upstream.stream();
+        let asked = async {
+            chat.upstream.request(0).await;
+        };
+        chat.leave_when(&body, asked).await;
+        feed.hung_up().await;
+        let event = chat.settled().await;
+        let prompt = TokenUsage::text(PROMPT_TOKENS, 0);
+        assert_eq!((event.usage, event.counted_by, event.outcome), (prompt, CountedBy::Estimated, Outcome::ClientClosed));
+    }
+}
+
+/// [trap 4]
+#[tokio::test]
+async fn waiting_for_an_answer_whose_client_left_ends_when_its_time_is_over() {
+    for body in [whole(), streamed()] {
+        let chat = Chat::with(|config| config.drain.time = Millis(Duration::from_millis(1))).await;
+        let feed = chat.upstream.stream();
+        let asked = async {
+            chat.upstream.request(0).await;
+        };
+        chat.leave_when(&body, asked).await;
+        feed.hung_up().await;
+        assert_eq!(chat.settled().await.outcome, Outcome::ClientClosed);
+    }
 }
 
 /// [trap 2] A provider that was asked finishes its answer, and charges for it, whether the client waits or not.

@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use llm::sse::KEEP_ALIVE;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, OwnedPermit};
-use tokio::time::{Instant, sleep_until};
 
 use crate::completions::call::{Answer, Head};
+use crate::completions::drain::Drain;
 use crate::state::AppState;
 
 /// Pieces that may wait for a slow client.
@@ -22,11 +21,9 @@ pub(super) struct Client {
 
 /// What is still granted to a stream without a client.
 struct Gone {
-    until: Instant,
+    drain: Drain,
     /// Bytes received at the moment of leaving.
     since: usize,
-    /// A place among the drained streams; none, when there was none.
-    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Client {
@@ -45,17 +42,15 @@ impl Client {
         match &self.gone {
             None => {
                 self.items.closed().await;
-                let place = state.drains.clone().try_acquire_owned().ok();
-                self.gone = Some(Gone { until: Instant::now() + state.drain.time.0, since: received, place });
+                self.gone = Some(Gone { drain: Drain::begin(state), since: received });
             }
-            Some(gone) if gone.place.is_some() => sleep_until(gone.until).await,
-            Some(_) => {}
+            Some(gone) => gone.drain.over().await,
         }
     }
 
     /// Whether a stream without a client is to be ended now.
     pub(super) fn is_given_up(&self) -> bool {
-        self.gone.as_ref().is_some_and(|gone| gone.place.is_none() || gone.until <= Instant::now())
+        self.gone.as_ref().is_some_and(|gone| gone.drain.is_over())
     }
 
     /// Whether a stream without a client has used up its bytes.

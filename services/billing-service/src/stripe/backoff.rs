@@ -1,0 +1,30 @@
+//! When something that failed is tried again.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::state::AppState;
+
+/// The longest pause.
+pub const LONGEST_SECONDS: i64 = 3600;
+
+/// The pause after so many tries: doubled with each, up to the longest.
+pub fn seconds(attempts: i32) -> i64 {
+    2_i64.pow(u32::try_from(attempts.clamp(0, 12)).unwrap_or(12)).min(LONGEST_SECONDS)
+}
+
+/// The instant after a pause, plus up to a quarter of it, so that many that failed together do not come back together.
+pub fn next(state: &AppState, seconds: i64) -> DateTime<Utc> {
+    let pause = seconds.min(LONGEST_SECONDS);
+    let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
+    state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        assert_eq!([0, 1, 2, 11, 12, i32::MAX].map(seconds), [1, 2, 4, 2048, 3600, 3600]);
+    }
+}

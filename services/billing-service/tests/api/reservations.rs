@@ -1,0 +1,122 @@
+//! Holds and their settlements over the private API.
+
+use super::app::{App, GRANT};
+use futures::future::join_all;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_wallet_is_made_once_with_its_grant_however_many_meet_it_first() {
+    let app = App::start().await;
+    let (_, client) = app.organization();
+    let balances = join_all((0..16).map(|_| app.balance(&client))).await;
+    assert!(balances.iter().all(|balance| *balance == (GRANT, 0)), "{balances:?}");
+    assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'signup_grant'").await, 1);
+    app.assert_clean().await;
+}
+
+/// [B-37] [B-38] [B-39]
+#[tokio::test]
+async fn of_64_parallel_reservations_exactly_as_many_succeed_as_the_balance_allows() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    // 500,000 micro-units each: ten fit exactly, to the last micro-unit.
+    let bodies: Vec<_> = (0..64).map(|_| app.reservation(organization, app.request(), 0, 41_666)).collect();
+    let one = app.reserve(&bodies[0]).await.expect(201).json["amount_micros"].as_i64().unwrap();
+    let expected = usize::try_from(GRANT / one).unwrap();
+    let answers = join_all(bodies[1..].iter().map(|body| app.reserve(body))).await;
+    let held = answers.iter().filter(|answer| answer.status == 201).count() + 1;
+    assert_eq!(held, expected);
+    for refused in answers.iter().filter(|answer| answer.status != 201) {
+        assert_eq!((refused.status.as_u16(), refused.json["code"].as_str()), (402, Some("insufficient_funds")));
+    }
+    let (available, on_hold) = app.balance(&client).await;
+    assert_eq!((available + on_hold, on_hold), (GRANT, one * i64::try_from(expected).unwrap()));
+    app.assert_clean().await;
+}
+
+/// [B-39]
+#[tokio::test]
+async fn the_last_micro_unit_can_be_reserved_and_not_one_more() {
+    let app = App::with(|config| config.signup_grant = 1200).await;
+    let (organization, _) = app.organization();
+    app.reserve(&app.reservation(organization, app.request(), 0, 101)).await.expect(402);
+    app.reserve(&app.reservation(organization, app.request(), 0, 100)).await.expect(201);
+    app.reserve(&app.reservation(organization, app.request(), 1, 0)).await.expect(402);
+}
+
+/// [B-33] [B-40]
+#[tokio::test]
+async fn a_settlement_posts_what_was_used_and_returns_the_rest() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let reservation = app.reserve(&app.reservation(organization, app.request(), 1000, 1000)).await.expect(201);
+    assert_eq!(reservation.json["amount_micros"], 15_000);
+    let settled = app.settle(&reservation.string("id"), &app.usage(100, 10)).await.expect(200);
+    assert_eq!((&settled.json["price_micros"], &settled.json["cost_micros"]), (&json!(420), &json!(350)));
+    assert_eq!(app.balance(&client).await, (GRANT - 420, 0));
+    let row = client.get("/v1/usage").await.expect(200).json["data"][0].clone();
+    assert_eq!((&row["price_micros"], &row["cost_micros"]), (&json!(420), &json!(350)), "the margin is not on the row");
+    app.assert_clean().await;
+}
+
+/// [B-41]
+#[tokio::test]
+async fn a_reservation_resolves_once_and_the_same_call_again_gets_the_same_answer() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let body = app.reservation(organization, app.request(), 100, 100);
+    let answers = join_all((0..16).map(|_| app.reserve(&body))).await;
+    let first = answers[0].clone().expect(201);
+    assert!(answers.iter().all(|answer| answer.json == first.json), "one request got several holds");
+    let mut other = body.clone();
+    other["max_output_tokens"] = json!(101);
+    assert_eq!(app.reserve(&other).await.expect(409).json["code"], "reservation_conflict");
+    let usage = app.usage(10, 10);
+    let settled = join_all((0..16).map(|_| app.settle(answers[0].json["id"].as_str().unwrap(), &usage))).await;
+    assert!(settled.iter().all(|answer| answer.status == 200 && answer.json == settled[0].json));
+    app.settle(&first.string("id"), &app.usage(11, 10)).await.expect(409);
+    let void = format!("/internal/v1/reservations/{}/void", first.string("id"));
+    app.private.post(&void, &json!({"reason": "too late"})).await.expect(409);
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    assert_eq!(app.count("select count(*) from usage_events").await, 1);
+    app.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_void_gives_the_hold_back_and_is_repeatable() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let reservation = app.hold(organization, 100, 100).await;
+    for _ in 0..3 {
+        app.void(&reservation).await.expect(204);
+    }
+    assert_eq!(app.balance(&client).await, (GRANT, 0));
+    app.settle(&reservation, &app.usage(1, 1)).await.expect(409);
+    app.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_model_without_a_rate_is_refused_and_never_free() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let mut body = app.reservation(organization, app.request(), 1, 1);
+    body["model"] = json!("unheard-of");
+    assert_eq!(app.reserve(&body).await.expect(404).json["code"], "model_not_priced");
+}
+
+/// [B-32]
+#[tokio::test]
+async fn audio_is_held_at_its_own_rates_only_where_it_may_occur_and_refused_where_it_has_none() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let reserve = async |model: &str, audio: bool| {
+        let mut body = app.reservation(organization, app.request(), 100, 100);
+        (body["model"], body["audio"]) = (json!(model), json!(audio));
+        app.reserve(&body).await
+    };
+    // Text costs 3 and 12 micro-units a token, audio 48 and 96.
+    assert_eq!(reserve("gpt-4o", false).await.expect(201).json["amount_micros"], 1500);
+    assert_eq!(reserve("gpt-4o", true).await.expect(201).json["amount_micros"], 14_400);
+    reserve("sim-large", false).await.expect(201);
+    assert_eq!(reserve("sim-large", true).await.expect(404).json["code"], "model_not_priced");
+}

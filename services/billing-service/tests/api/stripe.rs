@@ -1,0 +1,201 @@
+//! Stripe's events, and the customers that are made there.
+
+use super::app::App;
+use billing_service::admin::{self, Command, Stripe};
+use billing_service::stripe::signature::sign;
+use billing_service::stripe::worker::handle_one;
+use chassis::SecretString;
+use chassis::config::CommaList;
+use futures::future::join_all;
+use serde_json::json;
+use testkit::eventually;
+use testkit::http::{Answer, TestClient};
+
+const SECRETS: [&str; 2] = ["whsec_old", "whsec_new"];
+
+async fn with_webhooks() -> App {
+    App::with(|config| config.stripe.webhook_secrets = CommaList(SECRETS.map(|secret| secret.to_owned().into()).to_vec())).await
+}
+
+fn stripe_event(id: &str, kind: &str) -> String {
+    json!({"id": id, "object": "event", "type": kind, "livemode": false, "created": 1, "api_version": "2026-04-22.dahlia", "data": {"object": {}}}).to_string()
+}
+
+async fn deliver(app: &App, body: &str, secret: &str) -> Answer {
+    let signature = sign(body.as_bytes(), &SecretString::from(secret.to_owned()), app.clock.now());
+    post(&app.public.header("stripe-signature", signature), body).await
+}
+
+async fn post(client: &TestClient, body: &str) -> Answer {
+    client.send("POST".parse().unwrap(), "/stripe/webhooks", Some(body.to_owned())).await
+}
+
+/// [B-7]
+#[tokio::test]
+async fn without_a_secret_the_endpoint_does_not_exist() {
+    let app = App::start().await;
+    deliver(&app, &stripe_event("evt_1", "x"), "").await.expect(404);
+}
+
+/// [B-6] [B-8]
+#[tokio::test]
+async fn each_secret_is_accepted_and_anything_else_is_refused_with_nothing_stored() {
+    let app = with_webhooks().await;
+    let body = stripe_event("evt_1", "x");
+    post(&app.public, &body).await.expect(400);
+    deliver(&app, &body, "whsec_other").await.expect(400);
+    deliver(&app, &format!("{body}{}", " ".repeat(600 * 1024)), SECRETS[0]).await.expect(413);
+    assert_eq!(app.count("select count(*) from stripe_events").await, 0);
+    deliver(&app, &stripe_event("evt_a", "x"), SECRETS[0]).await.expect(200);
+    deliver(&app, &stripe_event("evt_b", "x"), SECRETS[1]).await.expect(200);
+    assert_eq!(app.count("select count(*) from stripe_events").await, 2);
+}
+
+/// [B-9]
+#[tokio::test]
+async fn an_event_of_live_mode_is_refused_in_test_mode() {
+    let app = with_webhooks().await;
+    let body = stripe_event("evt_1", "x").replace("\"livemode\":false", "\"livemode\":true");
+    deliver(&app, &body, SECRETS[0]).await.expect(400);
+    assert_eq!(app.count("select count(*) from stripe_events").await, 0);
+}
+
+/// [B-10] [B-12] [B-15]
+#[tokio::test]
+async fn an_event_delivered_64_times_at_once_is_stored_and_worked_through_once() {
+    let app = with_webhooks().await;
+    let body = stripe_event("evt_1", "customer.updated");
+    let answers = join_all((0..64).map(|_| deliver(&app, &body, SECRETS[0]))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    eventually("the event's end", || async {
+        (app.count("select count(*) from stripe_events where state = 'handled'").await == 1).then_some(())
+    })
+    .await;
+    deliver(&app, &body, SECRETS[0]).await.expect(200);
+    assert_eq!(app.count("select count(*) from stripe_events").await, 1);
+}
+
+/// [B-20]
+#[tokio::test]
+async fn an_unknown_kind_of_event_is_stored_and_ignored() {
+    let app = with_webhooks().await;
+    deliver(&app, &stripe_event("evt_1", "moon.landed"), SECRETS[0]).await.expect(200);
+    eventually("the event's end", || async {
+        (app.count("select count(*) from stripe_events where state = 'ignored'").await == 1).then_some(())
+    })
+    .await;
+}
+
+/// [B-13]
+#[tokio::test]
+async fn while_the_database_is_away_stripe_is_told_to_come_again() {
+    let app = App::with(|config| {
+        config.stripe.webhook_secrets = CommaList(vec![SECRETS[0].to_owned().into()]);
+        config.postgres.url = "postgres://billing_app@127.0.0.1:1/billing".into();
+    })
+    .await;
+    let answer = deliver(&app, &stripe_event("evt_1", "x"), SECRETS[0]).await.expect(503);
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+/// [B-25]
+#[tokio::test]
+async fn neither_secrets_nor_payloads_are_in_a_log_line() {
+    let logs = testkit::logs::Logs::capture();
+    let app = with_webhooks().await;
+    let body = stripe_event("evt_1", "x").replace("\"object\":{}", "\"object\":{\"email\":\"canary@example.com\"}");
+    deliver(&app, &body, SECRETS[0]).await.expect(200);
+    deliver(&app, &body, "whsec_canary").await.expect(400);
+    let text = logs.text();
+    assert!(text.contains("/stripe/webhooks"), "nothing was logged");
+    for secret in ["canary@example.com", SECRETS[0], "whsec_canary"] {
+        assert!(!text.contains(secret), "{secret} is in the log");
+    }
+}
+
+/// [B-63] [B-68]
+#[tokio::test]
+async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_answer_is_lost() {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));
+    let calls = seen.clone();
+    let stripe = axum::Router::new().route(
+        "/v1/customers",
+        axum::routing::post(move |headers: http::HeaderMap| async move {
+            let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+            calls.lock().unwrap().push(key);
+            if calls.lock().unwrap().len() == 1 {
+                return Err(http::StatusCode::INTERNAL_SERVER_ERROR);
+            }
+            Ok(axum::Json(json!({"id": "cus_1", "object": "customer", "created": 1, "livemode": false, "metadata": {}, "description": null, "email": null,
+                "balance": 0, "default_source": null, "shipping": null, "invoice_settings": {"custom_fields": null, "default_payment_method": null, "footer": null, "rendering_options": null}})))
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, stripe).await });
+    let app = App::with(|config| {
+        config.stripe.secret_key = Some("sk_test_x".to_owned().into());
+        config.stripe.api_base = base;
+    })
+    .await;
+    let (organization, client) = app.organization();
+    let payload = json!({"organization_id": organization, "name": "Ada", "owner_id": "usr_0197f0a0000070008000000000000001",
+        "billing_email": "ada@example.com", "created_at": app.clock.now()})
+    .to_string();
+    for _ in 0..2 {
+        let fields = [("id", "evt-1"), ("kind", "organization.created"), ("payload", payload.as_str()), ("traceparent", "")];
+        chassis::streams::publish(&app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
+    }
+    eventually("the first try", || async { (!seen.lock().unwrap().is_empty()).then_some(()) }).await;
+    eventually("the customer", || async {
+        app.turn.advance(std::time::Duration::from_secs(10));
+        (app.count("select count(*) from stripe_customers where customer_id = 'cus_1'").await == 1).then_some(())
+    })
+    .await;
+    let keys = seen.lock().unwrap().clone();
+    assert_eq!(keys, vec![format!("customer-{organization}"); 2]);
+    assert_eq!(app.balance(&client).await, (super::app::GRANT, 0));
+}
+
+/// [B-20] [B-22]
+#[tokio::test]
+async fn an_event_that_fails_holds_up_no_other_and_is_set_aside_until_it_is_replayed() {
+    let app = with_webhooks().await;
+    let ((ada, _), (eve, _)) = (app.organization(), app.organization());
+    for (organization, customer) in [(ada, Some("cus_1")), (eve, None)] {
+        let row = "insert into stripe_customers (organization_id, email, name, idempotency_key, customer_id, next_attempt_at, created_at)
+            values ($1, 'a@example.com', 'A', 'key', $2, now(), now())";
+        sqlx::query(row).bind(organization.uuid()).bind(customer).execute(&app.database.owner).await.unwrap();
+    }
+    // What another organization has already: the database refuses it, however often it comes.
+    let object = json!({"id": "cus_1", "metadata": {"organization_id": eve}}).to_string();
+    let body = stripe_event("evt_bad", "customer.created").replace("\"object\":{}", &format!("\"object\":{object}"));
+    deliver(&app, &body, SECRETS[0]).await.expect(200);
+    let tries = "select attempts::bigint from stripe_events where event_id = 'evt_bad'";
+    eventually("the first try", || async { (app.count(tries).await == 1).then_some(()) }).await;
+    deliver(&app, &stripe_event("evt_good", "customer.updated"), SECRETS[0]).await.expect(200);
+    eventually("the other event", || async {
+        (app.count("select count(*) from stripe_events where event_id = 'evt_good' and state = 'handled'").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.count(tries).await, 1, "no pause before the next try");
+    let counted = app.metric("billing_stripe_events_parked_total").await;
+    let parked = "select count(*) from stripe_events where state = 'parked'";
+    eventually("the end of its tries", || async {
+        app.turn.advance(std::time::Duration::from_hours(2));
+        handle_one(&app.state()).await.unwrap();
+        (app.count(parked).await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.count(tries).await, 20);
+    assert!(app.metric("billing_stripe_events_parked_total").await > counted, "nobody was told");
+    let replay = async |id: &str| admin::run(Command::Stripe(Stripe::Replay { event_id: id.to_owned() }), app.config.clone()).await;
+    assert!(replay("evt_good").await.is_err(), "it was not set aside");
+    sqlx::query("delete from stripe_customers where organization_id = $1").bind(ada.uuid()).execute(&app.database.owner).await.unwrap();
+    replay("evt_bad").await.unwrap();
+    eventually("its effect", || async {
+        (app.count("select count(*) from stripe_customers where customer_id = 'cus_1'").await == 1).then_some(())
+    })
+    .await;
+    assert!(replay("evt_bad").await.is_err(), "it was replayed twice");
+}

@@ -1,0 +1,20 @@
+#!/bin/bash
+# bootstrap.sh TAR MIRROR: a Debian root with the packages of packages.txt, and what base.sh adds to it.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+tar=$1 mirror=$2
+mode=root
+# Without root, in a user namespace.
+[ "$(id -u)" = 0 ] || mode=unshare
+packages=$(grep -v '^#' "$here/packages.txt" | paste -sd,)
+# shellcheck disable=SC2016  # $1 is the root folder, when the hook runs
+mmdebstrap --mode=$mode --variant=minbase --components=main --quiet \
+  --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Check-Date "false"' \
+  --aptopt='Acquire::Retries "3"' --aptopt='APT::Install-Recommends "false"' \
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*/*' \
+  --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/lib/jvm/*/jmods/*' \
+  --essential-hook='mkdir -p "$1/usr/share/man/man1" "$1/usr/local/share/ca-certificates"' \
+  --customize-hook='cp /usr/local/share/ca-certificates/*.crt "$1/usr/local/share/ca-certificates/" 2>/dev/null || true' \
+  --customize-hook="cp '$here/base.sh' \"\$1/tmp/\" && chroot \"\$1\" sh /tmp/base.sh && rm \"\$1/tmp/base.sh\"" \
+  --include="$packages" \
+  forky "$tar" "$mirror"

@@ -1,5 +1,5 @@
 //! The command line that all services share: `serve` (the default), `migrate`, `healthcheck`, `openapi`, `config-docs`, and
-//! `admin` with what the service's operators need.
+//! what the service's operators need.
 
 use std::future::Future;
 use std::io::{Read, Write};
@@ -26,8 +26,8 @@ pub trait ServiceProgram {
     type Config: Settings + Send;
     /// What it needs to migrate; the same variables with the migrator's credentials.
     type MigrateConfig: Settings + Send;
-    /// Commands of its own.
-    type Admin: Subcommand + Send;
+    /// Commands of its own, for operators.
+    type Commands: Subcommand + Send;
 
     /// Its HTTP listeners.
     fn http(config: &Self::Config) -> &HttpConfig;
@@ -40,7 +40,7 @@ pub trait ServiceProgram {
     /// Brings its database to the version of this binary.
     fn migrate(config: Self::MigrateConfig) -> impl Future<Output = anyhow::Result<()>> + Send;
     /// Runs a command of its own.
-    fn admin(command: Self::Admin, config: Self::Config) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn operate(command: Self::Commands, config: Self::Config) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
 #[derive(Debug, Parser)]
@@ -69,16 +69,15 @@ enum Command<A: Subcommand> {
     Openapi,
     /// Print the reference of all variables as Markdown.
     ConfigDocs,
-    /// Commands for operators.
-    #[command(subcommand)]
-    Admin(A),
+    #[command(flatten)]
+    Operator(A),
 }
 
 /// Runs the program named by the arguments; the exit code is 0 for success, 1 for failure, 2 for a configuration that is not usable.
 #[must_use]
 pub fn run<S: ServiceProgram>() -> ExitCode {
     let environment = Environment::from_process();
-    let outcome = match Arguments::<S::Admin>::parse().command.unwrap_or(Command::Serve { check_config: false }) {
+    let outcome = match Arguments::<S::Commands>::parse().command.unwrap_or(Command::Serve { check_config: false }) {
         Command::Openapi => print(&S::openapi()),
         Command::ConfigDocs => print(&reference::<S::Config>()),
         Command::Healthcheck { ready } => configured::<S::Config>(&environment, |config| healthcheck(S::http(&config).bind, ready)),
@@ -90,7 +89,7 @@ pub fn run<S: ServiceProgram>() -> ExitCode {
             })
         }),
         Command::Migrate => configured::<S::MigrateConfig>(&environment, |config| runtime()?.block_on(S::migrate(config))),
-        Command::Admin(command) => configured::<S::Config>(&environment, |config| runtime()?.block_on(S::admin(command, config))),
+        Command::Operator(command) => configured::<S::Config>(&environment, |config| runtime()?.block_on(S::operate(command, config))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

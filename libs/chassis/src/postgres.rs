@@ -6,8 +6,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::time::Instant;
 
 pub use migrations::{MigrateError, Migrations};
 
@@ -16,6 +17,10 @@ use crate::health::Readiness;
 
 /// How often a transaction is tried when the database reports a conflict with another.
 const ATTEMPTS: u32 = 5;
+/// How long a one-shot waits for a database that is started together with it.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two of its tries.
+const PAUSE: Duration = Duration::from_millis(100);
 
 crate::settings! {
     /// The service's own database.
@@ -62,6 +67,20 @@ pub fn options(config: &PostgresConfig, application: &str) -> Result<PgConnectOp
             ("idle_in_transaction_session_timeout", milliseconds(config.statement_timeout.0 * 2)),
         ])
         .disable_statement_logging())
+}
+
+/// One connection, for a command that is started together with the database: while nobody answers it is tried again, for a minute.
+///
+/// # Errors
+/// When the URL is malformed or the role is refused, at once; when the database does not come.
+pub async fn connect_patiently(config: &PostgresConfig, application: &str) -> Result<PgConnection, sqlx::Error> {
+    let (options, end) = (options(config, application)?, Instant::now() + PATIENCE);
+    loop {
+        match PgConnection::connect_with(&options).await {
+            Err(error) if is_unavailable(&error) && Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Makes `/ready` depend on the database and on its schema being the one this binary expects.

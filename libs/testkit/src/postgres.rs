@@ -58,6 +58,8 @@ impl PostgresServer {
             "shared_buffers=32MB",
             "jit=off",
             "autovacuum=off",
+            // A container's /dev/shm is small, and what a killed server leaves there stays.
+            "dynamic_shared_memory_type=mmap",
         ];
         let mut arguments = vec![
             "-D".to_owned(),

@@ -9,9 +9,17 @@ use crate::administrators;
 use crate::config::AuthConfig;
 use crate::tokens::{self, Rotation};
 
-/// `auth-service admin …`
+/// `auth-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// What only an operator may do.
+    #[command(subcommand)]
+    Admin(Admin),
+}
+
+/// `auth-service admin …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Admin {
     /// Print a token with which the first administrator can be made (`POST /v1/administrators`), once, within an hour.
     Bootstrap,
     /// Keys that sign tokens.
@@ -34,17 +42,17 @@ pub enum Keys {
 ///
 /// # Errors
 /// The database's, and when the command is refused.
-pub async fn run(command: Command, config: AuthConfig) -> anyhow::Result<()> {
+pub async fn run(Command::Admin(command): Command, config: AuthConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "auth-service admin")?;
     let (clock, random) = (Clock::system(), Random::system());
     match command {
-        Command::Keys(Keys::Rotate { force }) => {
+        Admin::Keys(Keys::Rotate { force }) => {
             if let Rotation::TooEarly(wait) = tokens::rotate(&pool, &config.secret, &clock, &random, force).await? {
                 anyhow::bail!("the next key is too new, not everybody may know it yet: wait {} s, or use --force", wait.num_seconds() + 1);
             }
             writeln!(std::io::stdout(), "rotated: the next key signs from now on; processes notice within seconds")?;
         }
-        Command::Bootstrap => {
+        Admin::Bootstrap => {
             writeln!(std::io::stdout(), "{}", administrators::bootstrap(&pool, &clock, &random).await?)?;
         }
     }

@@ -28,7 +28,6 @@ use chassis::redis::Redis;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random};
 use contracts::events::AUTH_STREAM;
-use sqlx::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{AuthConfig, MigrateConfig};
@@ -111,7 +110,7 @@ impl ServiceProgram for Program {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     type Config = AuthConfig;
     type MigrateConfig = MigrateConfig;
-    type Admin = admin::Command;
+    type Commands = admin::Command;
 
     fn http(config: &AuthConfig) -> &HttpConfig {
         &config.http
@@ -131,12 +130,11 @@ impl ServiceProgram for Program {
     }
 
     async fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
-        let options = postgres::options(&config.postgres, "auth-service migrate")?;
-        let mut connection = sqlx::PgConnection::connect_with(&options).await?;
+        let mut connection = postgres::connect_patiently(&config.postgres, "auth-service migrate").await?;
         Ok(MIGRATIONS.apply(&mut connection).await?)
     }
 
-    async fn admin(command: admin::Command, config: AuthConfig) -> anyhow::Result<()> {
+    async fn operate(command: admin::Command, config: AuthConfig) -> anyhow::Result<()> {
         admin::run(command, config).await
     }
 }

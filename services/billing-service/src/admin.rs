@@ -12,7 +12,7 @@ use clap::{Subcommand, ValueEnum};
 use crate::config::BillingConfig;
 use crate::{ledger, rates, stripe};
 
-/// `billing-service admin …`
+/// `billing-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// The ledger.
@@ -29,14 +29,14 @@ pub enum Command {
     Stripe(Stripe),
 }
 
-/// `billing-service admin ledger …`
+/// `billing-service ledger …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Ledger {
     /// Check that every transaction sums to zero, every balance equals its sum, every hold is somebody's, and revenue equals usage.
     Verify,
 }
 
-/// `billing-service admin rates …`
+/// `billing-service rates …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Rates {
     /// Import a price list (JSON, model to per-token prices in USD).
@@ -55,7 +55,7 @@ pub enum Rates {
     },
 }
 
-/// `billing-service admin streams …`
+/// `billing-service streams …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Streams {
     /// Bring back what was rejected too often and set aside, once its cause is mended.
@@ -74,7 +74,7 @@ pub enum Stream {
     Auth,
 }
 
-/// `billing-service admin stripe …`
+/// `billing-service stripe …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Stripe {
     /// Put an event back that failed too often and was set aside.
@@ -89,7 +89,7 @@ pub enum Stripe {
 /// # Errors
 /// What is wrong with the ledger or the file; the database's.
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
-    let pool = postgres::connect(&config.postgres, "billing-service admin")?;
+    let pool = postgres::connect(&config.postgres, "billing-service")?;
     match command {
         Command::Ledger(Ledger::Verify) => {
             let differences = ledger::verify::differences(&pool).await?;

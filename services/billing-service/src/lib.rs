@@ -22,7 +22,6 @@ use chassis::postgres::{self, Migrations};
 use chassis::redis::Redis;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random};
-use sqlx::Connection;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BillingConfig, MigrateConfig};
@@ -98,7 +97,7 @@ impl ServiceProgram for Program {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     type Config = BillingConfig;
     type MigrateConfig = MigrateConfig;
-    type Admin = admin::Command;
+    type Commands = admin::Command;
 
     fn http(config: &BillingConfig) -> &HttpConfig {
         &config.http
@@ -118,12 +117,11 @@ impl ServiceProgram for Program {
     }
 
     async fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
-        let options = postgres::options(&config.postgres, "billing-service migrate")?;
-        let mut connection = sqlx::PgConnection::connect_with(&options).await?;
+        let mut connection = postgres::connect_patiently(&config.postgres, "billing-service migrate").await?;
         Ok(MIGRATIONS.apply(&mut connection).await?)
     }
 
-    async fn admin(command: admin::Command, config: BillingConfig) -> anyhow::Result<()> {
+    async fn operate(command: admin::Command, config: BillingConfig) -> anyhow::Result<()> {
         admin::run(command, config).await
     }
 }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use crate::config::ChatConfig;
 use crate::models::Model;
 
-/// `chat-service admin …`
+/// `chat-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// The models that are offered.
@@ -19,7 +19,7 @@ pub enum Command {
     Models(Models),
 }
 
-/// `chat-service admin models …`
+/// `chat-service models …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Models {
     /// Ask the provider for its models. Prints the configured ones that it has, with its own data, as the JSON for `CHAT_MODELS`;

@@ -87,7 +87,7 @@ impl ServiceProgram for Program {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     type Config = ChatConfig;
     type MigrateConfig = ChatConfig;
-    type Admin = admin::Command;
+    type Commands = admin::Command;
 
     fn http(config: &ChatConfig) -> &HttpConfig {
         &config.http
@@ -111,7 +111,7 @@ impl ServiceProgram for Program {
         Ok(())
     }
 
-    async fn admin(command: admin::Command, config: ChatConfig) -> anyhow::Result<()> {
+    async fn operate(command: admin::Command, config: ChatConfig) -> anyhow::Result<()> {
         admin::run(command, config).await
     }
 }

@@ -1,12 +1,15 @@
 //! The database: transactions that are run again, limits, and migrations.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use chassis::config::Millis;
 use chassis::in_transaction;
-use chassis::postgres::{MigrateError, Migrations, constraint, is_unavailable};
+use chassis::postgres::{MigrateError, Migrations, PostgresConfig, connect_patiently, constraint, is_unavailable};
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection};
 use testkit::postgres::{PostgresServer, database};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::MIGRATIONS;
 
@@ -47,7 +50,7 @@ async fn an_error_names_the_constraint_that_was_broken_and_is_not_taken_for_an_o
 async fn a_statement_or_a_lock_that_takes_too_long_is_an_outage_and_not_a_fault() {
     let database = database(MIGRATIONS).await;
     let mut impatient = database.config.clone();
-    impatient.statement_timeout.0 = std::time::Duration::from_millis(50);
+    impatient.statement_timeout.0 = Duration::from_millis(50);
     let pool = chassis::postgres::connect(&impatient, "test").unwrap();
     let error = sqlx::query("select pg_sleep(30)").execute(&pool).await.unwrap_err();
     assert!(is_unavailable(&error), "{error}");
@@ -95,4 +98,35 @@ async fn a_service_whose_database_is_away_or_not_migrated_is_not_ready_and_becom
     assert_eq!(readiness.check().await.checks["postgres"], "no answer in time");
     server.server.signal("CONT").unwrap();
     testkit::eventually("being ready again", || async { readiness.check().await.ready.then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_migration_waits_for_a_database_that_is_not_there_yet_and_for_no_role_that_is_refused() {
+    let server = PostgresServer::start().await.unwrap();
+    let url = server.url("auth_migrator", "postgres");
+    let upstream = url.rsplit(['@', '/']).nth(1).unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let forwarding = tokio::spawn(async move {
+        // The first two find nobody.
+        for _ in 0..2 {
+            drop(listener.accept().await.unwrap());
+        }
+        loop {
+            let (mut inner, mut outer) = (listener.accept().await.unwrap().0, TcpStream::connect(&upstream).await.unwrap());
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut inner, &mut outer).await });
+        }
+    });
+    let mut config = PostgresConfig {
+        url: format!("postgres://auth_migrator@127.0.0.1:{port}/postgres"),
+        password: None,
+        max_connections: 1,
+        statement_timeout: Millis(Duration::from_secs(20)),
+        wait_timeout: Millis(Duration::from_secs(10)),
+    };
+    connect_patiently(&config, "test").await.expect("a connection, at the third try").close().await.unwrap();
+    config.url = format!("postgres://nobody_knows@127.0.0.1:{port}/postgres");
+    let refused = connect_patiently(&config, "test").await.expect_err("an unknown role");
+    assert!(refused.as_database_error().is_some(), "{refused}");
+    forwarding.abort();
 }

@@ -71,6 +71,7 @@ impl Stack {
             ("BILLING_SIGNUP_GRANT_MICROS", "50000"),
             ("CHAT_DEADLINE_MS", "12000"),
             ("CHAT_RESERVATION_MARGIN_MS", "3000"),
+            ("BILLING_LEASE_DRAIN_MS", "20000"),
         ]);
         command
     }

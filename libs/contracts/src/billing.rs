@@ -1,4 +1,4 @@
-//! The private reservation API of billing-service (`/internal/v1/reservations`).
+//! The private API of billing-service: holds for single requests (`/internal/v1/reservations`), and a client for what the gateway asks.
 
 use chassis::http::Client;
 use chassis::problem::ProblemBody;
@@ -9,7 +9,9 @@ use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::usage::{CountedBy, Outcome};
+use crate::leases::{Lease, LeaseError, LeaseRequest, SCOPE_LEASES_WRITE};
+use crate::rates::PriceList;
+use crate::usage::{CountedBy, Outcome, UsageEvent};
 use crate::{RequestId, ReservationId};
 
 /// The name billing-service goes by as an audience of service tokens.
@@ -108,24 +110,10 @@ pub struct VoidRequest {
     pub reason: String,
 }
 
-/// Why no money was reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReserveError {
-    /// The wallet does not reach.
-    #[error("the wallet does not reach")]
-    InsufficientFunds,
-    /// The model has no rate.
-    #[error("the model has no rate")]
-    ModelNotPriced,
-    /// It cannot be known right now.
-    #[error("billing cannot answer right now")]
-    Unavailable,
-}
-
 /// Why a settlement was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {
-    /// It will not be taken: the hold is unknown, or ended in another way.
+    /// It will not be taken: the request was settled in another way, or what it names is unknown.
     #[error("billing refuses the settlement")]
     Refused,
     /// It cannot be known right now whether it was taken.
@@ -133,7 +121,7 @@ pub enum SettleError {
     Unavailable,
 }
 
-/// Reserves money at billing-service, as a service.
+/// Asks billing-service, as a service.
 #[derive(Debug, Clone)]
 pub struct BillingClient {
     client: Client,
@@ -147,58 +135,48 @@ impl BillingClient {
         Self { client, tokens }
     }
 
-    /// Holds the worst-case cost of a request. Asked again with the same request id, the first hold is answered; so an answer that
-    /// was lost is asked for once more here.
+    /// Asks that a lease reach. Asked again, it is filled once: what was seen tells whether somebody else was served meanwhile.
     ///
     /// # Errors
-    /// [`ReserveError`]; after [`ReserveError::Unavailable`] a hold may exist all the same.
-    pub async fn reserve(&self, request: &ReservationRequest) -> Result<Reservation, ReserveError> {
-        match self.reserve_once(request).await {
-            Err(ReserveError::Unavailable) => self.reserve_once(request).await,
-            outcome => outcome,
-        }
-    }
-
-    async fn reserve_once(&self, request: &ReservationRequest) -> Result<Reservation, ReserveError> {
-        let response = self.post("/internal/v1/reservations", request).await.ok_or(ReserveError::Unavailable)?;
+    /// [`LeaseError`].
+    pub async fn lease(&self, request: &LeaseRequest) -> Result<Lease, LeaseError> {
+        let response = self.send(Method::POST, "/internal/v1/leases", Some(request)).await.ok_or(LeaseError::Unavailable)?;
         let status = response.status();
         if status.is_success() {
-            return response.json().await.map_err(|_| ReserveError::Unavailable);
+            return response.json().await.map_err(|_| LeaseError::Unavailable);
         }
         let problem: Option<ProblemBody> = response.json().await.ok();
         match problem.as_ref().map(|problem| problem.code.as_str()) {
-            Some(CODE_INSUFFICIENT_FUNDS) => Err(ReserveError::InsufficientFunds),
-            Some(CODE_MODEL_NOT_PRICED) => Err(ReserveError::ModelNotPriced),
+            Some(CODE_INSUFFICIENT_FUNDS) => Err(LeaseError::InsufficientFunds),
             code => {
-                tracing::warn!(http.response.status_code = status.as_u16(), problem.code = code, "no reservation could be had");
-                Err(ReserveError::Unavailable)
+                tracing::warn!(http.response.status_code = status.as_u16(), problem.code = code, "no lease could be had");
+                Err(LeaseError::Unavailable)
             }
         }
     }
 
-    /// Gives a hold back whole. Repeating it changes nothing.
-    ///
-    /// # Errors
-    /// [`SettleError::Refused`] when it was settled; [`SettleError::Unavailable`].
-    pub async fn void(&self, id: ReservationId, reason: &str) -> Result<(), SettleError> {
-        self.resolve(&format!("/internal/v1/reservations/{id}/void"), &VoidRequest { reason: reason.to_owned() }).await
+    /// All cards that are in force or will be; none when billing-service does not answer.
+    pub async fn price_list(&self) -> Option<PriceList> {
+        let response = self.send(Method::GET, "/internal/v1/rate-cards", None::<&()>).await?;
+        let status = response.status();
+        if !status.is_success() {
+            tracing::warn!(http.response.status_code = status.as_u16(), "the price list could not be read");
+            return None;
+        }
+        response.json().await.ok()
     }
 
     /// Posts what a request used, for a caller that cannot wait for the stream of usage events. The second of both changes nothing.
     ///
     /// # Errors
     /// [`SettleError`].
-    pub async fn settle(&self, id: ReservationId, request: &SettleRequest) -> Result<(), SettleError> {
-        self.resolve(&format!("/internal/v1/reservations/{id}/settle"), request).await
-    }
-
-    async fn resolve(&self, path: &str, body: &impl Serialize) -> Result<(), SettleError> {
-        let response = self.post(path, body).await.ok_or(SettleError::Unavailable)?;
+    pub async fn settle(&self, event: &UsageEvent) -> Result<(), SettleError> {
+        let response = self.send(Method::POST, "/internal/v1/settlements", Some(event)).await.ok_or(SettleError::Unavailable)?;
         match response.status() {
             status if status.is_success() => Ok(()),
-            // Only these say something about the hold; anything else is about us or about now.
+            // Only these say something about the request; anything else is about us or about now.
             status if matches!(status.as_u16(), 404 | 409 | 422) => {
-                tracing::warn!(http.response.status_code = status.as_u16(), "a hold could not be resolved");
+                tracing::warn!(http.response.status_code = status.as_u16(), "a settlement was refused");
                 Err(SettleError::Refused)
             }
             _ => Err(SettleError::Unavailable),
@@ -206,9 +184,12 @@ impl BillingClient {
     }
 
     /// The answer, if there is one.
-    async fn post(&self, path: &str, body: &impl Serialize) -> Option<reqwest::Response> {
-        let token = self.tokens.get(SERVICE, SCOPE_RESERVATIONS_WRITE).await.ok()?;
-        let sent = self.client.request(Method::POST, path).bearer_auth(token).json(body).send().await;
-        sent.inspect_err(|error| tracing::warn!(error.message = %error, "billing-service did not answer")).ok()
+    async fn send(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Option<reqwest::Response> {
+        let token = self.tokens.get(SERVICE, SCOPE_LEASES_WRITE).await.ok()?;
+        let mut request = self.client.request(method, path).bearer_auth(token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.inspect_err(|error| tracing::warn!(error.message = %error, "billing-service did not answer")).ok()
     }
 }

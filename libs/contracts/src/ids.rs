@@ -10,3 +10,8 @@ chassis::define_id!(
     /// A hold on a wallet for the worst-case cost of one request.
     ReservationId, "rsv"
 );
+
+chassis::define_id!(
+    /// A hold on a wallet from which many requests are paid, until its deadline.
+    LeaseId, "lse"
+);

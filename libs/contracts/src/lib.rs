@@ -5,6 +5,10 @@ pub mod auth;
 pub mod billing;
 pub mod events;
 pub mod ids;
+pub mod leases;
+pub mod rates;
+pub mod shard;
 pub mod usage;
 
-pub use ids::{RequestId, ReservationId};
+pub use ids::{LeaseId, RequestId, ReservationId};
+pub use shard::Shard;

@@ -1,5 +1,5 @@
-//! The usage event: what one governed request consumed. Written once per request by chat-service to [`STREAM`], consumed
-//! by billing-service, which settles the reservation with it.
+//! The usage event: what one governed request consumed. Appended once per request to its shard's stream
+//! ([`Shard::usage_stream`](crate::Shard::usage_stream)) by the script that settles it, consumed by billing-service, which posts it.
 
 use chrono::{DateTime, Utc};
 use identity::{ApiKeyId, OrganizationId, UserId};
@@ -7,12 +7,13 @@ use money::TokenUsage;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{RequestId, ReservationId};
+use crate::{LeaseId, RequestId};
 
-/// The Redis stream of usage events.
-pub const STREAM: &str = "trivet:usage";
 /// The stream field that holds the event as JSON; the trace context is a field of its own (`traceparent`).
 pub const FIELD: &str = "event";
+/// The stream field that says how much of its lease the request took, in micro-units: its price, or all that was reserved when the
+/// lease could not take the rest back.
+pub const TAKEN: &str = "taken_micros";
 /// The consumer group of billing-service.
 pub const GROUP: &str = "billing";
 
@@ -26,7 +27,7 @@ pub enum CountedBy {
     Counted,
     /// Neither was possible: bounds were used.
     Estimated,
-    /// Nobody settled before the deadline (the process died): the hold was released, nothing is charged.
+    /// Nobody settled before the deadline (the process died): what its last checkpoint counted is charged, and the rest released.
     Abandoned,
 }
 
@@ -81,8 +82,12 @@ impl Outcome {
 pub struct UsageEvent {
     /// The request.
     pub request_id: RequestId,
-    /// The hold to settle.
-    pub reservation_id: ReservationId,
+    /// The lease it is paid from.
+    pub lease_id: LeaseId,
+    /// What was taken from the lease before the call, in micro-units: the most that the request could cost.
+    pub reserved_micros: i64,
+    /// The rate card by which it was admitted.
+    pub rate_card_id: i64,
     /// Who pays.
     pub organization_id: OrganizationId,
     /// The API key that called, if it was one.

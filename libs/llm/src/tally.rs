@@ -29,7 +29,7 @@ pub enum Verdict {
 const SOUND_PER_BYTE: usize = 800;
 
 /// Watches an answer; bounded in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tally {
     usage: Option<TokenUsage>,
     usage_is_final: bool,

@@ -62,6 +62,29 @@ impl TestRedis {
         self.server = None;
     }
 
+    /// How many bytes of the append-only file there are: what a power failure would leave, if no more had reached the disk by now.
+    ///
+    /// # Panics
+    /// When the server keeps none.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        std::fs::metadata(self.log_file()).expect("an append-only file").len()
+    }
+
+    /// Ends the server as a power failure would, with so many bytes of the append-only file on the disk.
+    ///
+    /// # Panics
+    /// When the server keeps none.
+    pub fn lose_power(&mut self, log_bytes: u64) {
+        self.kill();
+        let file = std::fs::OpenOptions::new().write(true).open(self.log_file()).expect("an append-only file");
+        file.set_len(log_bytes).expect("a shorter file");
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.join("appendonlydir").join("appendonly.aof.1.incr.aof")
+    }
+
     /// Lets the server hang: it accepts and does not answer.
     ///
     /// # Panics

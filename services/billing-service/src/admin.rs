@@ -8,6 +8,7 @@ use chassis::redis::Redis;
 use chassis::{Clock, postgres, streams};
 use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
+use contracts::Shard;
 
 use crate::config::BillingConfig;
 use crate::{ledger, rates, stripe};
@@ -98,11 +99,16 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
         }
         Command::Streams(Streams::Replay { stream }) => {
             let redis = Redis::connect(&config.redis)?;
-            let name = match stream {
-                Stream::Usage => contracts::usage::STREAM,
-                Stream::Auth => contracts::events::AUTH_STREAM,
+            let names = match stream {
+                Stream::Usage => Shard::all().map(Shard::usage_stream).collect(),
+                Stream::Auth => vec![contracts::events::AUTH_STREAM.to_owned()],
             };
-            writeln!(stdout(), "{} messages are back on {name}", streams::replay(&redis, name).await?)?;
+            for name in names {
+                let replayed = streams::replay(&redis, &name).await?;
+                if replayed > 0 || stream == Stream::Auth {
+                    writeln!(stdout(), "{replayed} messages are back on {name}")?;
+                }
+            }
         }
         Command::Stripe(Stripe::Replay { event_id }) => {
             let replayed = stripe::worker::replay(&pool, &event_id, Clock::system().now()).await?;

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 
 use crate::error::Error;
 use crate::ledger::{self, Balances};
-use crate::organizations;
 use crate::state::AppState;
+use crate::{leases, organizations};
 
 /// What the organization has, in micro-units of the currency.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,7 +20,7 @@ pub struct Balance {
     /// ISO 4217 code.
     #[schema(example = "USD")]
     currency: &'static str,
-    /// What can be spent now; below zero when something is owed.
+    /// What can be spent now, also from a lease; below zero when something is owed.
     available_micros: i64,
     /// What is held for requests under way.
     held_micros: i64,
@@ -34,13 +34,9 @@ pub struct Balance {
 pub async fn get(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<Json<Balance>, Error> {
     principal.require(Scope::BillingRead)?;
     let balances = balances(&state, principal.organization_id).await?;
-    let available = balances.available();
-    Ok(Json(Balance {
-        currency: Currency::USD.code(),
-        available_micros: available,
-        held_micros: balances.held,
-        posted_micros: available + balances.held,
-    }))
+    let leased = leases::unspent(&state, principal.organization_id).await?;
+    let (available, held) = (balances.available() + leased, balances.held - leased);
+    Ok(Json(Balance { currency: Currency::USD.code(), available_micros: available, held_micros: held, posted_micros: available + held }))
 }
 
 /// A look takes no lock: it must not wait for settlements, nor they for it. Only the first one of all makes the wallet.

@@ -29,8 +29,22 @@ chassis::settings! {
         pub signup_grant: i64 = default "BILLING_SIGNUP_GRANT_MICROS" "5000000",
         /// Milliseconds between looks for holds whose deadline has passed.
         pub sweep: Millis = default "BILLING_SWEEP_MS" "1000",
+        /// Leases.
+        pub lease: LeaseConfig = nested,
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
+    }
+}
+
+chassis::settings! {
+    /// Leases, from which requests are paid.
+    pub struct LeaseConfig {
+        /// Milliseconds after which a lease that nobody fills ends, and what is left of it is back in the wallet.
+        pub life: Millis = default "BILLING_LEASE_MS" "60000",
+        /// Milliseconds after which no request of a lease that Redis has lost can be in flight; at least chat-service's `CHAT_DEADLINE_MS` with `CHAT_RESERVATION_MARGIN_MS`.
+        pub drain: Millis = default "BILLING_LEASE_DRAIN_MS" "420000",
+        /// What a lease begins with, in micro-units, unless that is more than a quarter of the wallet.
+        pub start: i64 = default "BILLING_LEASE_START_MICROS" "100000",
     }
 }
 

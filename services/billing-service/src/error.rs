@@ -28,9 +28,15 @@ pub enum Error {
     /// A refusal that is already in the shape of the answer.
     #[error("refused: {}", .0.code())]
     Refused(Problem),
+    /// What is left of the wallet is bound in a lease that Redis has lost, or leases cannot be had right now.
+    #[error("no lease can be had right now")]
+    LeaseUnavailable,
     /// The database answered with an error.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// Redis answered with an error.
+    #[error("Redis failed")]
+    Redis(#[from] redis::RedisError),
     /// Something that must not happen.
     #[error("{0}")]
     Internal(&'static str),
@@ -49,10 +55,14 @@ impl Error {
         text
     }
 
-    /// Whether the database cannot be reached at all, so that going on with something else is no use either.
+    /// Whether the database or Redis cannot be reached at all, so that going on with something else is no use either.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self, Self::Database(error) if error.as_database_error().is_none() && is_unavailable(error))
+        match self {
+            Self::Database(error) => error.as_database_error().is_none() && is_unavailable(error),
+            Self::Redis(error) => chassis::redis::is_unavailable(error),
+            _ => false,
+        }
     }
 }
 
@@ -88,8 +98,10 @@ impl IntoResponse for Error {
             Self::NotFound => Problem::not_found(),
             Self::Price(_) => Problem::invalid_field("usage", "must come to an amount that fits"),
             Self::Refused(problem) => problem.clone(),
+            Self::LeaseUnavailable => Problem::unavailable("the lease"),
             Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),
-            Self::Database(_) | Self::Internal(_) => Problem::internal(&self),
+            Self::Redis(error) if chassis::redis::is_unavailable(error) => Problem::unavailable("Redis"),
+            Self::Database(_) | Self::Redis(_) | Self::Internal(_) => Problem::internal(&self),
         };
         problem.into_response()
     }

@@ -3,10 +3,13 @@
 //! One lock order for all: an organization's accounts, of several organizations by their ids, then the house's; of one owner by
 //! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait, so they come last.
 
+mod batch;
 pub mod chart;
 pub mod postings;
 mod transactions;
 pub mod verify;
+
+use std::collections::HashMap;
 
 use identity::OrganizationId;
 use money::Currency;
@@ -18,6 +21,7 @@ use crate::state::AppState;
 use chart::Account;
 use postings::Posting;
 
+pub use batch::post_all;
 pub use transactions::{__path_list, LedgerEntry, LedgerTransaction, list};
 
 /// The balances of one organization.
@@ -36,6 +40,16 @@ impl Balances {
     #[must_use]
     pub const fn available(&self) -> i64 {
         self.wallet.saturating_sub(self.debt)
+    }
+
+    /// What there is after a posting.
+    #[must_use]
+    pub fn after(self, posting: &Posting) -> Self {
+        Self {
+            wallet: self.wallet + posting.moved(Account::Wallet),
+            held: self.held + posting.moved(Account::Holds),
+            debt: self.debt - posting.moved(Account::Debt),
+        }
     }
 
     fn of(rows: impl Iterator<Item = (String, i64)>) -> Self {
@@ -180,21 +194,31 @@ pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization
     Ok(Balances::of(rows.into_iter().map(|row| (row.kind, row.balance_micros))))
 }
 
-/// Locks all that settlements of several organizations touch, so that transactions which post to the same ones in different orders
+/// Locks all that settlements of several organizations touch, and reads the organizations' balances, so that transactions which post to the same ones in different orders
 /// wait for each other in a line and not in a circle. That includes accounts of the house: which of them a settlement touches first
 /// depends on what it is about.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_for_settlements(transaction: &mut Transaction<'static, Postgres>, organizations: &[Uuid]) -> Result<(), Error> {
+pub async fn lock_for_settlements(
+    transaction: &mut Transaction<'static, Postgres>,
+    organizations: &[Uuid],
+) -> Result<HashMap<OrganizationId, Balances>, Error> {
     let house = postings::HOUSE_ACCOUNTS_OF_SETTLEMENTS.map(|account| account.as_str().to_owned());
-    sqlx::query!(
-        "select id from accounts where organization_id = any($1) or (organization_id is null and kind = any($2))
+    let rows = sqlx::query!(
+        "select organization_id, kind, balance_micros from accounts
+         where organization_id = any($1) or (organization_id is null and kind = any($2))
          order by organization_id nulls last, kind, currency for no key update",
         organizations,
         &house
     )
     .fetch_all(&mut **transaction)
     .await?;
-    Ok(())
+    let mut own: HashMap<OrganizationId, Vec<(String, i64)>> = HashMap::new();
+    for row in rows {
+        if let Some(organization) = row.organization_id {
+            own.entry(OrganizationId::from_uuid(organization)).or_default().push((row.kind, row.balance_micros));
+        }
+    }
+    Ok(own.into_iter().map(|(organization, rows)| (organization, Balances::of(rows.into_iter()))).collect())
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod balance;
 pub mod config;
 pub mod error;
+pub mod leases;
 pub mod ledger;
 pub mod organizations;
 pub mod rates;
@@ -39,6 +40,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0006_accounts",
         "0007_usage_guard",
         "0008_stripe_retries",
+        "0020_leases",
     ],
 };
 

@@ -16,7 +16,8 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::usage::{self, Used};
 
-pub use store::{Held, find, lock_organizations, resolve};
+pub use expiry::free;
+pub use store::{Held, find, resolve};
 pub use sweeper::{sweep, sweep_until};
 
 /// Hold the worst-case cost of a request.

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, ledger, reservations, stripe, usage};
+use crate::{balance, leases, ledger, rates, reservations, stripe, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -26,7 +26,11 @@ fn public() -> OpenApiRouter<AppState> {
 
 fn private() -> Router<AppState> {
     Router::new()
-        // Money is held before a model is called.
+        // A gateway holds money for many requests, prices them by itself, and reports what they used when it cannot use the stream.
+        .route("/internal/v1/leases", post(leases::create))
+        .route("/internal/v1/settlements", post(leases::settle))
+        .route("/internal/v1/rate-cards", get(rates::list))
+        // Others hold it for each call.
         .route("/internal/v1/reservations", post(reservations::create))
         .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use admission::Admissions;
 use axum::extract::FromRef;
 use chassis::cursor::CursorKey;
 use chassis::host::Host;
@@ -10,6 +11,7 @@ use chassis::http::Client;
 use chassis::redis::Redis;
 use chassis::streams::Consumer;
 use chassis::{Clock, ExposeSecret, Random};
+use contracts::Shard;
 use contracts::auth::AuthClient;
 use identity::jwt::SigningKey;
 use identity::{Authenticator, KeySource, RemoteKeys, Revocations, ServiceAuthenticator, ServiceTokens};
@@ -19,9 +21,11 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{reservations, stripe};
+use crate::{leases, reservations, stripe};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Messages that are posted in one transaction.
+const BATCH: usize = 500;
 /// A message that another replica has held for this long is taken over.
 const CLAIM_AFTER: Duration = Duration::from_secs(5);
 /// Tries before a message is set aside; with claims every few seconds this outlasts a restart of the database.
@@ -36,6 +40,8 @@ pub struct AppState {
     pub pool: PgPool,
     /// Redis.
     pub redis: Redis,
+    /// Leases and flights in it.
+    pub admissions: Admissions,
     /// Time.
     pub clock: Clock,
     /// Randomness.
@@ -72,6 +78,7 @@ impl AppState {
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
             config: Arc::new(config),
             pool,
+            admissions: Admissions::new(redis.clone()),
             redis,
             clock,
             random,
@@ -86,11 +93,13 @@ impl AppState {
     pub fn spawn_tasks(&self, host: &Host) {
         let state = self.clone();
         host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &stop).await });
-        let state = self.clone();
-        host.spawn("usage-events", |stop| async move {
-            let consumer = state.consumer(contracts::usage::STREAM, contracts::usage::GROUP);
-            consumer.run(&state.redis, &UsageEvents(state.clone()), &stop).await;
-        });
+        for shard in Shard::all() {
+            let state = self.clone();
+            host.spawn("usage-events", move |stop| async move {
+                let consumer = state.consumer(&shard.usage_stream(), contracts::usage::GROUP);
+                consumer.run(&state.redis, &UsageEvents(state.clone()), &stop).await;
+            });
+        }
         let state = self.clone();
         host.spawn("auth-events", |stop| async move {
             let consumer = Consumer { delete_acknowledged: false, ..state.consumer(contracts::events::AUTH_STREAM, "billing") };
@@ -99,6 +108,10 @@ impl AppState {
         let state = self.clone();
         host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
+        host.spawn("lease-sweeper", |stop| async move { leases::sweep_leases_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("flight-sweeper", |stop| async move { leases::sweep_flights_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
@@ -106,12 +119,12 @@ impl AppState {
 
     /// This replica as a member of a group.
     #[must_use]
-    pub fn consumer(&self, stream: &'static str, group: &'static str) -> Consumer {
+    pub fn consumer(&self, stream: &str, group: &'static str) -> Consumer {
         Consumer {
-            stream,
+            stream: stream.to_owned(),
             group,
             name: format!("billing-{}", self.random.uuid_v7(&self.clock).simple()),
-            batch: 100,
+            batch: BATCH,
             claim_after: CLAIM_AFTER,
             max_deliveries: MAX_DELIVERIES,
             delete_acknowledged: true,

@@ -11,6 +11,8 @@ mod documents;
 mod edge;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/leases.rs"]
+mod leases;
 #[path = "api/ledger.rs"]
 mod ledger;
 #[path = "api/rates.rs"]

@@ -3,7 +3,6 @@
 pub mod admission;
 mod call;
 mod drain;
-mod hold;
 mod schema;
 mod stream;
 mod whole;

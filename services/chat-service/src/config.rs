@@ -20,6 +20,25 @@ impl FromSetting for LimitField {
     }
 }
 
+/// When a settlement is out of this process' hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// When Redis has it on its disk.
+    Disk,
+    /// When Redis has it.
+    Memory,
+}
+
+impl FromSetting for Durability {
+    fn from_setting(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "disk" => Ok(Self::Disk),
+            "memory" => Ok(Self::Memory),
+            _ => Err("must be disk or memory".to_owned()),
+        }
+    }
+}
+
 chassis::settings! {
     /// Everything chat-service needs to serve.
     pub struct ChatConfig {
@@ -95,10 +114,16 @@ chassis::settings! {
         pub body_limit: usize = default "CHAT_BODY_LIMIT_BYTES" "33554432",
         /// Requests of one API key (or one user) in the window.
         pub requests_per_window: u32 = default "CHAT_REQUESTS_PER_MINUTE" "600",
+        /// Requests of one organization in the window; without it there is no such limit.
+        pub organization_requests_per_window: Option<u32> = optional "CHAT_ORGANIZATION_REQUESTS_PER_MINUTE",
         /// Milliseconds of the window.
         pub window: Millis = default "CHAT_RATE_WINDOW_MS" "60000",
-        /// Milliseconds that a reservation outlives the deadline of its completion.
+        /// Milliseconds after the deadline of its completion at which a request that nobody settled is given up for dead.
         pub reservation_margin: Millis = default "CHAT_RESERVATION_MARGIN_MS" "60000",
+        /// Milliseconds between checkpoints of a stream: what a process that dies has not counted yet is not charged.
+        pub checkpoint: Millis = default "CHAT_CHECKPOINT_MS" "1000",
+        /// Whether a settlement is kept until Redis has it on its disk (`disk`, needs `appendonly yes`) or only until it answers (`memory`).
+        pub durability: Durability = default "CHAT_SETTLEMENT_DURABILITY" "disk",
         /// Completions in flight together with settlements that wait for Redis; one more is answered 503.
         pub settlement_queue: usize = default "CHAT_SETTLEMENT_QUEUE" "4096",
         /// Bytes of an answer's text that are kept for counting; beyond it the count is an estimate.

@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chassis::Problem;
 use chassis::http::body::timed_out;
-use contracts::billing::ReserveError;
 use http::{HeaderValue, StatusCode, header};
 use identity::AuthenticateError;
 use identity::authenticator::MissingScope;
@@ -84,16 +83,6 @@ impl From<MissingScope> for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         Self::Unreadable(if timed_out(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() })
-    }
-}
-
-impl From<ReserveError> for ApiError {
-    fn from(error: ReserveError) -> Self {
-        match error {
-            ReserveError::InsufficientFunds => Self::InsufficientQuota,
-            ReserveError::ModelNotPriced => Self::ModelNotFound,
-            ReserveError::Unavailable => Self::Unavailable("billing"),
-        }
     }
 }
 

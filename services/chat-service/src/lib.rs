@@ -2,15 +2,17 @@
 //! exactly once, whichever way it ends.
 
 pub mod admin;
+mod budget;
 pub mod caller;
 pub mod completions;
 pub mod config;
 pub mod error;
 pub mod genai;
+mod limits;
 pub mod meters;
 pub mod models;
+mod prices;
 pub mod provider;
-pub mod rate;
 pub mod router;
 pub mod settlement;
 pub mod state;

@@ -1,31 +1,63 @@
 //! What a completion used is handed over exactly once, whichever way it ends.
 //!
 //! A place in a bounded queue is taken before the provider is called, so handing over can neither wait nor fail: it happens in
-//! a [`Guard`]'s drop at the latest. A writer moves the queue to the Redis stream that billing-service consumes, and keeps
-//! what Redis does not take; when the process must end without Redis, billing-service is told directly.
+//! a [`Guard`]'s drop at the latest. A writer settles in Redis, which returns to the lease what was not used and appends the usage for
+//! billing-service. It keeps what Redis does not take, and what Redis has not on its disk yet; when the process must end without Redis,
+//! billing-service is told directly.
 
+mod checkpoint;
 mod guard;
 mod writer;
 
-use chassis::redis::Redis;
+use admission::{Admissions, Counted, End};
 use contracts::usage::UsageEvent;
+use money::Rates;
 use tokio::sync::mpsc;
 
+use crate::config::Durability;
 use crate::error::ApiError;
 use crate::meters;
 
+pub use checkpoint::Checkpoints;
 pub use guard::{Guard, Prompt};
 pub use writer::Writer;
 
-/// A settlement on its way to the stream.
+/// What is known about a completion before it begins.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its usage event, with nothing used yet.
+    pub event: UsageEvent,
+    /// What it is priced by.
+    pub price: Rates,
+    /// What it was counted for.
+    pub counted: Vec<Counted>,
+}
+
+/// A settlement on its way.
 #[derive(Debug)]
 pub struct Record {
     /// What was used.
     pub event: UsageEvent,
+    /// What that costs, in micro-units.
+    pub price: i64,
+    /// What it was counted for.
+    pub counted: Vec<Counted>,
+    /// Whether there is anything to record.
+    pub end: End,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
-    /// Whether it has been taken without the queue.
+    /// Whether it is out of our hands.
     pub taken: bool,
+}
+
+impl Record {
+    /// A call that was not made, and for which money may have been taken all the same.
+    #[must_use]
+    pub fn not_made(known: Known) -> Self {
+        meters::admitted();
+        meters::settled(&known.event);
+        Self { event: known.event, price: 0, counted: known.counted, end: End::NotMade, traceparent: None, taken: false }
+    }
 }
 
 /// A place in the queue.
@@ -38,9 +70,9 @@ pub struct Settlements(mpsc::Sender<Record>);
 impl Settlements {
     /// A queue of this many places, and its writer.
     #[must_use]
-    pub fn new(places: usize, redis: Redis) -> (Self, Writer) {
+    pub fn new(places: usize, admissions: Admissions, durability: Durability) -> (Self, Writer) {
         let (sender, receiver) = mpsc::channel(places.max(1));
-        (Self(sender), Writer::new(receiver, redis))
+        (Self(sender), Writer::new(receiver, admissions, durability))
     }
 
     /// Takes a place for a completion that is about to begin.
@@ -66,7 +98,7 @@ mod tests {
     use chassis::{Clock, Random};
     use contracts::billing::BillingClient;
     use contracts::usage::{CountedBy, Outcome};
-    use contracts::{RequestId, ReservationId};
+    use contracts::{LeaseId, RequestId};
     use identity::jwt::SigningKey;
     use identity::{OrganizationId, ServiceTokens};
     use llm::{Allowances, ChatRequest, Tally};
@@ -81,14 +113,16 @@ mod tests {
             password: None,
             timeout: chassis::config::Millis(std::time::Duration::ZERO),
         };
-        Settlements::new(places, Redis::connect(&config).expect("a URL"))
+        Settlements::new(places, Admissions::new(Redis::connect(&config).expect("a URL")), Durability::Memory)
     }
 
     fn guard(settlements: &Settlements) -> Guard {
         let (clock, random) = (Clock::system(), Random::seeded(1));
         let event = UsageEvent {
             request_id: RequestId::new(&clock, &random),
-            reservation_id: ReservationId::new(&clock, &random),
+            lease_id: LeaseId::new(&clock, &random),
+            reserved_micros: 1000,
+            rate_card_id: 1,
             organization_id: OrganizationId::new(&clock, &random),
             api_key_id: None,
             user_id: None,
@@ -103,7 +137,10 @@ mod tests {
         let request = ChatRequest::parse(br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#).expect("a request");
         let slot = settlements.take_place().expect("a place");
         let allowances = Allowances { context_window: 1000, max_output_tokens: 100, image_tokens: 100 };
-        Guard::new(slot, event, Tally::new(1000), Prompt { request: Arc::new(request), allowances }, clock, tracing::Span::none())
+        let price =
+            Rates { input: 1_000_000, cached_input: 0, cache_write: 0, output: 2_000_000, reasoning: 0, audio_input: 0, audio_output: 0 };
+        let known = Known { event, price, counted: Vec::new() };
+        Guard::new(slot, known, Tally::new(1000), Prompt { request: Arc::new(request), allowances }, clock, tracing::Span::none())
     }
 
     fn written(writer: &mut Writer) -> UsageEvent {

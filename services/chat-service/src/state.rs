@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use admission::Admissions;
 use anyhow::Context;
 use chassis::host::Host;
 use chassis::http::Client;
@@ -16,10 +17,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::config::{ChatConfig, DrainConfig, LimitsConfig, ProviderConfig};
 use crate::models::ModelCatalog;
+use crate::prices::Prices;
 use crate::provider::Provider;
-use crate::rate::RateLimiter;
 use crate::settlement::Settlements;
 
 /// How long auth-service and billing-service may take to answer.
@@ -33,10 +35,12 @@ pub struct AppState {
     pub authenticator: Authenticator,
     /// The models that are offered.
     pub models: ModelCatalog,
-    /// Counts requests.
-    pub rate: RateLimiter,
-    /// Reserves money.
-    pub billing: BillingClient,
+    /// What models cost.
+    pub prices: Prices,
+    /// Takes money and counts requests.
+    pub budget: Budget,
+    /// Leases and flights in Redis.
+    pub admissions: Admissions,
     /// The model provider.
     pub provider: Provider,
     /// Hands over what was used.
@@ -83,8 +87,12 @@ impl AppState {
         );
         let watched = redis.clone();
         host.spawn("revocations", |stop| async move { revocations.watch(&watched, &stop).await });
-        let (settlements, writer) = Settlements::new(config.limits.settlement_queue, redis.clone());
+        let admissions = Admissions::new(redis);
+        let (settlements, writer) = Settlements::new(config.limits.settlement_queue, admissions.clone(), config.limits.durability);
         let billing = BillingClient::new(Client::new(&config.billing_url, INTERNAL_TIMEOUT)?, tokens);
+        let (prices, refresher) = Prices::new(clock.clone());
+        let asked = billing.clone();
+        host.spawn("prices", |stop| async move { refresher.run(&asked, &stop).await });
         let told = billing.clone();
         host.spawn("settlements", |stop| async move {
             writer.run(&told, &stop).await;
@@ -98,8 +106,9 @@ impl AppState {
         Ok(Self {
             authenticator,
             models: config.models.clone(),
-            rate: RateLimiter::new(redis, &config.limits),
-            billing,
+            prices,
+            budget: Budget::new(admissions.clone(), billing, host.tasks()),
+            admissions,
             provider: Provider::new(&config.provider, clock.clone())?,
             settlements,
             clock,

@@ -1,14 +1,14 @@
 //! chat-service over HTTP, against real Redis and stand-ins for auth-service, billing-service and the provider that do exactly
 //! what a test tells them.
 
+#[path = "api/budget.rs"]
+mod budget;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/edge.rs"]
 mod edge;
 #[path = "api/harness.rs"]
 mod harness;
-#[path = "api/holds.rs"]
-mod holds;
 #[path = "api/ledger.rs"]
 mod ledger;
 #[path = "api/limits.rs"]

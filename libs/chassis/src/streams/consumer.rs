@@ -45,7 +45,7 @@ pub trait Handler: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Consumer {
     /// The stream.
-    pub stream: &'static str,
+    pub stream: String,
     /// The group; made at the stream's beginning when it is not there.
     pub group: &'static str,
     /// This member's name, unique among replicas.
@@ -81,7 +81,7 @@ impl Consumer {
     async fn create_group(&self, redis: &Redis) -> Result<(), RedisError> {
         let created: Result<(), RedisError> = redis::cmd("XGROUP")
             .arg("CREATE")
-            .arg(self.stream)
+            .arg(&self.stream)
             .arg(self.group)
             .arg("0")
             .arg("MKSTREAM")
@@ -103,7 +103,7 @@ impl Consumer {
             .arg("BLOCK")
             .arg(u64::try_from(BLOCK.as_millis()).unwrap_or(500))
             .arg("STREAMS")
-            .arg(self.stream)
+            .arg(&self.stream)
             .arg(">")
             .query_async(connection)
             .await?;
@@ -114,7 +114,7 @@ impl Consumer {
     /// Takes over what a member left behind: another that died, or this one before it failed.
     async fn claim(&self, redis: &Redis) -> Result<Vec<Message>, RedisError> {
         let reply: StreamAutoClaimReply = redis::cmd("XAUTOCLAIM")
-            .arg(self.stream)
+            .arg(&self.stream)
             .arg(self.group)
             .arg(&self.name)
             .arg(u64::try_from(self.claim_after.as_millis()).unwrap_or(u64::MAX))
@@ -154,9 +154,9 @@ impl Consumer {
         let ids: Vec<&str> = batch.iter().map(|message| message.id.as_str()).collect();
         let mut connection = redis.connection();
         let mut pipeline = redis::pipe();
-        pipeline.cmd("XACK").arg(self.stream).arg(self.group).arg(&ids).ignore();
+        pipeline.cmd("XACK").arg(&self.stream).arg(self.group).arg(&ids).ignore();
         if self.delete_acknowledged {
-            pipeline.cmd("XDEL").arg(self.stream).arg(&ids).ignore();
+            pipeline.cmd("XDEL").arg(&self.stream).arg(&ids).ignore();
         }
         pipeline.query_async(&mut connection).await
     }
@@ -164,7 +164,7 @@ impl Consumer {
     /// Leaves a rejected message pending, to come again, until it has been delivered too often.
     async fn rejected(&self, redis: &Redis, message: &Message, error: &anyhow::Error) -> anyhow::Result<()> {
         let pending: StreamPendingCountReply = redis::cmd("XPENDING")
-            .arg(self.stream)
+            .arg(&self.stream)
             .arg(self.group)
             .arg(&message.id)
             .arg(&message.id)
@@ -180,14 +180,14 @@ impl Consumer {
         fields.extend([("dead_reason", reason.as_str()), ("dead_id", message.id.as_str())]);
         publish(redis, &format!("{}:dead", self.stream), &fields, None).await?;
         self.acknowledge(redis, std::slice::from_ref(message)).await?;
-        metrics::counter!("stream_dead_letters_total", "stream" => self.stream).increment(1);
+        metrics::counter!("stream_dead_letters_total", "stream" => self.stream.clone()).increment(1);
         tracing::error!(messaging.message.id = message.id, error.message = reason, "a message was rejected too often and set aside");
         Ok(())
     }
 
     async fn record_lag(&self, redis: &Redis) -> Result<(), RedisError> {
-        let length: u32 = redis::cmd("XLEN").arg(self.stream).query_async(&mut redis.connection()).await?;
-        metrics::gauge!("stream_lag_messages", "stream" => self.stream).set(length);
+        let length: u32 = redis::cmd("XLEN").arg(&self.stream).query_async(&mut redis.connection()).await?;
+        metrics::gauge!("stream_lag_messages", "stream" => self.stream.clone()).set(length);
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl Notes {
 
 fn consumer(name: &str) -> Consumer {
     Consumer {
-        stream: STREAM,
+        stream: STREAM.into(),
         group: "group",
         name: name.into(),
         batch: 10,

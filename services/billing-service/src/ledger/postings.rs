@@ -1,7 +1,7 @@
 //! One pure function for each business event: what it moves. Nothing else makes entries.
 
 use chrono::{DateTime, Utc};
-use contracts::RequestId;
+use contracts::{LeaseId, RequestId};
 use identity::OrganizationId;
 
 use super::Balances;
@@ -20,6 +20,10 @@ pub enum Kind {
     Void,
     /// What a request used that had been given up for dead.
     LateSettlement,
+    /// A hold from which many requests are paid.
+    Lease,
+    /// What is left of it.
+    LeaseReturn,
 }
 
 impl Posting {
@@ -40,6 +44,8 @@ impl Kind {
             Self::Settlement => "settlement",
             Self::Void => "void",
             Self::LateSettlement => "late_settlement",
+            Self::Lease => "lease",
+            Self::LeaseReturn => "lease_return",
         }
     }
 }
@@ -71,6 +77,13 @@ pub fn reservation(request: RequestId, amount: i64, at: DateTime<Utc>) -> Postin
     Posting { kind: Kind::Reservation, external_key: request.to_string(), occurred_at: at, entries }
 }
 
+/// A lease is filled, for the so-manieth time: from the wallet to the holds.
+#[must_use]
+pub fn lease(lease: LeaseId, funding: i32, amount: i64, at: DateTime<Utc>) -> Posting {
+    let entries = vec![(Account::Wallet, -amount), (Account::Holds, amount)];
+    Posting { kind: Kind::Lease, external_key: format!("{lease}:{funding}"), occurred_at: at, entries }
+}
+
 /// What returns to an organization pays its debt first; the rest is for its wallet.
 fn returned(amount: i64, debt: i64) -> (i64, i64) {
     let repaid = amount.min(debt.max(0));
@@ -83,6 +96,14 @@ pub fn void(request: RequestId, held: i64, balances: Balances, at: DateTime<Utc>
     let (rest, repaid) = returned(held, balances.debt);
     let entries = vec![(Account::Holds, -held), (Account::Wallet, rest), (Account::Debt, repaid)];
     Posting { kind: Kind::Void, external_key: request.to_string(), occurred_at: at, entries }
+}
+
+/// What is left of a lease, at one of the steps of its end.
+#[must_use]
+pub fn lease_return(lease: LeaseId, step: &str, amount: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let (rest, repaid) = returned(amount, balances.debt);
+    let entries = vec![(Account::Holds, -amount), (Account::Wallet, rest), (Account::Debt, repaid)];
+    Posting { kind: Kind::LeaseReturn, external_key: format!("{lease}:{step}"), occurred_at: at, entries }
 }
 
 /// Whose balances every settlement of a customer changes, beside the customer's own.
@@ -135,15 +156,17 @@ mod tests {
             balances in balances(), hold in 0..1_000_000_000_i64, price in 0..2_000_000_000_i64, cost in 0..2_000_000_000_i64
         ) {
             let organization = OrganizationId::from_uuid(Uuid::nil());
-            for posting in [signup_grant(organization, hold, AT), void(REQUEST, hold, balances, AT),
+            let lease = LeaseId::from_uuid(Uuid::nil());
+            for posting in [signup_grant(organization, hold, AT), void(REQUEST, hold, balances, AT), lease_return(lease, "closed", hold, balances, AT),
                 settlement(REQUEST, hold, balances, price, cost, AT), late_settlement(REQUEST, balances, price, cost, AT)] {
                 prop_assert_eq!(posting.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0);
                 prop_assert!(posting.entries.len() >= 2);
                 prop_assert!(balances.wallet + posting.moved(Account::Wallet) >= 0);
                 prop_assert!(posting.moved(Account::Debt) <= balances.debt, "more was repaid than is owed");
             }
-            let reserved = reservation(REQUEST, hold, AT);
-            prop_assert_eq!(reserved.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0);
+            for held in [reservation(REQUEST, hold, AT), super::lease(lease, 1, hold, AT)] {
+                prop_assert_eq!(held.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0);
+            }
         }
 
         /// [B-40]

@@ -23,10 +23,12 @@ pub async fn differences(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
     .fetch_all(&mut *transaction)
     .await?;
     let holds = sqlx::query!(
-        r#"select a.organization_id, a.balance_micros,
-             coalesce((select sum(r.amount_micros) from reservations r where r.organization_id = a.organization_id and r.state = 'held'), 0)::bigint as "held!"
-           from accounts a where a.kind = 'holds'
-             and a.balance_micros <> coalesce((select sum(r.amount_micros) from reservations r where r.organization_id = a.organization_id and r.state = 'held'), 0)"#
+        r#"select a.organization_id, a.balance_micros as "balance_micros!",
+             (coalesce(r.held, 0) + coalesce(l.held, 0))::bigint as "bound!"
+           from accounts a
+           left join (select organization_id, sum(amount_micros) as held from reservations where state = 'held' group by 1) r using (organization_id)
+           left join (select organization_id, sum(held_micros) as held from leases where state <> 'closed' group by 1) l using (organization_id)
+           where a.kind = 'holds' and a.balance_micros <> coalesce(r.held, 0) + coalesce(l.held, 0)"#
     )
     .fetch_all(&mut *transaction)
     .await?;
@@ -41,7 +43,7 @@ pub async fn differences(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
     lines.extend(drifted.iter().map(|row| format!("account {} says {} and its entries sum to {}", row.id, row.balance_micros, row.sum)));
     lines.extend(holds.iter().map(|row| {
         let organization = row.organization_id.unwrap_or_default();
-        format!("organization {organization} has {} on hold and reservations for {}", row.balance_micros, row.held)
+        format!("organization {organization} has {} on hold, and its reservations and leases come to {}", row.balance_micros, row.bound)
     }));
     if revenue.posted != revenue.used {
         lines.push(format!("revenue is {} and usage comes to {}", revenue.posted, revenue.used));

@@ -166,18 +166,6 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
     }))
 }
 
-/// Locks what the settlements of all these reservations touch, before the first of them.
-///
-/// # Errors
-/// The database's.
-pub async fn lock_organizations(transaction: &mut Transaction<'static, Postgres>, ids: &[ReservationId]) -> Result<(), Error> {
-    let ids: Vec<_> = ids.iter().map(|id| id.uuid()).collect();
-    let organizations = sqlx::query_scalar!("select distinct organization_id from reservations where id = any($1)", &ids)
-        .fetch_all(&mut **transaction)
-        .await?;
-    ledger::lock_for_settlements(transaction, &organizations).await
-}
-
 /// Notes how a reservation ended.
 ///
 /// # Errors

@@ -1,53 +1,41 @@
-//! Consumes usage events: a batch in one transaction, acknowledged after its commit. A repetition finds the settlement made.
+//! Consumes usage events: a batch in one transaction, acknowledged after its commit. A repetition finds the request recorded.
 
 use anyhow::Context;
 use chassis::in_transaction;
 use chassis::streams::{HandleError, Handler, Message};
-use chassis::telemetry::continue_from;
-use contracts::ReservationId;
-use contracts::usage::{FIELD, UsageEvent};
-use tracing::Instrument;
+use chassis::telemetry::{continue_from, trace_id};
+use contracts::usage::{FIELD, TAKEN, UsageEvent};
 
-use super::settlement::{Used, settle};
+use super::posting::{Posted, post_all};
 use crate::error::Error;
-use crate::reservations::{find, lock_organizations};
 use crate::state::AppState;
 
-/// The handler of the usage stream.
+/// The handler of the usage streams.
 #[derive(Debug, Clone)]
 pub struct UsageEvents(pub AppState);
 
 impl Handler for UsageEvents {
     async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
         let state = &self.0;
-        let events = batch.iter().map(|message| {
-            let event: UsageEvent = serde_json::from_str(message.field(FIELD)).context("not a usage event")?;
-            Ok((event, message.field("traceparent")))
-        });
-        let events: Vec<(UsageEvent, &str)> = events.collect::<anyhow::Result<_>>().map_err(HandleError::Rejected)?;
-        let reservations: Vec<ReservationId> = events.iter().map(|(event, _)| event.reservation_id).collect();
-        let settled: Result<(), Error> = in_transaction!(state.pool, |transaction| {
-            // Another replica may have a batch of the same organizations in another order.
-            lock_organizations(transaction, &reservations).await?;
-            for (event, traceparent) in &events {
-                let span = tracing::info_span!(
-                    "settle",
-                    otel.name = "settle usage",
-                    otel.kind = "consumer",
-                    messaging.system = "redis",
-                    messaging.destination.name = contracts::usage::STREAM,
-                    request.id = %event.request_id,
-                );
-                continue_from(&span, traceparent);
-                let settle = async {
-                    let held = find(transaction, event.reservation_id).await?.filter(|held| held.request_id == event.request_id);
-                    let held = held.ok_or(Error::NotFound)?;
-                    settle(state, transaction, &held, &Used::from_event(event)).await
-                };
-                settle.instrument(span).await?;
-            }
-            Ok(())
-        });
-        settled.map_err(HandleError::of)
+        // Each is a part of its own request's trace, for as long as the batch takes.
+        let (posted, _spans): (Vec<Posted>, Vec<tracing::Span>) =
+            batch.iter().map(read).collect::<anyhow::Result<Vec<_>>>().map_err(HandleError::Rejected)?.into_iter().unzip();
+        let done: Result<(), Error> = in_transaction!(state.pool, |transaction| { post_all(state, transaction, &posted).await });
+        done.map_err(HandleError::of)
     }
+}
+
+fn read(message: &Message) -> anyhow::Result<(Posted, tracing::Span)> {
+    let event: UsageEvent = serde_json::from_str(message.field(FIELD)).context("not a usage event")?;
+    let taken = message.field(TAKEN).parse().context("not an amount that was taken")?;
+    let span = tracing::info_span!(
+        "settle",
+        otel.name = "settle usage",
+        otel.kind = "consumer",
+        messaging.system = "redis",
+        request.id = %event.request_id,
+    );
+    continue_from(&span, message.field("traceparent"));
+    let trace_id = span.in_scope(trace_id);
+    Ok((Posted { event, taken, trace_id }, span))
 }

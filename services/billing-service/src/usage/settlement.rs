@@ -1,15 +1,17 @@
-//! One settlement for each request: the usage row, the postings and the end of the hold in one transaction.
+//! One settlement for each request that has a hold of its own: the usage row, the postings and the end of the hold in one transaction.
 //!
 //! A request that was given up for dead and settles after all is recorded all the same (rule of [B-43]): its `abandoned` row is
 //! replaced by what was used, which comes from the wallet as far as it reaches and is owed beyond that.
 
 use chrono::{DateTime, Utc};
+use contracts::RequestId;
 use contracts::billing::{SettleRequest, Settlement};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
-use identity::{ApiKeyId, UserId};
+use identity::OrganizationId;
 use money::{Currency, TokenUsage};
 use sqlx::{Postgres, Transaction};
 
+use super::record::{Record, insert_all, recorded, replace};
 use crate::error::Error;
 use crate::ledger;
 use crate::ledger::chart::Account;
@@ -71,7 +73,7 @@ pub async fn settle(
 ) -> Result<Settlement, Error> {
     match held.state.as_str() {
         "held" | "abandoned" => {}
-        "settled" => return recorded(transaction, held, used).await,
+        "settled" => return repeated(transaction, held, used).await,
         _ => return Err(Error::ReservationConflict),
     }
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
@@ -87,11 +89,11 @@ pub async fn settle(
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
     }
-    note_debt(held, &posting);
+    note_debt(held.organization_id, held.request_id, &posting);
     if abandoned {
-        replace(state, transaction, held, used, price, cost).await?;
+        replace(state, transaction, held.request_id, used, (price, cost)).await?;
     } else {
-        insert(state, transaction, held, used, card.id, price, cost).await?;
+        insert_all(state, transaction, &[record(held, used, card.id, (price, cost))]).await?;
     }
     resolve(state, transaction, held.id, "settled").await?;
     metrics::counter!("billing_settlements_total", "outcome" => used.outcome.as_str()).increment(1);
@@ -99,29 +101,26 @@ pub async fn settle(
 }
 
 /// What was used beyond all that was there is somebody's business soon: debt is repaid by what returns, and nothing may [B-43].
-fn note_debt(held: &Held, posting: &Posting) {
+pub fn note_debt(organization: OrganizationId, request: RequestId, posting: &Posting) {
     let owed = -posting.moved(Account::Debt);
     if owed > 0 {
         metrics::counter!("billing_settlements_in_debt_total", "kind" => posting.kind.as_str()).increment(1);
-        tracing::warn!(organization.id = %held.organization_id, request.id = %held.request_id, debt_micros = owed, "a settlement ended in debt");
+        tracing::warn!(organization.id = %organization, request.id = %request, debt_micros = owed, "a settlement ended in debt");
     }
 }
 
 /// The settlement that was made, if it is of the same usage.
-async fn recorded(transaction: &mut Transaction<'static, Postgres>, held: &Held, used: &Used) -> Result<Settlement, Error> {
-    let row = sqlx::query!(
-        "select input_tokens, output_tokens, counted_by, currency, price_micros, cost_micros from usage_events where request_id = $1",
-        held.request_id.uuid()
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    let same = row.input_tokens == count(used.usage.input_tokens)
-        && row.output_tokens == count(used.usage.output_tokens)
-        && row.counted_by == used.counted_by.as_str();
-    if !same {
+async fn repeated(transaction: &mut Transaction<'static, Postgres>, held: &Held, used: &Used) -> Result<Settlement, Error> {
+    let before = recorded(transaction, held.request_id, used).await?.ok_or(Error::Internal("a settled hold has no usage row"))?;
+    if !before.is_same {
         return Err(Error::ReservationConflict);
     }
-    Ok(Settlement { request_id: held.request_id, currency: row.currency, price_micros: row.price_micros, cost_micros: row.cost_micros })
+    Ok(Settlement {
+        request_id: held.request_id,
+        currency: Currency::USD.code().to_owned(),
+        price_micros: before.price,
+        cost_micros: before.cost,
+    })
 }
 
 /// The row of a request that nobody settled: nothing used, nothing charged.
@@ -137,85 +136,22 @@ pub async fn record_abandoned(
     let card = rates::at(transaction, &held.model, held.created_at).await?;
     let now = state.clock.now();
     let used = Used { usage: TokenUsage::default(), counted_by, outcome: Outcome::Deadline, started_at: held.created_at, ended_at: now };
-    insert(state, transaction, held, &used, card.id, 0, 0).await
+    insert_all(state, transaction, &[record(held, &used, card.id, (0, 0))]).await
 }
 
-async fn insert(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    held: &Held,
-    used: &Used,
-    card: i64,
-    price: i64,
-    cost: i64,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
-           cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros,
-           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, recorded_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
-        held.request_id.uuid(),
-        held.organization_id.uuid(),
-        held.api_key_id.map(ApiKeyId::uuid),
-        held.user_id.map(UserId::uuid),
-        held.model,
-        held.provider,
-        count(used.usage.input_tokens),
-        count(used.usage.cached_input_tokens),
-        count(used.usage.cache_write_tokens),
-        count(used.usage.output_tokens),
-        count(used.usage.reasoning_tokens),
-        count(used.usage.audio_input_tokens),
-        count(used.usage.audio_output_tokens),
-        card,
-        Currency::USD.code(),
+fn record(held: &Held, used: &Used, rate_card_id: i64, (price, cost): (i64, i64)) -> Record {
+    Record {
+        request_id: held.request_id,
+        organization_id: held.organization_id,
+        api_key_id: held.api_key_id,
+        user_id: held.user_id,
+        model: held.model.clone(),
+        provider: held.provider.clone(),
+        used: used.clone(),
+        rate_card_id,
         price,
         cost,
-        used.counted_by.as_str(),
-        used.outcome.as_str(),
-        held.trace_id,
-        used.started_at,
-        used.ended_at,
-        state.clock.now()
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
-}
-
-async fn replace(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    held: &Held,
-    used: &Used,
-    price: i64,
-    cost: i64,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
-           audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,
-           started_at = $13, ended_at = $14, recorded_at = $15 where request_id = $1 and counted_by = 'abandoned'",
-        held.request_id.uuid(),
-        count(used.usage.input_tokens),
-        count(used.usage.cached_input_tokens),
-        count(used.usage.cache_write_tokens),
-        count(used.usage.output_tokens),
-        count(used.usage.reasoning_tokens),
-        count(used.usage.audio_input_tokens),
-        count(used.usage.audio_output_tokens),
-        price,
-        cost,
-        used.counted_by.as_str(),
-        used.outcome.as_str(),
-        used.started_at,
-        used.ended_at,
-        state.clock.now()
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
-}
-
-fn count(tokens: u64) -> i64 {
-    i64::try_from(tokens).unwrap_or(i64::MAX)
+        trace_id: held.trace_id.clone(),
+        lease_id: None,
+    }
 }

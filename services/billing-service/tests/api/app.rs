@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use admission::{Admission, Admissions, Note, Verdict};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing_service::config::{BillingConfig, StripeConfig};
+use billing_service::config::{BillingConfig, LeaseConfig, StripeConfig};
 use billing_service::state::AppState;
 use billing_service::{Application, MIGRATIONS};
 use chassis::clock::ManualClock;
@@ -15,9 +16,10 @@ use chassis::config::{CommaList, Millis};
 use chassis::http::HttpConfig;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random, SecretString};
-use contracts::RequestId;
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
-use contracts::usage::{CountedBy, FIELD, Outcome, STREAM, UsageEvent};
+use contracts::leases::{LeaseRequest, SCOPE_LEASES_WRITE, SeenLease};
+use contracts::usage::{CountedBy, FIELD, Outcome, TAKEN, UsageEvent};
+use contracts::{LeaseId, RequestId, Shard};
 use identity::jwt::{ACCESS_TOKEN, SigningKey};
 use identity::{ApiKeyId, ApiKeySecret, AuthClientConfig, IdentityConfig, JwkSet, OrganizationId, Scopes, ServiceClaims, VerifiedApiKey};
 use money::TokenUsage;
@@ -30,6 +32,8 @@ use testkit::{TestDatabase, TestRedis};
 use tokio_util::sync::CancellationToken;
 
 pub const ISSUER: &str = "https://auth.example.com";
+/// What is taken for each request of [`App::used`].
+pub const RESERVED: i64 = 1500;
 /// What a new organization gets, in micro-units.
 pub const GRANT: i64 = 5_000_000;
 
@@ -38,6 +42,9 @@ type Keys = Arc<Mutex<HashMap<String, VerifiedApiKey>>>;
 pub struct App {
     pub public: TestClient,
     pub private: TestClient,
+    /// With the scope of a gateway.
+    pub gateway: TestClient,
+    pub admissions: Admissions,
     pub database: TestDatabase,
     pub redis: TestRedis,
     pub clock: Clock,
@@ -84,6 +91,7 @@ impl App {
             secret: "a secret of billing".to_owned().into(),
             signup_grant: GRANT,
             sweep: Millis(Duration::from_millis(50)),
+            lease: LeaseConfig { life: Millis(Duration::from_mins(1)), drain: Millis(Duration::from_mins(7)), start: 100_000 },
             stripe: StripeConfig {
                 secret_key: None,
                 webhook_secrets: CommaList(Vec::new()),
@@ -98,7 +106,22 @@ impl App {
         let stop = CancellationToken::new();
         tokio::spawn(application.run(stop.clone()));
         let service = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", "reservations:write"));
-        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, stop }
+        let gateway = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", SCOPE_LEASES_WRITE));
+        let admissions = Admissions::new(redis.redis.clone());
+        Self {
+            public: TestClient::new(public),
+            private: service,
+            gateway,
+            admissions,
+            database,
+            redis,
+            clock,
+            turn,
+            random,
+            config,
+            keys,
+            stop,
+        }
     }
 
     /// The state behind a service, for calling its parts directly.
@@ -160,29 +183,72 @@ impl App {
         self.private.post(&format!("/internal/v1/reservations/{reservation}/void"), &json!({"reason": "test"})).await
     }
 
-    /// A hold of 100 input and 100 output tokens (1500 micro-units), and the event that says ten of each were used (150).
+    /// A request of `sim-large` in flight, for which 1500 micro-units were taken from the lease, and the event that says ten tokens in
+    /// and ten out were used (150).
     pub async fn used(&self, organization: OrganizationId) -> UsageEvent {
-        let request_id = self.request();
-        let body = self.reservation(organization, request_id, 100, 100);
-        let reservation = self.reserve(&body).await.expect(201).string("id");
-        UsageEvent {
-            request_id,
-            reservation_id: reservation.parse().unwrap(),
+        self.used_of(organization, "sim-large").await
+    }
+
+    /// The same of another model.
+    pub async fn used_of(&self, organization: OrganizationId, model: &str) -> UsageEvent {
+        let card =
+            sqlx::query_scalar("select id from rate_cards where model = $1").bind(model).fetch_one(&self.database.pool).await.unwrap();
+        let mut event = UsageEvent {
+            request_id: self.request(),
+            lease_id: LeaseId::from_uuid(uuid::Uuid::nil()),
+            reserved_micros: RESERVED,
+            rate_card_id: card,
             organization_id: organization,
             api_key_id: None,
             user_id: None,
-            model: "sim-large".into(),
+            model: model.into(),
             provider: "simulator".into(),
-            usage: TokenUsage::text(10, 10),
+            usage: TokenUsage::default(),
             counted_by: CountedBy::Reported,
             outcome: Outcome::Completed,
             started_at: self.clock.now(),
             ended_at: self.clock.now(),
+        };
+        event.lease_id = self.admit(&event).await.expect("the wallet reaches");
+        event.usage = TokenUsage::text(10, 10);
+        event
+    }
+
+    /// Admits a request as chat-service does, until it is in flight (its lease) or the wallet does not reach.
+    pub async fn admit(&self, event: &UsageEvent) -> Option<LeaseId> {
+        let note = Note { event: event.clone(), counted: Vec::new(), traceparent: None };
+        let admission = Admission {
+            request_id: event.request_id,
+            organization_id: event.organization_id,
+            cost_micros: event.reserved_micros,
+            deadline: self.clock.now() + chrono::TimeDelta::minutes(5),
+            limits: &[],
+            note: &note,
+        };
+        loop {
+            let (seen, needed) = match self.admissions.admit(&admission).await.unwrap() {
+                Verdict::Admitted { lease, .. } => return Some(lease.lease_id),
+                Verdict::Short { lease, missing_micros } => (Some(lease), missing_micros),
+                Verdict::NoLease => (None, event.reserved_micros),
+                refused => panic!("{refused:?}"),
+            };
+            match self.lease(event.organization_id, needed, seen).await {
+                refused if refused.status == 402 => return None,
+                answer => answer.expect(200),
+            };
         }
     }
 
-    pub async fn publish(&self, event: &str) {
-        chassis::streams::publish(&self.redis.redis, STREAM, &[(FIELD, event)], None).await.unwrap();
+    /// Asks for a lease.
+    pub async fn lease(&self, organization_id: OrganizationId, needed_micros: i64, seen: Option<SeenLease>) -> Answer {
+        let request = LeaseRequest { organization_id, needed_micros, seen };
+        self.gateway.post("/internal/v1/leases", &serde_json::to_value(request).unwrap()).await
+    }
+
+    /// Appends an event to the stream of its organization, as the settling script does when the lease took nothing back.
+    pub async fn publish(&self, organization: OrganizationId, event: &str) {
+        let fields = [(FIELD, event), (TAKEN, "1500")];
+        chassis::streams::publish(&self.redis.redis, &Shard::of(organization).usage_stream(), &fields, None).await.unwrap();
     }
 
     /// How many messages a stream holds.

@@ -90,7 +90,10 @@ async fn verify_finds_each_kind_of_drift_and_nothing_else() {
         (transaction.to_owned() + unbalanced, "sums to 1 over 2 entries"),
         (transaction.to_owned(), "sums to 0 over 0 entries"),
         ("update accounts set balance_micros = balance_micros + 1 where kind = 'promotion'".into(), "and its entries sum to -5000000"),
-        ("update reservations set state = 'voided' where state = 'held'".into(), "has 1500 on hold and reservations for 0"),
+        (
+            "update reservations set state = 'voided' where state = 'held'".into(),
+            "has 1500 on hold, and its reservations and leases come to 0",
+        ),
         (
             "alter table usage_events disable trigger user; update usage_events set price_micros = price_micros + 1".into(),
             "revenue is 150 and usage comes to 151",
@@ -114,18 +117,30 @@ async fn a_posting_finds_its_accounts_by_the_index() {
     let queries = repository::read_folder("services/billing-service/.sqlx");
     let queries =
         queries.iter().map(|(_, text)| serde_json::from_str::<serde_json::Value>(text).unwrap()["query"].as_str().unwrap().to_owned());
-    let insert = queries.filter(|query| query.starts_with("insert into ledger_entries")).collect::<Vec<_>>().concat();
+    let inserts: Vec<String> = queries.filter(|query| query.starts_with("insert into ledger_entries")).collect();
     let mut connection = app.database.owner.acquire().await.unwrap();
-    let prepare = format!(
-        "set enable_seqscan = off; set plan_cache_mode = force_generic_plan;
-         prepare posting (uuid, uuid, text, text[], bigint[], text[], bigint[]) as {insert}"
-    );
-    connection.execute(AssertSqlSafe(prepare)).await.unwrap();
-    let explain = "explain execute posting (gen_random_uuid(), gen_random_uuid(), 'USD', '{wallet}', '{1}', '{revenue}', '{-1}')";
-    let rows = connection.fetch_all(explain).await.unwrap();
-    let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let plan = plan.join("\n");
-    for condition in ["Index Cond: ((organization_id = $2) AND", "Index Cond: ((organization_id IS NULL) AND"] {
-        assert!(plan.contains(condition), "no {condition} in\n{plan}");
+    connection.execute("set enable_seqscan = off; set plan_cache_mode = force_generic_plan").await.unwrap();
+    for (is_batch, types, values, conditions) in [
+        (
+            false,
+            "uuid, uuid, text, text[], bigint[], text[], bigint[]",
+            "gen_random_uuid(), gen_random_uuid(), 'USD', '{wallet}', '{1}', '{revenue}', '{-1}'",
+            ["Index Cond: ((organization_id = $2) AND", "Index Cond: ((organization_id IS NULL) AND"],
+        ),
+        (
+            true,
+            "uuid[], uuid[], text[], bigint[], text",
+            "array[gen_random_uuid()], array[gen_random_uuid()], '{wallet}', '{1}', 'USD'",
+            ["Index Cond: ((organization_id = m.owner) AND", "Index Cond: ((organization_id IS NULL) AND"],
+        ),
+    ] {
+        let insert = inserts.iter().find(|insert| insert.contains("ordinality") == is_batch).unwrap();
+        connection.execute(AssertSqlSafe(format!("prepare posting ({types}) as {insert}"))).await.unwrap();
+        let rows = connection.fetch_all(AssertSqlSafe(format!("explain execute posting ({values})"))).await.unwrap();
+        let plan = rows.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n");
+        for condition in conditions {
+            assert!(plan.contains(condition), "no {condition} in\n{plan}");
+        }
+        connection.execute("deallocate posting").await.unwrap();
     }
 }

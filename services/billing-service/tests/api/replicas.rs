@@ -55,15 +55,7 @@ async fn batches_that_touch_the_accounts_of_the_house_in_opposite_orders_wait_fo
         sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&app.database.owner).await.unwrap();
     }
     let replicas = [replica(&app), replica(&app)];
-    let used = async |model: &str| -> UsageEvent {
-        let (organization, _) = app.organization();
-        let mut body = app.reservation(organization, app.request(), 100, 100);
-        body["model"] = serde_json::json!(model);
-        let reservation = app.reserve(&body).await.expect(201).string("id");
-        let mut event = app.used(organization).await;
-        (event.reservation_id, event.request_id) = (reservation.parse().unwrap(), body["request_id"].as_str().unwrap().parse().unwrap());
-        event
-    };
+    let used = async |model: &str| -> UsageEvent { app.used_of(app.organization().0, model).await };
     for _ in 0..ROUNDS {
         let one = messages(&[used("ours").await, used("given").await]);
         let other = messages(&[used("given").await, used("ours").await]);

@@ -22,7 +22,7 @@ use crate::state::AppState;
 /// Reading a larger body would hold up the others on the same thread.
 const SMALL_BODY: usize = 256 * 1024;
 
-/// Checks the request and the caller's limits, takes a place for the settlement, and starts the call.
+/// Checks the request, takes a place for the settlement, and starts the call.
 ///
 /// The call is a task of its own: a client that leaves cancels the waiting, never the call, so that what it holds is always
 /// settled.
@@ -35,7 +35,6 @@ pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: 
     let request = read(body).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
     let slot = state.settlements.take_place()?;
-    state.rate.admit(&caller, id).await?;
     let call = Call {
         id,
         caller,

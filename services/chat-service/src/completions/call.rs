@@ -1,28 +1,30 @@
-//! One call of a model: reserved, made, settled.
+//! One call of a model: paid for, made, settled.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use admission::{Admission, Counted, Limit, Note};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use contracts::RequestId;
-use contracts::billing::{Reservation, ReserveError};
+use chassis::telemetry;
+use chrono::{DateTime, TimeDelta, Utc};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
+use contracts::{LeaseId, RequestId};
 use http::HeaderMap;
 use identity::Principal;
 use llm::{ChatRequest, Tally};
-use money::TokenUsage;
+use money::{Rates, TokenUsage};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
+use uuid::Uuid;
 
 use super::drain::Drain;
-use super::{hold, stream, whole};
+use super::{stream, whole};
+use crate::budget::Refusal;
 use crate::error::ApiError;
-use crate::genai;
-use crate::meters;
 use crate::models::Model;
-use crate::settlement::{Guard, Prompt, Slot};
+use crate::settlement::{Guard, Known, Prompt, Record, Slot};
 use crate::state::AppState;
+use crate::{genai, limits, meters};
 
 /// What calls without a client get when everything else has ended; the host waits ten seconds for settlements.
 const LAST_DRAIN: Duration = Duration::from_secs(2);
@@ -61,24 +63,26 @@ pub struct Call {
 }
 
 impl Call {
-    /// Runs the call to its end; the slot is used exactly once, unless nothing was reserved.
+    /// Runs the call to its end; the slot is used exactly once, unless nothing was taken.
     pub async fn run(self, slot: Slot, answer: Answer) {
-        let request = self.reservation();
-        let reservation = match self.reserve(&request).await {
-            Ok(reservation) => reservation,
-            Err(error) => {
-                // The client may have left; there is nobody else to tell.
-                let _ = answer.send(Err(error.into()));
-                if error == ReserveError::Unavailable {
-                    // Outside of the request's span, which ends with the answer.
-                    let span = tracing::info_span!(parent: None, "give back", trivet.request_id = %self.id);
-                    self.state.tasks.spawn(hold::give_back(self.state.clone(), request, slot).instrument(span));
-                }
-                return;
+        let (event, price) = match self.event().await {
+            Ok(priced) => priced,
+            // The client may have left; there is nobody else to tell. So it is with all answers.
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        let limits = limits::of(&self.caller, &self.state.limits);
+        let counted: Vec<Counted> = limits.iter().filter_map(Limit::counted).collect();
+        let known = Known { event, price, counted };
+        let known = match self.take(&known, &limits).await {
+            Ok(lease_id) => Known { event: UsageEvent { lease_id, ..known.event }, ..known },
+            Err(Refusal::Refused(error)) => return drop(answer.send(Err(error))),
+            Err(Refusal::Unknown) => {
+                slot.send(Record::not_made(known));
+                return drop(answer.send(Err(ApiError::Unavailable("the admission of requests"))));
             }
         };
         let span = genai::span(&self.state.provider_config.name, &self.model.id, self.request.max_tokens(), &self.id.to_string());
-        let guard = self.guard(slot, &reservation, span.clone());
+        let guard = self.guard(slot, known, span.clone());
         if answer.is_closed() {
             return guard.release(Outcome::ClientClosed);
         }
@@ -93,10 +97,21 @@ impl Call {
         .await;
     }
 
-    fn guard(&self, slot: Slot, reservation: &Reservation, span: Span) -> Guard {
+    /// The usage event with nothing used yet, and the rates of the model.
+    async fn event(&self) -> Result<(UsageEvent, Rates), ApiError> {
+        let card = self.state.prices.find(&self.model.id, self.caller.organization_id, self.started_at).await?;
+        // Audio without a rate would be free [B-32].
+        if self.request.audio() && !card.price.has_audio() {
+            return Err(ApiError::ModelNotFound);
+        }
+        let allowances = self.model.allowances();
+        let (input, output) = (self.request.max_input_tokens(&allowances), self.request.max_output_tokens(&allowances));
+        let reserved = card.price.upper_bound(input, output, self.request.audio());
         let event = UsageEvent {
             request_id: self.id,
-            reservation_id: reservation.id,
+            lease_id: LeaseId::from_uuid(Uuid::nil()),
+            reserved_micros: reserved.map_err(|_| ApiError::Internal("a request has no price"))?,
+            rate_card_id: card.rate_card_id,
             organization_id: self.caller.organization_id,
             api_key_id: self.caller.api_key_id(),
             user_id: self.caller.user_id(),
@@ -108,9 +123,28 @@ impl Call {
             started_at: self.started_at,
             ended_at: self.started_at,
         };
+        Ok((event, card.price))
+    }
+
+    /// Takes the most that the request can cost, and counts it.
+    async fn take(&self, known: &Known, limits: &[Limit]) -> Result<LeaseId, Refusal> {
+        let life = self.state.provider_config.deadline.0 + self.state.limits.reservation_margin.0;
+        let note = Note { event: known.event.clone(), counted: known.counted.clone(), traceparent: telemetry::current_traceparent() };
+        let admission = Admission {
+            request_id: self.id,
+            organization_id: self.caller.organization_id,
+            cost_micros: known.event.reserved_micros,
+            deadline: self.started_at + TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
+            limits,
+            note: &note,
+        };
+        self.state.budget.take(&admission).await
+    }
+
+    fn guard(&self, slot: Slot, known: Known, span: Span) -> Guard {
         let tally = Tally::new(self.state.limits.counted_text);
         let prompt = Prompt { request: Arc::clone(&self.request), allowances: self.model.allowances() };
-        Guard::new(slot, event, tally, prompt, self.state.clock.clone(), span)
+        Guard::new(slot, known, tally, prompt, self.state.clock.clone(), span)
     }
 
     /// Sends the request to the provider; the time until its headers is not ours.

@@ -13,7 +13,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::call::{Answer, Call};
 use crate::error::ApiError;
-use crate::settlement::Guard;
+use crate::settlement::{Checkpoints, Guard};
 
 mod client;
 
@@ -34,7 +34,8 @@ pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
         Ok((first, source)) => {
             call.record_overhead(asked.elapsed());
             let client = Client::begin(first, answer);
-            let outcome = Relay { call, source, client }.run(&mut guard.tally).await;
+            let checkpoints = guard.checkpoints(&call.state.admissions, call.state.limits.checkpoint.0);
+            let outcome = Relay { call, source, client, checkpoints }.run(&mut guard.tally).await;
             guard.settle(outcome).await;
         }
         Err((error, outcome)) => {
@@ -180,6 +181,7 @@ struct Relay<'c> {
     call: &'c Call,
     source: Source,
     client: Client,
+    checkpoints: Checkpoints,
 }
 
 impl Relay<'_> {
@@ -201,6 +203,10 @@ impl Relay<'_> {
                     if self.client.is_given_up() {
                         return Outcome::ClientClosed;
                     }
+                    continue;
+                }
+                () = sleep_until(self.checkpoints.next()) => {
+                    self.checkpoints.note(tally);
                     continue;
                 }
                 piece = self.source.next(tally) => piece,

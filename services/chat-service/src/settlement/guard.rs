@@ -1,14 +1,16 @@
 //! Settles a completion when it is told to, or when it is dropped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use admission::{Admissions, End};
 use chassis::{Clock, telemetry};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use llm::{Allowances, ChatRequest, Count, Tally};
 use money::TokenUsage;
 use tracing::Span;
 
-use super::{Record, Slot};
+use super::{Checkpoints, Known, Record, Slot};
 use crate::genai;
 use crate::meters;
 
@@ -25,7 +27,7 @@ pub struct Prompt {
 #[derive(Debug)]
 pub struct Guard {
     slot: Option<Slot>,
-    event: UsageEvent,
+    known: Known,
     /// What the provider's answer said so far.
     pub tally: Tally,
     prompt: Prompt,
@@ -36,14 +38,21 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard for an event that is complete but for its end.
+    /// A guard for a completion that is about to begin.
     #[must_use]
-    pub fn new(slot: Slot, event: UsageEvent, tally: Tally, prompt: Prompt, clock: Clock, span: Span) -> Self {
+    pub fn new(slot: Slot, known: Known, tally: Tally, prompt: Prompt, clock: Clock, span: Span) -> Self {
         meters::admitted();
-        Self { slot: Some(slot), event, tally, prompt, clock, span, begun: false }
+        Self { slot: Some(slot), known, tally, prompt, clock, span, begun: false }
     }
 
-    /// Nothing was generated: the hold is released and nothing is charged.
+    /// What keeps count of a stream while it lasts.
+    #[must_use]
+    pub fn checkpoints(&self, admissions: &Admissions, every: Duration) -> Checkpoints {
+        let event = &self.known.event;
+        Checkpoints::new(admissions.clone(), event.organization_id, event.request_id, self.prompt.clone(), every)
+    }
+
+    /// Nothing was generated: what was taken is released and nothing is charged.
     pub fn release(mut self, outcome: Outcome) {
         self.hand_over(TokenUsage::default(), CountedBy::Counted, outcome);
     }
@@ -74,13 +83,16 @@ impl Guard {
 
     fn hand_over(&mut self, usage: TokenUsage, counted_by: CountedBy, outcome: Outcome) {
         let Some(slot) = self.slot.take() else { return };
-        self.event = UsageEvent { usage, counted_by, outcome, ended_at: self.clock.now(), ..self.event.clone() };
+        let event = UsageEvent { usage, counted_by, outcome, ended_at: self.clock.now(), ..self.known.event.clone() };
+        // What does not fit into an amount is not spent here: billing-service refuses it, and somebody looks at it.
+        let price = self.known.price.amount(&usage).unwrap_or(event.reserved_micros);
         let failed = matches!(outcome, Outcome::Failed | Outcome::UpstreamCut | Outcome::Deadline);
         genai::record(&self.span, &usage, outcome.as_str(), failed);
-        meters::settled(&self.event);
-        let span = tracing::info_span!(parent: &self.span, "settle", otel.name = "send trivet:usage", otel.kind = "producer");
+        meters::settled(&event);
+        let span = tracing::info_span!(parent: &self.span, "settle", otel.name = "EVALSHA settle", otel.kind = "producer");
         let traceparent = span.in_scope(telemetry::current_traceparent);
-        slot.send(Record { event: self.event.clone(), traceparent, taken: false });
+        let counted = std::mem::take(&mut self.known.counted);
+        slot.send(Record { event, price, counted, end: End::Used, traceparent, taken: false });
     }
 }
 
@@ -95,7 +107,7 @@ impl llm::Tokenizer for O200k {
 
 impl Prompt {
     /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
-    fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
+    pub(super) fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
         let input = self.request.count_input(&self.allowances, &O200k);
         let Count { tokens, exact } = tally.count_output(&O200k);
         let output = if exact { tokens } else { tokens.min(self.request.max_output_tokens(&self.allowances)) };

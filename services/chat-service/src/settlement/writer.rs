@@ -1,20 +1,23 @@
-//! Moves settlements from the queue to the Redis stream, in batches, and keeps what Redis does not take.
+//! Settles in Redis, in batches, and keeps what Redis does not take or has not on its disk yet.
 
 use std::time::Duration;
 
-use chassis::redis::Redis;
-use chassis::telemetry::propagation::{TRACEPARENT, continue_from};
-use contracts::billing::{BillingClient, SettleError, SettleRequest};
-use contracts::usage::{FIELD, STREAM};
-use futures::future::join_all;
+use admission::{Admissions, End, Settlement};
+use chassis::telemetry::propagation::continue_from;
+use contracts::billing::{BillingClient, SettleError};
+use futures::future::{BoxFuture, try_join_all};
+use futures::{FutureExt, future};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Record;
+use crate::config::Durability;
 use crate::meters;
 
-const BATCH: usize = 64;
+const BATCH: usize = 256;
+/// Settlements that may wait for the disk; more wait for these.
+const UNCONFIRMED: usize = 16 * BATCH;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often the end of the last completion is looked for while stopping.
@@ -26,13 +29,41 @@ const LAST_TRIES: Duration = Duration::from_secs(9);
 #[derive(Debug)]
 pub struct Writer {
     pub(super) queue: mpsc::Receiver<Record>,
-    redis: Redis,
+    admissions: Admissions,
+    durability: Durability,
     pub(super) last_tries: Duration,
 }
 
+/// What was taken by Redis and may not be on its disk.
+#[derive(Default)]
+struct Unconfirmed {
+    records: Vec<Record>,
+    /// The question that is under way, and how many it is about.
+    asked: Option<(usize, BoxFuture<'static, bool>)>,
+}
+
+impl Unconfirmed {
+    /// The answer to the question under way; for ever, when there is none.
+    async fn answer(&mut self) -> (usize, bool) {
+        match &mut self.asked {
+            Some((count, answer)) => (*count, answer.await),
+            None => future::pending().await,
+        }
+    }
+
+    /// What is on the disk is out of our hands; what may not be is settled again, which changes nothing if it is there.
+    fn confirm(&mut self, count: usize, is_durable: bool, batch: &mut Vec<Record>) {
+        self.asked = None;
+        let asked = self.records.drain(..count);
+        if !is_durable {
+            batch.extend(asked);
+        }
+    }
+}
+
 impl Writer {
-    pub(super) const fn new(queue: mpsc::Receiver<Record>, redis: Redis) -> Self {
-        Self { queue, redis, last_tries: LAST_TRIES }
+    pub(super) const fn new(queue: mpsc::Receiver<Record>, admissions: Admissions, durability: Durability) -> Self {
+        Self { queue, admissions, durability, last_tries: LAST_TRIES }
     }
 
     /// Writes until the token is cancelled and every completion in flight has been settled, or the process must end first. Returns how
@@ -58,34 +89,73 @@ impl Writer {
     }
 
     async fn write_all(&mut self, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
+        let mut unconfirmed = Unconfirmed::default();
         loop {
+            let has_room = unconfirmed.records.len() < UNCONFIRMED;
             if stop.is_cancelled() {
                 // A place may still be held by a completion that is settling.
                 let _ = tokio::time::timeout(LAST_LOOK, self.queue.recv_many(batch, BATCH)).await;
             } else {
                 tokio::select! {
-                    _ = self.queue.recv_many(batch, BATCH) => {}
+                    _ = self.queue.recv_many(batch, BATCH), if has_room => {}
+                    (count, is_durable) = unconfirmed.answer() => unconfirmed.confirm(count, is_durable, batch),
                     () = stop.cancelled() => {}
                 }
             }
             meters::queue(self.queue.max_capacity() - self.queue.capacity());
             if !batch.is_empty() {
                 self.write(batch, billing, stop).await;
+                if self.durability == Durability::Disk {
+                    unconfirmed.records.append(batch);
+                }
+                batch.clear();
             } else if stop.is_cancelled() && self.queue.capacity() == self.queue.max_capacity() {
-                return;
+                return self.finish(unconfirmed, batch, billing, stop).await;
             }
+            self.ask(&mut unconfirmed);
         }
     }
 
-    /// Appends the batch, as often as it takes. A batch that was written without our hearing of it is written twice, which
-    /// billing-service notices by the request id; for the same reason it can be told directly what Redis does not take when there is
-    /// no time left to wait for Redis.
+    /// Asks whether what was taken so far is on the disk, unless that is being asked.
+    fn ask(&self, unconfirmed: &mut Unconfirmed) {
+        if unconfirmed.asked.is_some() || unconfirmed.records.is_empty() {
+            return;
+        }
+        let admissions = self.admissions.clone();
+        let question = async move {
+            let answer = admissions.is_durable().await.inspect_err(|error| {
+                tracing::warn!(error.message = error.category(), "Redis does not confirm settlements");
+            });
+            let is_durable = answer.unwrap_or(false);
+            if !is_durable {
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+            is_durable
+        };
+        unconfirmed.asked = Some((unconfirmed.records.len(), question.boxed()));
+    }
+
+    /// The last question. Without an answer billing-service is told directly; the second of both changes nothing.
+    async fn finish(&self, mut unconfirmed: Unconfirmed, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
+        unconfirmed.asked = None;
+        self.ask(&mut unconfirmed);
+        if unconfirmed.asked.is_some() {
+            let (count, is_durable) = unconfirmed.answer().await;
+            unconfirmed.confirm(count, is_durable, batch);
+        }
+        if !batch.is_empty() {
+            self.write(batch, billing, stop).await;
+        }
+    }
+
+    /// Settles the batch, as often as it takes: what was settled without our hearing of it is settled once all the same. What Redis does
+    /// not take, when there is no time left to wait for Redis, is told to billing-service.
     async fn write(&self, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.append(batch).await {
+        while let Err(error) = self.settle_all(batch).await {
             tracing::warn!(error.message = error.category(), settlements = batch.len(), "settlements wait for Redis");
             if stop.is_cancelled() {
-                join_all(batch.iter_mut().map(|record| settle(record, billing))).await;
+                future::join_all(batch.iter_mut().map(|record| settle(record, billing))).await;
                 batch.retain(|record| !record.taken);
                 if batch.is_empty() {
                     return;
@@ -97,36 +167,33 @@ impl Writer {
                 () = stop.cancelled(), if !stop.is_cancelled() => pause = FIRST_PAUSE,
             }
         }
-        batch.clear();
     }
 
-    async fn append(&self, batch: &[Record]) -> Result<(), redis::RedisError> {
-        let mut pipeline = redis::pipe();
-        for record in batch {
-            // Ids, numbers and instants: there is nothing that cannot be written.
-            let event = serde_json::to_string(&record.event).unwrap_or_default();
-            pipeline.cmd("XADD").arg(STREAM).arg("*").arg(FIELD).arg(event);
-            if let Some(traceparent) = &record.traceparent {
-                pipeline.arg(TRACEPARENT).arg(traceparent);
-            }
-        }
-        pipeline.query_async::<Vec<String>>(&mut self.redis.connection()).await.map(drop)
+    async fn settle_all(&self, batch: &[Record]) -> Result<(), redis::RedisError> {
+        let settlements = batch.iter().map(|record| async move {
+            let settlement = Settlement {
+                event: &record.event,
+                price_micros: record.price,
+                end: record.end,
+                counted: &record.counted,
+                traceparent: record.traceparent.as_deref(),
+            };
+            self.admissions.settle(&settlement).await
+        });
+        try_join_all(settlements).await.map(drop)
     }
 }
 
 /// Tells billing-service directly. What it refuses is settled already, or will never be.
 async fn settle(record: &mut Record, billing: &BillingClient) {
+    if record.end == End::NotMade {
+        // Whether anything was taken for it only Redis knows: its note ends by itself.
+        record.taken = true;
+        return;
+    }
     let span = tracing::info_span!("settle directly", otel.kind = "client", trivet.request_id = %record.event.request_id);
     if let Some(traceparent) = &record.traceparent {
         continue_from(&span, traceparent);
     }
-    let event = &record.event;
-    let request = SettleRequest {
-        usage: event.usage,
-        counted_by: event.counted_by,
-        outcome: event.outcome,
-        started_at: event.started_at,
-        ended_at: event.ended_at,
-    };
-    record.taken = billing.settle(event.reservation_id, &request).instrument(span).await != Err(SettleError::Unavailable);
+    record.taken = billing.settle(&record.event).instrument(span).await != Err(SettleError::Unavailable);
 }

@@ -35,7 +35,7 @@ async fn a_body_beyond_the_limit_is_a_413_whether_its_length_is_announced_or_not
     assert_eq!(answer.status(), 413);
     let answer: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
     assert_eq!((&answer["error"]["type"], &answer["error"]["code"]), (&json!(INVALID), &json!("payload_too_large")));
-    assert!(chat.upstream.seen().is_empty() && chat.neighbors.reservations().is_empty());
+    assert!(chat.upstream.seen().is_empty() && chat.admitted().await == 0);
 }
 
 /// [trap 14]

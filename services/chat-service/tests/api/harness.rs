@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use admission::Admissions;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chassis::Random;
@@ -12,7 +13,8 @@ use chassis::config::{Environment, Millis, load};
 use chassis::http::HttpConfig;
 use chat_service::Application;
 use chat_service::config::ChatConfig;
-use contracts::usage::{FIELD, STREAM, UsageEvent};
+use contracts::Shard;
+use contracts::usage::{FIELD, UsageEvent};
 use identity::{ApiKeyId, ApiKeySecret, OrganizationId, Scopes, VerifiedApiKey};
 use reqwest::Response;
 use serde_json::{Value, json};
@@ -30,6 +32,7 @@ pub struct Chat {
     pub upstream: Upstream,
     pub neighbors: Neighbors,
     pub redis: TestRedis,
+    pub admissions: Admissions,
     pub key: String,
     pub verified: VerifiedApiKey,
     pub address: SocketAddr,
@@ -48,7 +51,15 @@ impl Chat {
 
     /// The service with another configuration.
     pub async fn with(change: impl FnOnce(&mut ChatConfig)) -> Self {
-        let (upstream, neighbors, redis) = (Upstream::default(), Neighbors::default(), TestRedis::start().await);
+        Self::before(|_| {}, change).await
+    }
+
+    /// The same, with neighbors that are told something before it starts.
+    pub async fn before(tell: impl FnOnce(&Neighbors), change: impl FnOnce(&mut ChatConfig)) -> Self {
+        let (upstream, redis) = (Upstream::default(), TestRedis::start().await);
+        let admissions = Admissions::new(redis.redis.clone());
+        let neighbors = Neighbors::new(admissions.clone());
+        tell(&neighbors);
         let (provider, others) = (serve(upstream.router()).await, serve(neighbors.router()).await);
         let mut config = config(&redis, provider, others);
         change(&mut config);
@@ -69,6 +80,7 @@ impl Chat {
             upstream,
             neighbors,
             redis,
+            admissions,
             key: String::new(),
             verified: verified.clone(),
             address,
@@ -133,6 +145,23 @@ impl Chat {
         socket
     }
 
+    /// How many requests were admitted, in flight or settled.
+    pub async fn admitted(&self) -> usize {
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("trivet:*:flight:*").query_async(&mut self.redis.redis.connection()).await.expect("Redis");
+        keys.len()
+    }
+
+    /// How many are in flight.
+    pub async fn in_flight(&self) -> u64 {
+        self.admissions.in_flight(Shard::of(self.verified.organization_id)).await.expect("Redis")
+    }
+
+    /// What is left of the lease.
+    pub async fn remaining(&self) -> i64 {
+        self.admissions.remaining(self.verified.organization_id).await.expect("Redis").expect("a lease").1
+    }
+
     /// The settlements so far, with the `traceparent` of each.
     pub async fn settlements(&self) -> Vec<(UsageEvent, String)> {
         read(&self.redis).await.unwrap_or_default()
@@ -171,15 +200,19 @@ async fn hang_up(mut socket: TcpStream) {
     socket.read_to_end(&mut rest).await.expect("the service closes the connection");
 }
 
-async fn read(redis: &TestRedis) -> Option<Vec<(UsageEvent, String)>> {
+/// All settlements, in the order in which each shard got them.
+pub async fn read(redis: &TestRedis) -> Option<Vec<(UsageEvent, String)>> {
     let mut connection = redis.redis.connection();
-    let entries: redis::streams::StreamRangeReply =
-        redis::cmd("XRANGE").arg(STREAM).arg("-").arg("+").query_async(&mut connection).await.ok()?;
-    let settlement = |entry: &redis::streams::StreamId| {
-        let event: String = entry.get(FIELD).expect("an event");
-        (serde_json::from_str(&event).expect("a usage event"), entry.get("traceparent").unwrap_or_default())
-    };
-    Some(entries.ids.iter().map(settlement).collect())
+    let mut settlements = Vec::new();
+    for shard in Shard::all() {
+        let entries: redis::streams::StreamRangeReply =
+            redis::cmd("XRANGE").arg(shard.usage_stream()).arg("-").arg("+").query_async(&mut connection).await.ok()?;
+        settlements.extend(entries.ids.iter().map(|entry| {
+            let event: String = entry.get(FIELD).expect("an event");
+            (serde_json::from_str(&event).expect("a usage event"), entry.get("traceparent").unwrap_or_default())
+        }));
+    }
+    Some(settlements)
 }
 
 async fn serve(router: axum::Router) -> SocketAddr {

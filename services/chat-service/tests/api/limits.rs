@@ -24,7 +24,7 @@ async fn of_many_requests_at_once_exactly_the_limit_is_let_through() {
         let wait: u64 = refused.header("retry-after").parse().expect("seconds");
         assert!((1..=60).contains(&wait), "{wait}");
     }
-    assert_eq!(chat.neighbors.reservations().len(), 5, "what is refused reserves nothing");
+    assert_eq!(chat.admitted().await, 5, "what is refused takes nothing");
 }
 
 #[tokio::test]
@@ -56,9 +56,25 @@ async fn without_a_place_for_the_settlement_nothing_is_begun() {
     let response = chat.stream(&streamed()).await;
     let refused = chat.ask(&whole()).await.expect(503);
     assert_eq!((refused.header("retry-after"), &refused.json["error"]["code"]), ("1", &"service_unavailable".into()));
-    assert_eq!((chat.upstream.seen().len(), chat.neighbors.reservations().len()), (1, 1));
+    assert_eq!((chat.upstream.seen().len(), chat.admitted().await), (1, 1));
     feed.done();
     response.text().await.expect("a whole stream");
     chat.upstream.whole(200, ANSWER);
     testkit::eventually("a free place", || async { Some(chat.ask(&whole()).await).filter(|answer| answer.status == 200) }).await;
+}
+
+#[tokio::test]
+async fn the_limit_of_an_organization_counts_for_all_its_keys_and_for_no_other() {
+    let mut chat = Chat::with(|config| config.limits.organization_requests_per_window = Some(2)).await;
+    let (clock, random) = (chassis::Clock::system(), chassis::Random::system());
+    let second = VerifiedApiKey { api_key_id: identity::ApiKeyId::new(&clock, &random), ..chat.verified.clone() };
+    let stranger = VerifiedApiKey { organization_id: identity::OrganizationId::new(&clock, &random), ..second.clone() };
+    let (first, second, stranger) = (chat.key.clone(), chat.new_key(second), chat.new_key(stranger));
+    for (key, status) in [(&first, 200), (&second, 200), (&first, 429), (&second, 429), (&stranger, 200)] {
+        chat.key.clone_from(key);
+        if status == 200 {
+            chat.upstream.whole(200, ANSWER);
+        }
+        chat.ask(&whole()).await.expect(status);
+    }
 }

@@ -1,46 +1,81 @@
 //! auth-service and billing-service, as far as chat-service speaks with them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use axum::extract::{Path, State};
+use admission::{Admissions, Funding};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::{Clock, Problem, Random};
-use contracts::ReservationId;
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
-use contracts::billing::{CODE_INSUFFICIENT_FUNDS, CODE_MODEL_NOT_PRICED, Reservation, ReservationRequest, SettleRequest};
+use contracts::billing::CODE_INSUFFICIENT_FUNDS;
+use contracts::leases::{Lease, LeaseRequest};
+use contracts::rates::{PriceList, PricedModel};
+use contracts::usage::UsageEvent;
+use contracts::{LeaseId, Shard};
 use http::{HeaderMap, StatusCode};
 use identity::service_tokens::{ServiceTokenRequest, ServiceTokenResponse};
-use identity::{JwkSet, VerifiedApiKey};
+use identity::{JwkSet, OrganizationId, VerifiedApiKey};
+use money::Rates;
 
-#[derive(Default)]
+/// What a token costs here, in millionths of a micro-unit.
+pub const RATES: Rates = Rates {
+    input: 1_000_000,
+    cached_input: 500_000,
+    cache_write: 1_000_000,
+    output: 2_000_000,
+    reasoning: 2_000_000,
+    audio_input: 10_000_000,
+    audio_output: 20_000_000,
+};
+
+/// What a lease is filled with, if the wallet has it.
+pub const PORTION: i64 = 10_000_000;
+
 struct Inner {
+    admissions: Admissions,
     keys: Mutex<HashMap<String, VerifiedApiKey>>,
-    reservations: Mutex<Vec<(ReservationRequest, ReservationId)>>,
-    settled: Mutex<Vec<(ReservationId, SettleRequest)>>,
-    voided: Mutex<Vec<ReservationId>>,
+    wallet: AtomicI64,
+    leases: Mutex<HashMap<OrganizationId, (LeaseId, i64)>>,
+    asked: Mutex<Vec<LeaseRequest>>,
+    unpriced: Mutex<Vec<String>>,
+    settled: Mutex<Vec<UsageEvent>>,
     traces: Mutex<Vec<String>>,
-    lost_answers: AtomicUsize,
     auth_status: AtomicU16,
     billing_status: AtomicU16,
 }
 
 /// Both services in one server.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Neighbors(Arc<Inner>);
 
 impl Neighbors {
+    pub fn new(admissions: Admissions) -> Self {
+        Self(Arc::new(Inner {
+            admissions,
+            keys: Mutex::default(),
+            wallet: AtomicI64::new(1_000 * PORTION),
+            leases: Mutex::default(),
+            asked: Mutex::default(),
+            unpriced: Mutex::default(),
+            settled: Mutex::default(),
+            traces: Mutex::default(),
+            auth_status: AtomicU16::default(),
+            billing_status: AtomicU16::default(),
+        }))
+    }
+
     pub fn router(&self) -> Router {
         Router::new()
             .route("/.well-known/jwks.json", get(|| async { Json(JwkSet::default()) }))
             .route("/internal/v1/service-tokens", post(token))
             .route("/internal/v1/api-keys/verify", post(verify))
-            .route("/internal/v1/reservations", post(reserve))
-            .route("/internal/v1/reservations/{id}/settle", post(settle))
-            .route("/internal/v1/reservations/{id}/void", post(void))
+            .route("/internal/v1/leases", post(lease))
+            .route("/internal/v1/rate-cards", get(rate_cards))
+            .route("/internal/v1/settlements", post(settle))
             .with_state(self.clone())
     }
 
@@ -58,22 +93,24 @@ impl Neighbors {
         self.0.billing_status.store(status, Ordering::SeqCst);
     }
 
-    /// The answers to so many reservations get lost: the holds are placed.
-    pub fn lose_answers(&self, count: usize) {
-        self.0.lost_answers.store(count, Ordering::SeqCst);
+    /// All that there is to be spent.
+    pub fn has(&self, wallet: i64) {
+        self.0.wallet.store(wallet, Ordering::SeqCst);
+    }
+
+    /// This model has no price. Only for a service that is not started yet.
+    pub fn does_not_sell(&self, model: &str) {
+        self.0.unpriced.lock().expect("no panic").push(model.to_owned());
+    }
+
+    /// What was asked for leases, in order.
+    pub fn asked(&self) -> Vec<LeaseRequest> {
+        self.0.asked.lock().expect("no panic").clone()
     }
 
     /// What was settled without the stream, in order.
-    pub fn settled(&self) -> Vec<(ReservationId, SettleRequest)> {
+    pub fn settled(&self) -> Vec<UsageEvent> {
         self.0.settled.lock().expect("no panic").clone()
-    }
-
-    pub fn voided(&self) -> Vec<ReservationId> {
-        self.0.voided.lock().expect("no panic").clone()
-    }
-
-    pub fn reservations(&self) -> Vec<(ReservationRequest, ReservationId)> {
-        self.0.reservations.lock().expect("no panic").clone()
     }
 
     /// The `traceparent` of each call.
@@ -112,35 +149,65 @@ async fn verify(State(state): State<Neighbors>, headers: HeaderMap, Json(request
     Json(VerifyApiKeyResponse { api_key }).into_response()
 }
 
-async fn reserve(State(state): State<Neighbors>, headers: HeaderMap, Json(request): Json<ReservationRequest>) -> Response {
-    match state.0.billing_status.load(Ordering::SeqCst) {
-        0 => {}
-        402 => return Problem::new(StatusCode::PAYMENT_REQUIRED, CODE_INSUFFICIENT_FUNDS, "no").into_response(),
-        404 => return Problem::new(StatusCode::NOT_FOUND, CODE_MODEL_NOT_PRICED, "no").into_response(),
-        status => return StatusCode::from_u16(status).expect("a status").into_response(),
+async fn lease(State(state): State<Neighbors>, headers: HeaderMap, Json(request): Json<LeaseRequest>) -> Response {
+    if state.answer() != StatusCode::OK {
+        return state.answer().into_response();
     }
     state.trace(&headers);
     assert_eq!(headers["authorization"], "Bearer for billing-service");
-    let mut reservations = state.0.reservations.lock().expect("no panic");
-    let known = reservations.iter().find(|(known, _)| *known == request).map(|(_, id)| *id);
-    let id = known.unwrap_or_else(|| ReservationId::new(&Clock::system(), &Random::system()));
-    let answer =
-        Reservation { id, request_id: request.request_id, currency: "USD".into(), amount_micros: 1, expires_at: request.expires_at };
-    if known.is_none() {
-        reservations.push((request, id));
-    }
-    match state.0.lost_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
-        Ok(_) => StatusCode::BAD_GATEWAY.into_response(),
-        Err(_) => Json(answer).into_response(),
-    }
+    let shard = Shard::of(request.organization_id);
+    let instance = state.0.admissions.instance(shard, "test").await.expect("Redis");
+    let (id, funded, is_new) = {
+        state.0.asked.lock().expect("no panic").push(request.clone());
+        let mut leases = state.0.leases.lock().expect("no panic");
+        let known = leases.get(&request.organization_id).copied();
+        let (id, before) = known.unwrap_or_else(|| (LeaseId::new(&Clock::system(), &Random::system()), 0));
+        let is_dry = request.seen.is_none_or(|seen| seen.funded_micros >= before);
+        let mut amount = 0;
+        if is_dry {
+            let wallet = state.0.wallet.load(Ordering::SeqCst);
+            if wallet < request.needed_micros {
+                return Problem::new(StatusCode::PAYMENT_REQUIRED, CODE_INSUFFICIENT_FUNDS, "no").into_response();
+            }
+            // Near the end of a wallet no more than what is needed.
+            amount = if wallet > 4 * PORTION { PORTION.max(request.needed_micros) } else { request.needed_micros };
+            state.0.wallet.fetch_sub(amount, Ordering::SeqCst);
+        }
+        leases.insert(request.organization_id, (id, before + amount));
+        (id, before + amount, known.is_none())
+    };
+    let funding = Funding {
+        organization_id: request.organization_id,
+        lease_id: id,
+        epoch: 1,
+        funded_micros: funded,
+        low_micros: PORTION / 4,
+        instance: &instance,
+        is_new,
+    };
+    state.0.admissions.fund(&funding).await.expect("Redis");
+    Json(Lease { id, epoch: 1, funded_micros: funded }).into_response()
 }
 
-async fn settle(State(state): State<Neighbors>, Path(id): Path<ReservationId>, Json(request): Json<SettleRequest>) -> StatusCode {
-    state.0.settled.lock().expect("no panic").push((id, request));
-    state.answer()
+async fn rate_cards(State(state): State<Neighbors>, headers: HeaderMap) -> Response {
+    if state.answer() != StatusCode::OK {
+        return state.answer().into_response();
+    }
+    assert_eq!(headers["authorization"], "Bearer for billing-service");
+    let unpriced = state.0.unpriced.lock().expect("no panic").clone();
+    let card = |(id, model): (i64, &str)| PricedModel {
+        rate_card_id: id,
+        model: model.into(),
+        organization_id: None,
+        valid_from: chrono::DateTime::UNIX_EPOCH,
+        valid_to: None,
+        price: RATES,
+    };
+    let models = ["sim-small", "sim-large", "gpt-4o"].into_iter().filter(|model| !unpriced.iter().any(|other| other == model));
+    Json(PriceList { data: (1..).zip(models).map(card).collect() }).into_response()
 }
 
-async fn void(State(state): State<Neighbors>, Path(id): Path<ReservationId>) -> StatusCode {
-    state.0.voided.lock().expect("no panic").push(id);
+async fn settle(State(state): State<Neighbors>, Json(event): Json<UsageEvent>) -> StatusCode {
+    state.0.settled.lock().expect("no panic").push(event);
     state.answer()
 }

@@ -8,7 +8,7 @@ use money::TokenUsage;
 use serde_json::{Value, json};
 use testkit::http::{Answer, TestClient};
 
-use crate::harness::{Chat, streamed, whole};
+use crate::harness::{Chat, read, streamed, whole};
 
 #[track_caller]
 pub fn assert_shape(answer: &Answer, status: u16, kind: &str, code: &str, param: &Value) {
@@ -45,7 +45,7 @@ async fn every_route_wants_a_credential_and_every_ingress_is_metered() {
         }
     }
     assert_eq!(metered, ["/v1/chat/completions"]);
-    assert_eq!(chat.neighbors.reservations().len(), metered.len());
+    assert_eq!(chat.admitted().await, metered.len());
     testkit::eventually("a settlement for each", || async { (chat.settlements().await.len() == metered.len()).then_some(()) }).await;
 }
 
@@ -64,35 +64,35 @@ async fn a_bad_request_names_its_parameter_and_costs_nothing() {
         assert_shape(&answer, 400, "invalid_request_error", "invalid_value", &json!(param));
         assert!(answer.header("x-request-id").starts_with("req_"));
     }
-    assert!(chat.upstream.seen().is_empty() && chat.neighbors.reservations().is_empty());
+    assert!(chat.upstream.seen().is_empty() && chat.admitted().await == 0);
 }
 
 /// [trap 8] [trap 18] An unknown model is refused here, so no name that a client makes up reaches a URL.
 #[tokio::test]
 async fn a_model_that_is_unknown_or_has_no_price_is_a_404() {
-    let chat = Chat::start().await;
+    let chat = Chat::before(|neighbors| neighbors.does_not_sell("sim-large"), |_| {}).await;
     for model in ["gpt-99", "../../admin", "sim-small/../x", "SIM-SMALL"] {
         let mut body = whole();
         body["model"] = model.into();
         assert_shape(&chat.ask(&body).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
     }
-    chat.neighbors.billing_answers(404);
-    assert_shape(&chat.ask(&whole()).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
-    assert!(chat.upstream.seen().is_empty());
+    let mut body = whole();
+    body["model"] = "sim-large".into();
+    assert_shape(&chat.ask(&body).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
+    assert!(chat.upstream.seen().is_empty() && chat.neighbors.asked().is_empty());
 }
 
 /// [trap 3]
 #[tokio::test]
 async fn a_wallet_that_does_not_reach_is_a_402_before_the_provider_is_asked() {
     let chat = Chat::start().await;
-    chat.neighbors.billing_answers(402);
+    chat.neighbors.has(100);
     for body in [whole(), streamed()] {
         assert_shape(&chat.ask(&body).await, 402, "insufficient_quota", "insufficient_quota", &Value::Null);
     }
     assert!(chat.upstream.seen().is_empty());
     let redis = chat.stop().await;
-    let length: u64 = redis::cmd("XLEN").arg(contracts::usage::STREAM).query_async(&mut redis.redis.connection()).await.expect("Redis");
-    assert_eq!(length, 0, "nothing was held, so nothing is settled");
+    assert!(read(&redis).await.expect("Redis").is_empty(), "nothing was taken, so nothing is settled");
 }
 
 /// [trap 9]

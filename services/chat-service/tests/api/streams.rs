@@ -6,7 +6,7 @@ use contracts::usage::{CountedBy, Outcome};
 use money::TokenUsage;
 use serde_json::{Value, json};
 
-use crate::harness::{Chat, PROMPT_TOKENS, read_until, streamed};
+use crate::harness::{Chat, PROMPT_TOKENS, read, read_until, streamed};
 
 fn millis(count: u64) -> chassis::config::Millis {
     chassis::config::Millis(Duration::from_millis(count))
@@ -304,17 +304,10 @@ async fn a_stop_lets_streams_end_in_time_and_settles_those_that_do_not() {
     assert!(text.contains("service_unavailable") && !text.contains("[DONE]"), "{text}");
     drop(slow);
     let redis = chat.stop().await;
-    let entries: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
-        .arg(contracts::usage::STREAM)
-        .arg("-")
-        .arg("+")
-        .query_async(&mut redis.redis.connection())
-        .await
-        .expect("Redis");
-    let events: Vec<String> = entries.ids.iter().map(|entry| entry.get(contracts::usage::FIELD).expect("an event")).collect();
+    let events: Vec<_> = read(&redis).await.expect("Redis").into_iter().map(|(event, _)| event).collect();
     assert_eq!(events.len(), 2, "{events:?}");
-    assert!(events[0].contains(r#""outcome":"completed""#) && events[1].contains(r#""outcome":"shutdown""#), "{events:?}");
-    assert!(events[1].contains(r#""output_tokens":2"#), "{events:?}");
+    assert_eq!((events[0].outcome, events[1].outcome), (Outcome::Completed, Outcome::Shutdown));
+    assert_eq!(events[1].usage.output_tokens, 2);
 }
 
 /// [trap 14]

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use chassis::config::Millis;
 use chat_service::config::LimitField;
-use chrono::TimeDelta;
 use contracts::usage::{CountedBy, Outcome};
 use money::TokenUsage;
 use serde_json::json;
 
-use crate::harness::{Chat, PROMPT_TOKENS, streamed, whole};
+use crate::harness::{Chat, PROMPT_TOKENS, read, streamed, whole};
 
 #[tokio::test]
 async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
@@ -24,18 +23,13 @@ async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
     let answer = chat.ask(&asked).await.expect(200);
     assert_eq!(answer.text, body);
     assert_eq!(chat.upstream.request(0).await.text, asked.to_string(), "every field reaches the provider as it came");
-    let (reserved, id) = chat.neighbors.reservations()[0].clone();
-    let verified = chat.verified.clone();
-    assert_eq!((reserved.organization_id, reserved.api_key_id), (verified.organization_id, Some(verified.api_key_id)));
-    assert_eq!((reserved.model.as_str(), reserved.max_output_tokens), ("sim-small", 14));
-    assert!(reserved.max_input_tokens >= PROMPT_TOKENS);
-    let (clock, _) = testkit::clock();
-    assert_eq!(reserved.expires_at, clock.now() + TimeDelta::seconds(300 + 60));
-    assert_eq!(answer.header("x-request-id"), reserved.request_id.to_string());
+    let (verified, request_id) = (chat.verified.clone(), answer.header("x-request-id").to_owned());
     let event = chat.settled().await;
+    assert_eq!((event.organization_id, event.request_id.to_string()), (verified.organization_id, request_id));
+    // Two answers of at most seven tokens at two micro-units, and the prompt at one.
+    assert!((28 + PROMPT_TOKENS..28 + 200).contains(&u64::try_from(event.reserved_micros).expect("an amount")), "{event:?}");
     let usage = TokenUsage { input_tokens: 8, cached_input_tokens: 4, output_tokens: 3, reasoning_tokens: 2, ..TokenUsage::default() };
     assert_eq!((event.usage, event.counted_by, event.outcome), (usage, CountedBy::Reported, Outcome::Completed));
-    assert_eq!((event.reservation_id, event.request_id, event.organization_id), (id, reserved.request_id, verified.organization_id));
     assert_eq!(
         (event.api_key_id, event.user_id, event.model.as_str(), event.provider.as_str()),
         (Some(verified.api_key_id), None, "sim-small", "openai")
@@ -73,9 +67,8 @@ async fn without_usage_a_prompt_that_cannot_be_counted_costs_what_was_reserved_f
     let mut asked = whole();
     asked["messages"] = json!([{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}]);
     chat.ask(&asked).await.expect(200);
-    let reserved = chat.neighbors.reservations()[0].0.clone();
-    assert_eq!((reserved.max_input_tokens, reserved.audio), (16384, false), "the context window");
     let event = chat.settled().await;
+    assert_eq!(event.reserved_micros, 16384 + 2 * 4096, "the context window, and no audio");
     assert_eq!((event.usage, event.counted_by), (TokenUsage::text(16384, 2), CountedBy::Estimated));
 }
 
@@ -87,7 +80,8 @@ async fn a_request_that_may_use_audio_is_reserved_as_one() {
     let mut asked = whole();
     asked["modalities"] = json!(["text", "audio"]);
     chat.ask(&asked).await.expect(200);
-    assert!(chat.neighbors.reservations()[0].0.audio);
+    let reserved = chat.settled().await.reserved_micros;
+    assert!(reserved >= 4096 * 20 + 10 * 9, "{reserved}");
 }
 
 /// [trap 3]
@@ -95,14 +89,19 @@ async fn a_request_that_may_use_audio_is_reserved_as_one() {
 async fn the_limit_that_was_reserved_is_the_one_that_the_provider_is_told_by_the_name_it_heeds() {
     let chat = Chat::with(|config| config.provider.limit_field = Some(LimitField(llm::LimitField::MaxCompletionTokens))).await;
     let mut asked = whole();
+    let mut reserved = Vec::new();
     for (wish, told) in [(json!(null), 4096), (json!(99_999), 4096), (json!(7), 7)] {
         chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
         asked["max_tokens"] = wish;
         chat.ask(&asked).await.expect(200);
         let sent = chat.upstream.seen().last().expect("a request").json();
         assert_eq!((&sent["max_completion_tokens"], sent.get("max_tokens")), (&json!(told), None));
-        assert_eq!(chat.neighbors.reservations().last().expect("a hold").0.max_output_tokens, told);
+        reserved.push(told * 2);
     }
+    let redis = chat.stop().await;
+    let settled: Vec<i64> = read(&redis).await.expect("Redis").iter().map(|(event, _)| event.reserved_micros).collect();
+    let prompts: Vec<i64> = settled.iter().zip(&reserved).map(|(settled, answer)| settled - answer).collect();
+    assert!(prompts.iter().all(|prompt| (9..200).contains(prompt)), "{prompts:?}");
 }
 
 /// [trap 6] Some providers answer with both; it used to be read as no answer at all.

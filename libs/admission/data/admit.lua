@@ -1,0 +1,51 @@
+-- May this request begin? All limits first, then the money; nothing is written unless all of it is.
+-- KEYS[1] the organization's lease  [2] flights of the shard, by deadline  [3] this flight  [4..] one for each limit
+-- ARGV[1] request  [2] worst-case cost  [3] deadline, milliseconds  [4] note  [5] milliseconds that the note is kept
+--   then for each limit: 'log' or 'sum', most, amount, milliseconds (the window of a log; until the sum begins anew)
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  return {'duplicate'}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function limit(index)
+  local at = 5 + (index - 1) * 4
+  return KEYS[3 + index], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+end
+for index = 1, #KEYS - 3 do
+  local key, kind, most, amount, window = limit(index)
+  if kind == 'log' then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
+    if redis.call('ZCARD', key) >= most then
+      local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+      return {'limited', index, oldest[2] and (oldest[2] + window - now) or window}
+    end
+  elseif tonumber(redis.call('GET', key) or '0') + amount > most then
+    return {'limited', index, window}
+  end
+end
+local lease = redis.call('HMGET', KEYS[1], 'id', 'remaining', 'funded', 'low')
+if not lease[1] then
+  return {'none'}
+end
+local cost, remaining = tonumber(ARGV[2]), tonumber(lease[2])
+if remaining < cost then
+  return {'short', lease[1], lease[3], string.format('%.0f', cost - remaining)}
+end
+for index = 1, #KEYS - 3 do
+  local key, kind, _, amount, window = limit(index)
+  if kind == 'log' then
+    redis.call('ZADD', key, now, ARGV[1])
+    redis.call('PEXPIRE', key, window)
+  else
+    redis.call('INCRBY', key, string.format('%.0f', amount))
+    redis.call('PEXPIRE', key, window)
+  end
+end
+local left = redis.call('HINCRBY', KEYS[1], 'remaining', '-' .. ARGV[2])
+if tonumber(redis.call('HGET', KEYS[1], 'last_deadline') or '0') < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], 'last_deadline', ARGV[3])
+end
+redis.call('HSET', KEYS[3], 'note', ARGV[4], 'lease', lease[1], 'cost', ARGV[2])
+redis.call('PEXPIRE', KEYS[3], ARGV[5])
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+return {'admitted', lease[1], lease[3], left < tonumber(lease[4]) and 1 or 0}

@@ -1,0 +1,36 @@
+-- The end of a request, once: what it did not use goes back to its lease, and its usage is appended for billing-service.
+-- Again, it changes nothing and answers the same.
+-- KEYS[1] the organization's lease  [2] flights of the shard  [3] this flight  [4] usage stream of the shard  [5..] sums to be corrected
+-- ARGV[1] request  [2] lease it was admitted on  [3] what was reserved  [4] what it turned out to cost
+--   [5] usage event, or '' when the call was not made  [6] traceparent  [7] milliseconds that the answer is kept
+--   [8] 'posted' when billing-service has the usage already: its lease takes nothing back  then a correction for each sum
+local flight = redis.call('HMGET', KEYS[3], 'taken', 'cost', 'lease')
+if flight[1] then
+  return flight[1]
+end
+local reserved, price = tonumber(ARGV[3]), tonumber(ARGV[4])
+local taken = reserved
+if ARGV[8] ~= 'posted' and redis.call('HGET', KEYS[1], 'id') == (flight[3] or ARGV[2]) then
+  -- A flight that the server has forgotten (the end of its log was lost) has its money in the lease again: then the price is due.
+  local back = flight[2] and reserved - price or -price
+  -- A call that was not made and is not known has taken nothing.
+  if flight[2] or ARGV[5] ~= '' then
+    redis.call('HINCRBY', KEYS[1], 'remaining', string.format('%.0f', back))
+  end
+  taken = price
+end
+local answer = string.format('%.0f', taken)
+redis.call('DEL', KEYS[3])
+redis.call('HSET', KEYS[3], 'taken', answer)
+redis.call('PEXPIRE', KEYS[3], ARGV[7])
+redis.call('ZREM', KEYS[2], ARGV[1])
+if ARGV[5] ~= '' and ARGV[8] ~= 'posted' then
+  redis.call('XADD', KEYS[4], '*', 'event', ARGV[5], 'taken_micros', answer, 'traceparent', ARGV[6])
+end
+for index = 5, #KEYS do
+  -- A sum whose time is over begins anew without this request.
+  if redis.call('EXISTS', KEYS[index]) == 1 then
+    redis.call('INCRBY', KEYS[index], ARGV[4 + index])
+  end
+end
+return answer

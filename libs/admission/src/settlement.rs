@@ -1,0 +1,98 @@
+//! The end of a request, exactly once by its id.
+
+use std::time::Duration;
+
+use contracts::Shard;
+use contracts::usage::UsageEvent;
+use redis::RedisError;
+
+use crate::limit::Counted;
+use crate::scripts::{Admissions, flights_key, lease_key, of_request};
+
+/// For so long the same answer is given again: longer than a process tries to hand a settlement over while Redis is there. After that
+/// billing-service, which knows each request for ever, is what makes a second one harmless.
+const REMEMBERED: Duration = Duration::from_mins(5);
+
+/// How long Redis may take to confirm that what it was told is on disk.
+const TO_DISK: Duration = Duration::from_secs(2);
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its usage is appended for billing-service, also when nothing was used.
+    Used,
+    /// The call was not made: there is nothing to record.
+    NotMade,
+    /// billing-service has its usage already, and has given back what was left: the note goes, and the lease takes nothing back.
+    Posted,
+}
+
+/// A request that ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Settlement<'r> {
+    /// What it used.
+    pub event: &'r UsageEvent,
+    /// What that costs, in micro-units.
+    pub price_micros: i64,
+    /// Which way.
+    pub end: End,
+    /// What it was counted for.
+    pub counted: &'r [Counted],
+    /// Its trace.
+    pub traceparent: Option<&'r str>,
+}
+
+impl Admissions {
+    /// Settles a request; answers what it took of its lease, the same each time.
+    ///
+    /// # Errors
+    /// When Redis does not answer: it may have been settled, and may be settled again.
+    pub async fn settle(&self, settlement: &Settlement<'_>) -> Result<i64, RedisError> {
+        let (event, price) = (settlement.event, settlement.price_micros);
+        let shard = Shard::of(event.organization_id);
+        let mut invocation = self.scripts.settle.prepare_invoke();
+        invocation
+            .key(lease_key(event.organization_id))
+            .key(flights_key(shard))
+            .key(of_request(event.organization_id, event.request_id))
+            .key(shard.usage_stream());
+        for counted in settlement.counted {
+            invocation.key(&counted.key);
+        }
+        let appended = if settlement.end == End::NotMade { String::new() } else { serde_json::to_string(event).unwrap_or_default() };
+        invocation
+            .arg(event.request_id.to_string())
+            .arg(event.lease_id.to_string())
+            .arg(event.reserved_micros)
+            .arg(price)
+            .arg(appended)
+            .arg(settlement.traceparent.unwrap_or_default())
+            .arg(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX))
+            .arg(if settlement.end == End::Posted { "posted" } else { "" });
+        for counted in settlement.counted {
+            invocation.arg(counted.correction(&event.usage, price));
+        }
+        invocation.invoke_async(&mut self.redis.connection()).await
+    }
+
+    /// Waits until all that Redis was told before is on its disk; false when it does not say so in time. A write of our own is what
+    /// the wait is for: the log is written in order, and it comes after all the others.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or keeps no log.
+    pub async fn is_durable(&self) -> Result<bool, RedisError> {
+        let mut connection = self.redis.blocking_connection(TO_DISK).await?;
+        let (local, _): (u64, u64) = redis::pipe()
+            .cmd("INCR")
+            .arg("trivet:durable")
+            .ignore()
+            .cmd("WAITAOF")
+            .arg(1)
+            .arg(0)
+            .arg(u64::try_from(TO_DISK.as_millis()).unwrap_or(u64::MAX))
+            .query_async::<((u64, u64),)>(&mut connection)
+            .await?
+            .0;
+        Ok(local >= 1)
+    }
+}

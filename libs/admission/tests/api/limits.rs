@@ -1,0 +1,56 @@
+//! Limits, all checked before anything is written.
+
+use std::time::Duration;
+
+use admission::{Counted, End, Limit, Meter, Verdict, Window};
+
+use crate::world::World;
+
+fn limit(world: &World, scope: &str, meter: Meter, most: i64, amount: i64) -> Limit {
+    let minute = Duration::from_mins(1);
+    let window = if meter == Meter::Requests { Window::Sliding(minute) } else { Window::Calendar(minute) };
+    Limit { key: Limit::key(world.organization, scope), meter, most, amount, window }
+}
+
+/// [B-39]
+#[tokio::test]
+async fn exactly_the_limit_is_allowed_and_what_refuses_is_named_with_its_wait() {
+    let world = World::with(1000).await;
+    let limits = [limit(&world, "key", Meter::Requests, 5, 1), limit(&world, "tokens", Meter::Tokens, 100, 50)];
+    for _ in 0..2 {
+        assert!(matches!(world.admit(&world.event(10), &limits).await, Verdict::Admitted { .. }));
+    }
+    let Verdict::Limited { limit, retry_after } = world.admit(&world.event(10), &limits).await else { panic!("100 tokens are 100 tokens") };
+    assert!(limit == 1 && retry_after > Duration::ZERO && retry_after <= Duration::from_mins(1));
+    let requests = [limits[0].clone()];
+    for _ in 0..3 {
+        assert!(matches!(world.admit(&world.event(10), &requests).await, Verdict::Admitted { .. }), "the refused one was not counted");
+    }
+    assert!(matches!(world.admit(&world.event(10), &requests).await, Verdict::Limited { limit: 0, .. }));
+    assert_eq!(world.remaining().await, 1000 - 5 * 10, "and took nothing");
+}
+
+#[tokio::test]
+async fn what_the_lease_refuses_counts_for_no_limit() {
+    let world = World::with(10).await;
+    let limits = [limit(&world, "key", Meter::Requests, 1, 1), limit(&world, "spend", Meter::Spend, 100, 100)];
+    assert!(matches!(world.admit(&world.event(11), &limits).await, Verdict::Short { .. }));
+    assert!(matches!(world.admit(&world.event(10), &limits).await, Verdict::Admitted { .. }));
+}
+
+#[tokio::test]
+async fn sums_count_the_worst_case_in_flight_and_what_was_used_afterwards() {
+    let world = World::with(1000).await;
+    let limits = [limit(&world, "tokens", Meter::Tokens, 100, 90), limit(&world, "spend", Meter::Spend, 500, 400)];
+    let counted: Vec<Counted> = limits.iter().filter_map(Limit::counted).collect();
+    let event = world.event(400);
+    assert!(matches!(world.admit(&event, &limits).await, Verdict::Admitted { .. }));
+    assert!(matches!(world.admit(&world.event(400), &limits).await, Verdict::Limited { limit: 0, .. }));
+    for _ in 0..2 {
+        world.end(&event, 100, End::Used, &counted).await;
+    }
+    // 15 tokens and 100 micro-units were used.
+    let next = [limit(&world, "tokens", Meter::Tokens, 100, 85), limit(&world, "spend", Meter::Spend, 500, 400)];
+    assert!(matches!(world.admit(&world.event(400), &next).await, Verdict::Admitted { .. }), "to the last one");
+    assert!(matches!(world.admit(&world.event(1), &[limit(&world, "tokens", Meter::Tokens, 100, 1)]).await, Verdict::Limited { .. }));
+}

@@ -1,0 +1,72 @@
+//! Leases: money that chat-service spends without asking for each request. The hold is here, the remainder is in Redis.
+//!
+//! Postgres is the truth: a lease is filled there first and in Redis afterwards, by its total, so that a call which breaks off between
+//! the two is made good by the next one. What is left comes back in two steps: what Redis says is left when it is closed, and the rest
+//! when none of its requests can be in flight any more. A lease that Redis has lost comes back in the second step alone.
+
+mod closing;
+mod fill;
+mod flights;
+mod sizing;
+mod store;
+
+use axum::extract::State;
+use chassis::http::Json;
+use contracts::billing::Settlement;
+use contracts::leases::{Lease, LeaseRequest, SCOPE_LEASES_WRITE};
+use contracts::usage::UsageEvent;
+use identity::{CallingService, OrganizationId};
+
+use crate::error::Error;
+use crate::state::AppState;
+use crate::usage;
+
+pub use closing::{sweep as sweep_leases, sweep_until as sweep_leases_until};
+pub use flights::{sweep as sweep_flights, sweep_until as sweep_flights_until};
+pub use store::{LeaseHold, lock_holds, update_holds};
+
+/// Fill an organization's lease.
+pub async fn create(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Json(request): Json<LeaseRequest>,
+) -> Result<axum::Json<Lease>, Error> {
+    caller.require(SCOPE_LEASES_WRITE)?;
+    Ok(axum::Json(fill::fill(&state, &request).await?))
+}
+
+/// What of an organization's lease no request has taken. It is held in the ledger and can be spent all the same. When Redis does not say,
+/// it counts as held.
+///
+/// # Errors
+/// The database's.
+pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<i64, Error> {
+    let remaining = match state.admissions.remaining(organization).await {
+        Ok(remaining) => remaining,
+        Err(error) => {
+            tracing::warn!(error.message = error.category(), "what is left of a lease is not known");
+            None
+        }
+    };
+    let Some((lease, remaining)) = remaining else { return Ok(0) };
+    let held = sqlx::query_scalar!(
+        "select held_micros from leases where id = $1 and organization_id = $2 and state in ('opening', 'open')",
+        lease.uuid(),
+        organization.uuid()
+    );
+    let held = held.fetch_optional(&state.pool).await?.unwrap_or(0);
+    Ok(remaining.clamp(0, held))
+}
+
+/// Post what a request used, when the stream cannot be had. Its lease gives up all that was reserved; the unused part goes back to the
+/// wallet.
+pub async fn settle(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Json(event): Json<UsageEvent>,
+) -> Result<axum::Json<Settlement>, Error> {
+    caller.require(SCOPE_LEASES_WRITE)?;
+    let taken = event.reserved_micros;
+    let settlement = usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id() }).await?;
+    Ok(axum::Json(settlement))
+}

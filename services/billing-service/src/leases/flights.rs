@@ -1,0 +1,82 @@
+//! Requests whose process died: settled with what their last checkpoint counted, once their deadline has passed.
+
+use std::time::Duration;
+
+use admission::{End, Expired, Settlement};
+use chassis::postgres::keep_running;
+use contracts::Shard;
+use contracts::usage::{CountedBy, Outcome, UsageEvent};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::rates;
+use crate::state::AppState;
+
+const BATCH: usize = 100;
+
+/// Sweeps until the token is cancelled.
+pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
+    keep_running("flight-sweeper", stop, every, || async { Ok(sweep(state).await.map(drop)?) }).await;
+}
+
+/// Settles the flights whose deadline has passed; returns how many. One that cannot be settled is passed over until the next sweep.
+/// Any number of replicas may sweep at once: a flight is settled once.
+///
+/// # Errors
+/// When Redis or the database is away.
+pub async fn sweep(state: &AppState) -> Result<usize, Error> {
+    let (mut settled, mut in_flight) = (0, 0);
+    for shard in Shard::all() {
+        let mut stuck = 0;
+        loop {
+            let expired = state.admissions.expired(shard, state.clock.now(), stuck, BATCH).await?;
+            for flight in &expired {
+                match settle(state, flight).await {
+                    Ok(()) => settled += 1,
+                    Err(error) if error.is_outage() => return Err(error),
+                    Err(error) => {
+                        stuck += 1;
+                        metrics::counter!("billing_flights_stuck_total").increment(1);
+                        tracing::error!(request.id = %flight.note.event.request_id, error.message = error.chain(), "a flight cannot be settled");
+                    }
+                }
+            }
+            if expired.len() < BATCH {
+                break;
+            }
+        }
+        in_flight += state.admissions.in_flight(shard).await?;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of thousands")]
+    metrics::gauge!("billing_flights").set(in_flight as f64);
+    if settled > 0 {
+        metrics::counter!("billing_flights_abandoned_total").increment(settled as u64);
+        tracing::warn!(requests = settled, "requests of dead processes were settled by their last checkpoint");
+    }
+    Ok(settled)
+}
+
+async fn settle(state: &AppState, flight: &Expired) -> Result<(), Error> {
+    let known = &flight.note.event;
+    let posted =
+        sqlx::query_scalar!(r#"select exists (select from usage_events where request_id = $1) as "posted!""#, known.request_id.uuid())
+            .fetch_one(&state.pool)
+            .await?;
+    let event = UsageEvent {
+        usage: flight.checkpoint.unwrap_or_default(),
+        counted_by: CountedBy::Abandoned,
+        outcome: Outcome::Deadline,
+        ended_at: state.clock.now(),
+        ..known.clone()
+    };
+    let card = rates::by_id(&state.pool, event.rate_card_id).await?;
+    let settlement = Settlement {
+        event: &event,
+        price_micros: card.card.price.amount(&event.usage)?,
+        end: if posted { End::Posted } else { End::Used },
+        counted: &flight.note.counted,
+        traceparent: flight.note.traceparent.as_deref(),
+    };
+    state.admissions.settle(&settlement).await?;
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! The SQL of leases. The lock order of all: the organization's accounts, then its leases by their ids.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use contracts::LeaseId;
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::ledger::{self, Balances, postings};
+use crate::state::AppState;
+
+/// A lease that can be filled, or that ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredLease {
+    /// Its id.
+    pub id: LeaseId,
+    /// Whose.
+    pub organization_id: OrganizationId,
+    /// Which of the organization's.
+    pub epoch: i64,
+    /// The data of Redis it was opened on.
+    pub instance: String,
+    /// `opening`, `open`, `closing`, `draining` (what is held is in flight), `lost` (what is held may be anything) or `closed`.
+    pub state: String,
+    /// All that was put into it.
+    pub funded: i64,
+    /// What of it is still held.
+    pub held: i64,
+    /// How often it was filled.
+    pub fundings: i32,
+    /// What it was filled with the last time is four times this.
+    pub low: i64,
+    /// When it was filled the last time.
+    pub funded_at: DateTime<Utc>,
+}
+
+macro_rules! lease {
+    ($row:expr) => {{
+        let row = $row;
+        StoredLease {
+            id: LeaseId::from_uuid(row.id),
+            organization_id: OrganizationId::from_uuid(row.organization_id),
+            epoch: row.epoch,
+            instance: row.instance,
+            state: row.state,
+            funded: row.funded_micros,
+            held: row.held_micros,
+            fundings: row.fundings,
+            low: row.low_micros,
+            funded_at: row.funded_at,
+        }
+    }};
+}
+
+/// The leases of an organization that are not closed, locked, the newest first. Its accounts must be locked already.
+pub async fn unfinished(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Vec<StoredLease>, Error> {
+    let rows = sqlx::query!(
+        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at
+         from leases where organization_id = $1 and state <> 'closed' order by id for no key update",
+        organization.uuid()
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut leases: Vec<StoredLease> = rows.into_iter().map(|row| lease!(row)).collect();
+    leases.sort_by_key(|lease| std::cmp::Reverse(lease.epoch));
+    Ok(leases)
+}
+
+/// A lease, locked after the accounts of its organization.
+pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: LeaseId) -> Result<Option<(StoredLease, Balances)>, Error> {
+    let owner =
+        sqlx::query_scalar!("select organization_id from leases where id = $1", id.uuid()).fetch_optional(&mut **transaction).await?;
+    let Some(owner) = owner else { return Ok(None) };
+    let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
+    let row = sqlx::query!(
+        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at
+         from leases where id = $1 for no key update",
+        id.uuid()
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(Some((lease!(row), balances)))
+}
+
+/// Opens a lease, with its first hold.
+pub async fn open(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    amount: i64,
+    instance: &str,
+) -> Result<StoredLease, Error> {
+    let now = state.clock.now();
+    let id = LeaseId::new(&state.clock, &state.random);
+    let epoch = sqlx::query_scalar!(
+        r#"insert into leases (id, organization_id, currency, epoch, instance, state, funded_micros, held_micros, fundings, low_micros,
+             opened_at, funded_at, deadline)
+           select $1, $2, $3, coalesce(max(epoch), 0) + 1, $4, 'opening', $5, $5, 1, $6, $7, $7, $8 from leases where organization_id = $2
+           returning epoch"#,
+        id.uuid(),
+        organization.uuid(),
+        Currency::USD.code(),
+        instance,
+        amount,
+        super::sizing::low(amount),
+        now,
+        deadline(state, now)
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    let posting = postings::lease(id, 1, amount, now);
+    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    Ok(StoredLease {
+        id,
+        organization_id: organization,
+        epoch,
+        instance: instance.to_owned(),
+        state: "opening".into(),
+        funded: amount,
+        held: amount,
+        fundings: 1,
+        low: super::sizing::low(amount),
+        funded_at: now,
+    })
+}
+
+/// Puts more into a lease.
+pub async fn add(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    lease: StoredLease,
+    amount: i64,
+) -> Result<StoredLease, Error> {
+    let now = state.clock.now();
+    let lease = StoredLease {
+        funded: lease.funded.checked_add(amount).ok_or(Error::Internal("a lease overflows"))?,
+        held: lease.held + amount,
+        fundings: lease.fundings + 1,
+        low: super::sizing::low(amount),
+        funded_at: now,
+        ..lease
+    };
+    sqlx::query!(
+        "update leases set funded_micros = $2, held_micros = $3, fundings = $4, low_micros = $5, funded_at = $6, deadline = $7 where id = $1",
+        lease.id.uuid(),
+        lease.funded,
+        lease.held,
+        lease.fundings,
+        lease.low,
+        now,
+        deadline(state, now)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let posting = postings::lease(lease.id, lease.fundings, amount, now);
+    ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
+    Ok(lease)
+}
+
+fn deadline(state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
+    now + TimeDelta::from_std(state.config.lease.life.0).unwrap_or(TimeDelta::MAX)
+}
+
+/// Notes that Redis has it.
+pub async fn opened(state: &AppState, id: LeaseId) -> Result<(), Error> {
+    sqlx::query!("update leases set state = 'open' where id = $1 and state = 'opening'", id.uuid()).execute(&state.pool).await?;
+    Ok(())
+}
+
+/// Begins its end: it cannot be filled any more.
+pub async fn closing(transaction: &mut Transaction<'static, Postgres>, id: LeaseId) -> Result<(), Error> {
+    sqlx::query!("update leases set state = 'closing' where id = $1", id.uuid()).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Gives back a part, and notes what it waits for in the next state: nothing, when nothing is held any more. Each state gives back once.
+pub async fn give_back(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    (lease, balances): (&StoredLease, Balances),
+    amount: i64,
+    (next, drained_at): (&str, DateTime<Utc>),
+) -> Result<(), Error> {
+    let (now, amount) = (state.clock.now(), amount.clamp(0, lease.held));
+    let held = lease.held - amount;
+    let over = held == 0 || drained_at <= now;
+    if amount > 0 {
+        let posting = postings::lease_return(lease.id, &lease.state, amount, balances, now);
+        ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
+    }
+    sqlx::query!(
+        "update leases set state = $2, held_micros = $3, drained_at = $4, closed_at = $5 where id = $1",
+        lease.id.uuid(),
+        if over { "closed" } else { next },
+        held,
+        drained_at,
+        over.then_some(now)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// What a lease still holds, while settlements are posted against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseHold {
+    /// Whose it is.
+    pub organization_id: OrganizationId,
+    /// The amount, in micro-units.
+    pub held: i64,
+}
+
+/// Locks leases, after the accounts of their organizations.
+///
+/// # Errors
+/// The database's.
+pub async fn lock_holds(transaction: &mut Transaction<'static, Postgres>, ids: &[Uuid]) -> Result<Vec<(LeaseId, LeaseHold)>, Error> {
+    let rows = sqlx::query!("select id, organization_id, held_micros from leases where id = any($1) order by id for no key update", ids)
+        .fetch_all(&mut **transaction)
+        .await?;
+    let hold = |organization, held| LeaseHold { organization_id: OrganizationId::from_uuid(organization), held };
+    Ok(rows.into_iter().map(|row| (LeaseId::from_uuid(row.id), hold(row.organization_id, row.held_micros))).collect())
+}
+
+/// Writes what leases hold now.
+///
+/// # Errors
+/// The database's.
+pub async fn update_holds(transaction: &mut Transaction<'static, Postgres>, holds: &[(LeaseId, LeaseHold)]) -> Result<(), Error> {
+    let (ids, held): (Vec<Uuid>, Vec<i64>) = holds.iter().map(|(id, hold)| (id.uuid(), hold.held)).unzip();
+    sqlx::query!(
+        "update leases set held_micros = moved.held from unnest($1::uuid[], $2::bigint[]) as moved (id, held) where leases.id = moved.id",
+        &ids,
+        &held
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

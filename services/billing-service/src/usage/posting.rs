@@ -1,0 +1,180 @@
+//! What requests used that were paid from leases: rows, postings and what the leases still hold, a batch in one transaction. A request
+//! that was recorded before changes nothing; one that was given up for dead and reports after all pays the difference [B-43].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use chassis::in_transaction;
+use contracts::billing::Settlement;
+use contracts::usage::{CountedBy, UsageEvent};
+use contracts::{LeaseId, RequestId};
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use super::record::{Record, insert_all, recorded, replace};
+use super::settlement::{Used, note_debt};
+use crate::error::Error;
+use crate::leases::{LeaseHold, lock_holds, update_holds};
+use crate::ledger::postings::{self, Posting};
+use crate::ledger::{self, Balances};
+use crate::rates::{self, StoredCard};
+use crate::state::AppState;
+
+/// A usage event, and what its request took of its lease.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    /// What was used.
+    pub event: UsageEvent,
+    /// What the lease gave up for it, in micro-units.
+    pub taken: i64,
+    /// The trace it belongs to.
+    pub trace_id: Option<String>,
+}
+
+/// Posts one.
+///
+/// # Errors
+/// [`Error::NotFound`] for an unknown lease or card; [`Error::ReservationConflict`] when the request was recorded with other usage; the
+/// database's.
+pub async fn post_one(state: &AppState, posted: Posted) -> Result<Settlement, Error> {
+    let request_id = posted.event.request_id;
+    let batch = [posted];
+    in_transaction!(state.pool, |transaction| {
+        post_all(state, transaction, &batch).await?;
+        let row = sqlx::query!("select currency, price_micros, cost_micros from usage_events where request_id = $1", request_id.uuid())
+            .fetch_one(&mut **transaction)
+            .await?;
+        Ok(Settlement { request_id, currency: row.currency, price_micros: row.price_micros, cost_micros: row.cost_micros })
+    })
+}
+
+/// Posts a batch.
+///
+/// # Errors
+/// As [`post_one`]; then nothing of the batch is posted.
+pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, Postgres>, batch: &[Posted]) -> Result<(), Error> {
+    let organizations: HashSet<Uuid> = batch.iter().map(|posted| posted.event.organization_id.uuid()).collect();
+    let organizations: Vec<Uuid> = organizations.into_iter().collect();
+    let balances = ledger::lock_for_settlements(transaction, &organizations).await?;
+    let leases: HashSet<Uuid> = batch.iter().map(|posted| posted.event.lease_id.uuid()).collect();
+    let leases: Vec<Uuid> = leases.into_iter().collect();
+    let holds = lock_holds(transaction, &leases).await?.into_iter().collect();
+    let cards = cards(transaction, batch).await?;
+    let requests: Vec<Uuid> = batch.iter().map(|posted| posted.event.request_id.uuid()).collect();
+    let known = sqlx::query_scalar!("select request_id from usage_events where request_id = any($1)", &requests)
+        .fetch_all(&mut **transaction)
+        .await?;
+    let known = known.into_iter().map(RequestId::from_uuid).collect();
+    let mut work = Work { balances, holds, cards, known, touched: BTreeMap::new(), rows: Vec::new(), postings: Vec::new() };
+    for posted in batch {
+        if work.known.contains(&posted.event.request_id) {
+            work.again(state, transaction, posted).await?;
+        } else {
+            work.first(state, posted)?;
+        }
+    }
+    work.write(state, transaction).await
+}
+
+/// The cards by which the requests were admitted: cards never change [B-31].
+async fn cards(transaction: &mut Transaction<'static, Postgres>, batch: &[Posted]) -> Result<HashMap<i64, StoredCard>, Error> {
+    let mut cards = HashMap::new();
+    for posted in batch {
+        let id = posted.event.rate_card_id;
+        if let std::collections::hash_map::Entry::Vacant(vacant) = cards.entry(id) {
+            vacant.insert(rates::by_id(&mut **transaction, id).await?);
+        }
+    }
+    Ok(cards)
+}
+
+/// A batch under way.
+struct Work {
+    balances: HashMap<OrganizationId, Balances>,
+    holds: HashMap<LeaseId, LeaseHold>,
+    cards: HashMap<i64, StoredCard>,
+    known: HashSet<RequestId>,
+    touched: BTreeMap<LeaseId, LeaseHold>,
+    rows: Vec<Record>,
+    postings: Vec<(OrganizationId, Posting)>,
+}
+
+impl Work {
+    /// A request that was not recorded yet.
+    fn first(&mut self, state: &AppState, posted: &Posted) -> Result<(), Error> {
+        let event = &posted.event;
+        let card = self.cards.get(&event.rate_card_id).ok_or(Error::ModelNotPriced)?;
+        let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
+        let lease = self.holds.get_mut(&event.lease_id).filter(|hold| hold.organization_id == event.organization_id);
+        let lease = lease.ok_or(Error::NotFound)?;
+        let balances = self.balances.get_mut(&event.organization_id).ok_or(Error::NotFound)?;
+        // A lease that ended before its request was told holds less than that, or nothing.
+        let held = posted.taken.clamp(0, lease.held);
+        lease.held -= held;
+        self.touched.insert(event.lease_id, *lease);
+        let posting = postings::settlement(event.request_id, held, *balances, price, cost, state.clock.now());
+        *balances = balances.after(&posting);
+        note_debt(event.organization_id, event.request_id, &posting);
+        if posting.entries.iter().any(|(_, amount)| *amount != 0) {
+            self.postings.push((event.organization_id, posting));
+        }
+        self.rows.push(record(posted, (price, cost)));
+        self.known.insert(event.request_id);
+        metrics::counter!("billing_settlements_total", "outcome" => event.outcome.as_str()).increment(1);
+        Ok(())
+    }
+
+    /// A request that is recorded, or that stood in this batch before.
+    async fn again(&mut self, state: &AppState, transaction: &mut Transaction<'static, Postgres>, posted: &Posted) -> Result<(), Error> {
+        let (event, used) = (&posted.event, Used::from_event(&posted.event));
+        let Some(before) = recorded(transaction, event.request_id, &used).await? else {
+            let twin = self.rows.iter().find(|row| row.request_id == event.request_id);
+            return if twin.is_some_and(|row| row.used.usage == used.usage) { Ok(()) } else { Err(Error::ReservationConflict) };
+        };
+        // A sweeper that comes after the process itself has nothing to say.
+        if before.is_same || event.counted_by == CountedBy::Abandoned {
+            return Ok(());
+        }
+        if before.counted_by != CountedBy::Abandoned.as_str() {
+            return Err(Error::ReservationConflict);
+        }
+        let card = self.cards.get(&event.rate_card_id).ok_or(Error::ModelNotPriced)?;
+        let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
+        // A checkpoint never counts more than was used in the end.
+        let (more, dearer) = ((price - before.price).max(0), (cost - before.cost).max(0));
+        let balances = self.balances.get_mut(&event.organization_id).ok_or(Error::NotFound)?;
+        let posting = postings::late_settlement(event.request_id, *balances, more, dearer, state.clock.now());
+        *balances = balances.after(&posting);
+        note_debt(event.organization_id, event.request_id, &posting);
+        if posting.entries.iter().any(|(_, amount)| *amount != 0) {
+            self.postings.push((event.organization_id, posting));
+        }
+        replace(state, transaction, event.request_id, &used, (before.price + more, before.cost + dearer)).await
+    }
+
+    async fn write(self, state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+        let touched: Vec<(LeaseId, LeaseHold)> = self.touched.into_iter().collect();
+        update_holds(transaction, &touched).await?;
+        ledger::post_all(state, transaction, Currency::USD, &self.postings).await?;
+        insert_all(state, transaction, &self.rows).await
+    }
+}
+
+fn record(posted: &Posted, (price, cost): (i64, i64)) -> Record {
+    let event = &posted.event;
+    Record {
+        request_id: event.request_id,
+        organization_id: event.organization_id,
+        api_key_id: event.api_key_id,
+        user_id: event.user_id,
+        model: event.model.clone(),
+        provider: event.provider.clone(),
+        used: Used::from_event(event),
+        rate_card_id: event.rate_card_id,
+        price,
+        cost,
+        trace_id: posted.trace_id.clone(),
+        lease_id: Some(event.lease_id),
+    }
+}

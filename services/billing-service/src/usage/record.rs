@@ -1,0 +1,170 @@
+//! The usage row: written once for each request, replaced only where a request that was given up for dead reports after all.
+
+use contracts::{LeaseId, RequestId};
+use identity::{ApiKeyId, OrganizationId, UserId};
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+
+use super::settlement::Used;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// A row to be written.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The request.
+    pub request_id: RequestId,
+    /// Who pays.
+    pub organization_id: OrganizationId,
+    /// The key that called.
+    pub api_key_id: Option<ApiKeyId>,
+    /// The person who called.
+    pub user_id: Option<UserId>,
+    /// The model.
+    pub model: String,
+    /// The provider.
+    pub provider: String,
+    /// What was used.
+    pub used: Used,
+    /// The card that priced it.
+    pub rate_card_id: i64,
+    /// What the organization pays, in micro-units.
+    pub price: i64,
+    /// What the provider takes, in micro-units.
+    pub cost: i64,
+    /// The trace.
+    pub trace_id: Option<String>,
+    /// The lease it is paid from; none for a hold of its own.
+    pub lease_id: Option<LeaseId>,
+}
+
+/// Writes rows.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static, Postgres>, rows: &[Record]) -> Result<(), Error> {
+    macro_rules! column {
+        (|$row:ident| $value:expr) => {
+            &rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    sqlx::query!(
+        "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
+           cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, price_micros,
+           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, currency, recorded_at)
+         select *, $23, $24 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+           $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
+           $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[], $22::uuid[])",
+        column!(|row| row.request_id.uuid()),
+        column!(|row| row.organization_id.uuid()),
+        column!(|row| row.api_key_id.map(ApiKeyId::uuid)) as &[Option<uuid::Uuid>],
+        column!(|row| row.user_id.map(UserId::uuid)) as &[Option<uuid::Uuid>],
+        column!(|row| row.model.clone()),
+        column!(|row| row.provider.clone()),
+        column!(|row| count(row.used.usage.input_tokens)),
+        column!(|row| count(row.used.usage.cached_input_tokens)),
+        column!(|row| count(row.used.usage.cache_write_tokens)),
+        column!(|row| count(row.used.usage.output_tokens)),
+        column!(|row| count(row.used.usage.reasoning_tokens)),
+        column!(|row| count(row.used.usage.audio_input_tokens)),
+        column!(|row| count(row.used.usage.audio_output_tokens)),
+        column!(|row| row.rate_card_id),
+        column!(|row| row.price),
+        column!(|row| row.cost),
+        column!(|row| row.used.counted_by.as_str().to_owned()),
+        column!(|row| row.used.outcome.as_str().to_owned()),
+        column!(|row| row.trace_id.clone()) as &[Option<String>],
+        column!(|row| row.used.started_at),
+        column!(|row| row.used.ended_at),
+        column!(|row| row.lease_id.map(LeaseId::uuid)) as &[Option<uuid::Uuid>],
+        Currency::USD.code(),
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// What is known of a request that was recorded before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// How its tokens were counted.
+    pub counted_by: String,
+    /// Whether it is the same usage.
+    pub is_same: bool,
+    /// What was charged, in micro-units.
+    pub price: i64,
+    /// What the provider took, in micro-units.
+    pub cost: i64,
+}
+
+/// Compares what was recorded of a request with what is told now.
+///
+/// # Errors
+/// The database's.
+pub async fn recorded(
+    transaction: &mut Transaction<'static, Postgres>,
+    request: RequestId,
+    used: &Used,
+) -> Result<Option<Recorded>, sqlx::Error> {
+    let row = sqlx::query!(
+        "select input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,
+           audio_output_tokens, counted_by, price_micros, cost_micros from usage_events where request_id = $1",
+        request.uuid()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(row.map(|row| Recorded {
+        is_same: row.input_tokens == count(used.usage.input_tokens)
+            && row.cached_input_tokens == count(used.usage.cached_input_tokens)
+            && row.cache_write_tokens == count(used.usage.cache_write_tokens)
+            && row.output_tokens == count(used.usage.output_tokens)
+            && row.reasoning_tokens == count(used.usage.reasoning_tokens)
+            && row.audio_input_tokens == count(used.usage.audio_input_tokens)
+            && row.audio_output_tokens == count(used.usage.audio_output_tokens)
+            && row.counted_by == used.counted_by.as_str(),
+        counted_by: row.counted_by,
+        price: row.price_micros,
+        cost: row.cost_micros,
+    }))
+}
+
+/// Replaces the row of a request that was given up for dead.
+///
+/// # Errors
+/// The database's.
+pub async fn replace(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    request: RequestId,
+    used: &Used,
+    (price, cost): (i64, i64),
+) -> Result<(), Error> {
+    sqlx::query!(
+        "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
+           audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,
+           started_at = $13, ended_at = $14, recorded_at = $15 where request_id = $1 and counted_by = 'abandoned'",
+        request.uuid(),
+        count(used.usage.input_tokens),
+        count(used.usage.cached_input_tokens),
+        count(used.usage.cache_write_tokens),
+        count(used.usage.output_tokens),
+        count(used.usage.reasoning_tokens),
+        count(used.usage.audio_input_tokens),
+        count(used.usage.audio_output_tokens),
+        price,
+        cost,
+        used.counted_by.as_str(),
+        used.outcome.as_str(),
+        used.started_at,
+        used.ended_at,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn count(tokens: u64) -> i64 {
+    i64::try_from(tokens).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,296 @@
+//! Leases: money that is spent without asking, never more than there is, and all of it accounted for.
+
+use std::time::Duration;
+
+use admission::{End, Settlement};
+use billing_service::leases::{sweep_flights, sweep_leases};
+use chassis::config::Millis;
+use contracts::usage::{CountedBy, UsageEvent};
+use contracts::{LeaseId, Shard};
+use futures::future::join_all;
+use money::TokenUsage;
+use serde_json::{Value, json};
+use testkit::eventually;
+
+use crate::app::{App, GRANT, RESERVED};
+
+const HELD: &str = "select coalesce(sum(held_micros), 0)::bigint from leases where state <> 'closed'";
+const OPEN: &str = "select count(*) from leases where state in ('opening', 'open')";
+
+/// A service whose sweepers come when the test says so.
+async fn without_sweeper(grant: i64) -> App {
+    App::with(|config| (config.sweep, config.signup_grant) = (Millis(Duration::from_hours(1)), grant)).await
+}
+
+async fn settle(app: &App, event: &UsageEvent, price: i64) -> i64 {
+    let settlement = Settlement { event, price_micros: price, end: End::Used, counted: &[], traceparent: None };
+    app.admissions.settle(&settlement).await.unwrap()
+}
+
+/// All that the organization has been charged, once the stream is empty.
+async fn rows(client: &testkit::http::TestClient) -> Vec<Value> {
+    client.get("/v1/usage").await.expect(200).json["data"].as_array().unwrap().clone()
+}
+
+/// [B-37] [B-38]
+#[tokio::test(flavor = "multi_thread")]
+async fn with_money_for_k_requests_exactly_k_of_many_at_once_are_admitted_over_any_number_of_gateways() {
+    const K: i64 = 21;
+    let app = App::with(|config| config.signup_grant = K * RESERVED + 700).await;
+    let (organization, client) = app.organization();
+    let template = template(&app, organization).await;
+    let requests: Vec<UsageEvent> = (0..64).map(|_| UsageEvent { request_id: app.request(), ..template.clone() }).collect();
+    let admitted: Vec<LeaseId> = join_all(requests.iter().map(|event| app.admit(event))).await.into_iter().flatten().collect();
+    assert_eq!(i64::try_from(admitted.len()).unwrap(), K);
+    assert_eq!(app.balance(&client).await, (700, K * RESERVED), "the rest is too little for one more and stays spendable");
+    app.assert_clean().await;
+}
+
+/// An event that was not admitted yet.
+async fn template(app: &App, organization: identity::OrganizationId) -> UsageEvent {
+    let card = app.count("select id from rate_cards where model = 'sim-large'").await;
+    let (stranger, _) = app.organization();
+    UsageEvent { organization_id: organization, rate_card_id: card, usage: TokenUsage::default(), ..app.used(stranger).await }
+}
+
+/// [B-40]
+#[tokio::test]
+async fn what_a_request_did_not_use_is_spendable_again_at_once_and_its_price_is_posted_once() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    assert_eq!(app.balance(&client).await, (GRANT - RESERVED, RESERVED));
+    assert_eq!(settle(&app, &event, 150).await, 150);
+    assert_eq!(settle(&app, &event, 150).await, 150, "the same answer again");
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'settlement'").await, 1);
+    app.assert_clean().await;
+}
+
+/// [B-41]
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_settlements_of_one_request_at_once_post_it_once() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    let taken = join_all((0..64).map(|_| settle(&app, &event, 150))).await;
+    assert!(taken.iter().all(|taken| *taken == 150), "{taken:?}");
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    let stream = Shard::of(organization).usage_stream();
+    eventually("an empty stream", || async { (app.length(&stream).await == 0).then_some(()) }).await;
+    assert_eq!((app.balance(&client).await, rows(&client).await.len()), ((GRANT - 150, 0), 1));
+    app.assert_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_gateways_that_find_a_lease_dry_fill_it_once() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let answers = join_all((0..32).map(|_| app.lease(organization, RESERVED, None))).await;
+    let first = answers[0].json.clone();
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.json == first), "one lease for all");
+    assert_eq!((first["funded_micros"].as_i64(), app.count(HELD).await, app.count(OPEN).await), (Some(100_000), 100_000, 1));
+    let seen = contracts::leases::SeenLease { lease_id: first["id"].as_str().unwrap().parse().unwrap(), funded_micros: 100_000 };
+    let answers = join_all((0..32).map(|_| app.lease(organization, RESERVED, Some(seen)))).await;
+    let second = answers[0].json["funded_micros"].as_i64().unwrap();
+    assert!(answers.iter().all(|answer| answer.json["funded_micros"] == second) && second > 100_000);
+    assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'lease'").await, 2);
+    app.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_nobody_fills_ends_and_what_is_left_is_in_the_wallet_again() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let (event, unfinished) = (app.used(organization).await, app.used(organization).await);
+    settle(&app, &event, 150).await;
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(app.count(OPEN).await, 1, "not before its time");
+    app.turn.advance(Duration::from_mins(1));
+    sweep_leases(&app.state()).await.unwrap();
+    let wallet = "select balance_micros from accounts where kind = 'wallet' and organization_id is not null";
+    assert_eq!((app.count(wallet).await, app.count(HELD).await), (GRANT - 150 - RESERVED, RESERVED), "what is in flight stays held");
+    // Its request ends on a lease that is closed: what it did not use goes straight to the wallet.
+    assert_eq!(settle(&app, &unfinished, 150).await, RESERVED);
+    eventually("the posting", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
+    assert_eq!((app.balance(&client).await, app.count(HELD).await), ((GRANT - 300, 0), 0));
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(app.count("select count(*) from leases where state <> 'closed'").await, 0);
+    app.assert_clean().await;
+}
+
+/// Money that lies in a lease which is just ending is not refused to its owner.
+#[tokio::test]
+async fn a_lease_in_the_middle_of_its_end_does_not_keep_its_money_from_the_next_request() {
+    let app = without_sweeper(2 * RESERVED).await;
+    let (organization, _) = app.organization();
+    let event = UsageEvent { usage: TokenUsage::default(), ..app.used(organization).await };
+    settle(&app, &event, 0).await;
+    // The sweeper died after its first step.
+    app.as_owner("update leases set state = 'closing'").await;
+    app.used(organization).await;
+    app.used(organization).await;
+    assert_eq!(app.admit(&UsageEvent { request_id: app.request(), ..event }).await, None, "and not one request more");
+    app.assert_clean().await;
+}
+
+/// [B-42] [B-58]
+#[tokio::test]
+async fn a_request_whose_process_died_is_settled_by_its_last_checkpoint_after_its_deadline() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let (counted, silent) = (app.used(organization).await, app.used(organization).await);
+    assert!(app.admissions.checkpoint(organization, counted.request_id, &TokenUsage::text(10, 4)).await.unwrap());
+    app.turn.advance(Duration::from_secs(299));
+    assert_eq!(sweep_flights(&app.state()).await.unwrap(), 0, "it may still be alive");
+    app.turn.advance(Duration::from_secs(1));
+    let swept = join_all((0..4).map(|_| async { sweep_flights(&app.state()).await.unwrap() })).await;
+    assert!(swept.iter().sum::<usize>() >= 2, "{swept:?}");
+    eventually("the postings", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
+    let charged = 10 * 3 + 4 * 12;
+    let rows = rows(&client).await;
+    let row = |event: &UsageEvent| rows.iter().find(|row| row["request_id"] == event.request_id.to_string()).unwrap().clone();
+    for (event, price) in [(&counted, charged), (&silent, 0)] {
+        let row = row(event);
+        assert_eq!((&row["counted_by"], &row["price_micros"]), (&json!("abandoned"), &json!(price)));
+    }
+    assert_eq!(app.balance(&client).await, (GRANT - charged, 0));
+    assert!(!app.admissions.checkpoint(organization, counted.request_id, &TokenUsage::text(10, 5)).await.unwrap(), "it is over");
+    app.assert_clean().await;
+}
+
+/// [B-43]
+#[tokio::test]
+async fn a_request_that_was_given_up_for_dead_pays_the_difference_when_it_reports_after_all() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(10, 4)).await.unwrap();
+    app.turn.advance(Duration::from_mins(5));
+    sweep_flights(&app.state()).await.unwrap();
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    for _ in 0..2 {
+        let answer = app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        assert_eq!(answer.json["price_micros"], 150);
+    }
+    let rows = rows(&client).await;
+    assert_eq!((rows.len(), &rows[0]["counted_by"], &rows[0]["price_micros"]), (1, &json!("reported"), &json!(150)));
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    app.assert_clean().await;
+}
+
+/// A gateway that ends while Redis is away tells us directly; the note that it left in Redis charges nothing more.
+#[tokio::test]
+async fn a_request_that_was_settled_past_redis_is_not_settled_again_by_its_note() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    app.turn.advance(Duration::from_mins(5));
+    assert_eq!(sweep_flights(&app.state()).await.unwrap(), 1);
+    let stream = Shard::of(organization).usage_stream();
+    eventually("an empty stream", || async { (app.length(&stream).await == 0).then_some(()) }).await;
+    assert_eq!((app.balance(&client).await, rows(&client).await.len()), ((GRANT - 150, 0), 1));
+    app.assert_clean().await;
+}
+
+/// Redis lost everything: nothing is spent twice, and what was in flight is settled by its own process.
+#[tokio::test]
+async fn a_lease_that_redis_lost_is_replaced_and_nothing_of_it_is_spent_twice() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
+    let after = app.used(organization).await;
+    assert_ne!(event.lease_id, after.lease_id);
+    let epochs = "select max(epoch) from leases";
+    assert_eq!((app.count(epochs).await, app.count(OPEN).await, app.count(HELD).await), (2, 1, 200_000), "both are held");
+    // The flight is not known any more: what it took stays with its own lease, and the rest of that goes to the wallet.
+    assert_eq!(settle(&app, &event, 150).await, RESERVED);
+    assert_eq!(settle(&app, &after, 150).await, 150);
+    // Its consumers make their groups again by themselves.
+    eventually("the postings", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
+    app.turn.advance(Duration::from_mins(7));
+    for _ in 0..2 {
+        sweep_leases(&app.state()).await.unwrap();
+    }
+    assert_eq!((app.balance(&client).await, app.count(HELD).await), ((GRANT - 300, 0), 0));
+    app.assert_clean().await;
+}
+
+/// The whole wallet was in the lease: until it is known what was taken from it, there is neither a refusal nor a gift.
+#[tokio::test]
+async fn while_the_rest_of_a_wallet_is_bound_in_a_lost_lease_requests_are_told_to_come_again() {
+    let app = without_sweeper(RESERVED).await;
+    let (organization, client) = app.organization();
+    app.used(organization).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
+    let answer = app.lease(organization, RESERVED, None).await.expect(503);
+    assert!(!answer.header("retry-after").is_empty());
+    app.turn.advance(Duration::from_mins(7));
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(app.balance(&client).await, (RESERVED, 0));
+    app.lease(organization, RESERVED, None).await.expect(200);
+    app.assert_clean().await;
+}
+
+/// A call that broke off between the ledger and Redis.
+#[tokio::test]
+async fn a_lease_that_redis_did_not_hear_of_is_filled_by_the_next_request() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    app.used(organization).await;
+    let key = Shard::of(organization).key(&format!("lease:{organization}"));
+    // Filled in the ledger alone, with all that there is.
+    app.as_owner(
+        "begin;
+         update leases set funded_micros = 5000000, held_micros = 5000000, fundings = 2;
+         insert into ledger_transactions (id, kind, external_key, occurred_at) values (gen_random_uuid(), 'lease', 'x', now());
+         insert into ledger_entries (transaction_id, account_id, amount_micros)
+         select t.id, a.id, case a.kind when 'holds' then 4900000 else -4900000 end from ledger_transactions t, accounts a
+         where t.external_key = 'x' and a.organization_id is not null and a.kind in ('wallet', 'holds');
+         commit;",
+    )
+    .await;
+    let event = UsageEvent { request_id: app.request(), reserved_micros: 200_000, ..template(&app, organization).await };
+    app.admit(&event).await.expect("the money is there");
+    let funded: i64 = redis::cmd("HGET").arg(key).arg("funded").query_async(&mut app.redis.redis.connection()).await.unwrap();
+    assert_eq!(funded, 5_000_000);
+    assert_eq!(app.balance(&client).await.0, GRANT - RESERVED - 200_000);
+    app.assert_clean().await;
+}
+
+#[tokio::test]
+async fn the_price_list_and_leases_are_for_gateways_only() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let body = json!({"organization_id": organization, "needed_micros": 1, "seen": null});
+    app.private.post("/internal/v1/leases", &body).await.expect(403);
+    app.private.get("/internal/v1/rate-cards").await.expect(403);
+    client.post("/internal/v1/leases", &body).await.expect(404);
+    let list = app.gateway.get("/internal/v1/rate-cards").await.expect(200).json["data"].clone();
+    let card = list.as_array().unwrap().iter().find(|card| card["model"] == "sim-large").unwrap();
+    assert_eq!((&card["price"]["input"], &card["price"]["output"]), (&json!(3_000_000), &json!(12_000_000)));
+    app.gateway
+        .post("/internal/v1/leases", &json!({"organization_id": organization, "needed_micros": 1, "seen": null, "x": 1}))
+        .await
+        .expect(422);
+}
+
+/// [B-40] Beyond what was reserved, the lease itself pays first.
+#[tokio::test]
+async fn usage_above_the_reservation_comes_from_the_lease_then_the_wallet_then_is_owed() {
+    let app = without_sweeper(2000).await;
+    let (organization, client) = app.organization();
+    let mut event = app.used(organization).await;
+    event.usage = TokenUsage::text(0, 200);
+    event.counted_by = CountedBy::Reported;
+    assert_eq!(settle(&app, &event, 2400).await, 2400);
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    assert_eq!(app.count("select balance_micros from accounts where kind = 'debt'").await, -400);
+    assert_eq!(app.admit(&UsageEvent { request_id: app.request(), reserved_micros: 1, ..event }).await, None);
+    app.assert_clean().await;
+}

@@ -1,0 +1,138 @@
+//! Money and limits of a request: taken in one round trip to Redis; billing-service is asked only when the lease does not reach.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use admission::{Admission, Admissions, Verdict};
+use contracts::LeaseId;
+use contracts::billing::BillingClient;
+use contracts::leases::{LeaseError, LeaseRequest, SeenLease};
+use identity::OrganizationId;
+use tokio::sync::Mutex as Gate;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::error::ApiError;
+
+/// Others may take what a lease was filled with before this request does; near the end of a wallet that can go on for a while.
+const TRIES: usize = 64;
+
+/// Why a request may not begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing was taken.
+    Refused(ApiError),
+    /// Redis did not answer: it may have been taken.
+    Unknown,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// Takes money and counts requests; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    admissions: Admissions,
+    billing: BillingClient,
+    tasks: TaskTracker,
+    /// One question to billing-service at a time for each organization.
+    gates: Arc<Mutex<HashMap<OrganizationId, Arc<Gate<()>>>>>,
+}
+
+impl Budget {
+    /// A budget on these leases.
+    #[must_use]
+    pub fn new(admissions: Admissions, billing: BillingClient, tasks: TaskTracker) -> Self {
+        Self { admissions, billing, tasks, gates: Arc::default() }
+    }
+
+    /// Takes the worst-case cost of a request from the organization's lease, and has the lease filled when it does not reach.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn take(&self, admission: &Admission<'_>) -> Result<LeaseId, Refusal> {
+        match self.admit(admission).await? {
+            Ok(lease) => Ok(lease),
+            Err(_) => self.fill_and_take(admission).await,
+        }
+    }
+
+    /// One at a time: those that waited find the lease filled.
+    async fn fill_and_take(&self, admission: &Admission<'_>) -> Result<LeaseId, Refusal> {
+        let organization_id = admission.organization_id;
+        let gate = self.gate(organization_id);
+        let taken = async {
+            let _one_at_a_time = gate.lock().await;
+            for _ in 0..TRIES {
+                let (needed_micros, seen) = match self.admit(admission).await? {
+                    Ok(lease) => return Ok(lease),
+                    Err(missing) => missing,
+                };
+                let span = tracing::info_span!("lease", otel.kind = "client");
+                let request = LeaseRequest { organization_id, needed_micros, seen };
+                self.billing.lease(&request).instrument(span).await.map_err(|error| match error {
+                    LeaseError::InsufficientFunds => ApiError::InsufficientQuota,
+                    LeaseError::Unavailable => ApiError::Unavailable("billing"),
+                })?;
+            }
+            Err(ApiError::Unavailable("a share of the wallet").into())
+        };
+        let taken = taken.await;
+        self.close_gate(organization_id, gate);
+        taken
+    }
+
+    /// One round trip. What is missing, when the lease does not reach.
+    async fn admit(&self, admission: &Admission<'_>) -> Result<Result<LeaseId, (i64, Option<SeenLease>)>, Refusal> {
+        let span = tracing::info_span!("admission", otel.kind = "client", otel.name = "EVALSHA admit", db.system.name = "redis");
+        let verdict = self.admissions.admit(admission).instrument(span).await.map_err(|error| {
+            tracing::warn!(error.message = error.category(), "a request could not be admitted");
+            Refusal::Unknown
+        })?;
+        match verdict {
+            Verdict::Admitted { lease, low } => {
+                if low {
+                    self.fill_in_passing(admission.organization_id, lease);
+                }
+                Ok(Ok(lease.lease_id))
+            }
+            Verdict::Short { lease, missing_micros } => Ok(Err((missing_micros, Some(lease)))),
+            Verdict::NoLease => Ok(Err((admission.cost_micros, None))),
+            Verdict::Limited { retry_after, .. } => Err(ApiError::RateLimited(retry_after).into()),
+            Verdict::Duplicate => Err(ApiError::Internal("a request id was used twice").into()),
+        }
+    }
+
+    /// Before the lease runs dry, so that no request has to wait for it; unless somebody is at it already.
+    fn fill_in_passing(&self, organization_id: OrganizationId, lease: SeenLease) {
+        let gate = self.gate(organization_id);
+        let Ok(alone) = Arc::clone(&gate).try_lock_owned() else { return };
+        let budget = self.clone();
+        let filling = async move {
+            let request = LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) };
+            if budget.billing.lease(&request).await == Err(LeaseError::Unavailable) {
+                tracing::warn!(organization.id = %organization_id, "a lease that runs low could not be filled");
+            }
+            drop(alone);
+            budget.close_gate(organization_id, gate);
+        };
+        self.tasks.spawn(filling.in_current_span());
+    }
+
+    fn gate(&self, organization: OrganizationId) -> Arc<Gate<()>> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(organization).or_default())
+    }
+
+    /// The last one out takes the gate away: there are as many as there are organizations that wait.
+    fn close_gate(&self, organization: OrganizationId, gate: Arc<Gate<()>>) {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(gate);
+        if gates.get(&organization).is_some_and(|gate| Arc::strong_count(gate) == 1) {
+            gates.remove(&organization);
+        }
+    }
+}

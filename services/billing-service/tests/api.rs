@@ -13,6 +13,8 @@ mod edge;
 mod expiry;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/rates.rs"]
 mod rates;
 #[path = "api/replicas.rs"]

@@ -41,6 +41,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0007_usage_guard",
         "0008_stripe_retries",
         "0010_chart",
+        "0011_seals",
     ],
 };
 

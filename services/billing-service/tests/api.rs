@@ -21,6 +21,8 @@ mod rates;
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/seals.rs"]
+mod seals;
 #[path = "api/stream_failures.rs"]
 mod stream_failures;
 #[path = "api/stripe.rs"]

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod balance;
 pub mod config;
 pub mod error;
+pub mod grants;
 pub mod ledger;
 pub mod organizations;
 pub mod rates;
@@ -42,6 +43,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0008_stripe_retries",
         "0010_chart",
         "0011_seals",
+        "0012_grants",
     ],
 };
 

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{ledger, reservations, stripe};
+use crate::{grants, ledger, reservations, stripe};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A message that another replica has held for this long is taken over.
@@ -46,6 +46,8 @@ pub struct AppState {
     pub ledger_cursors: CursorKey,
     /// Wakes the worker when an event of Stripe was stored.
     pub stripe_events: Arc<Notify>,
+    /// Seals cursors of the list of grants.
+    pub grant_cursors: CursorKey,
     revocations: Revocations,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
@@ -70,6 +72,7 @@ impl AppState {
         Ok(Self {
             usage_cursors: CursorKey::derive(&config.secret, "usage"),
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
+            grant_cursors: CursorKey::derive(&config.secret, "grants"),
             config: Arc::new(config),
             pool,
             redis,
@@ -98,6 +101,8 @@ impl AppState {
         });
         let state = self.clone();
         host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("grant-expiry", |stop| async move { grants::sweep_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("ledger-sealer", |stop| async move { ledger::seal::seal_until(&state, &stop).await });
         let state = self.clone();

@@ -124,7 +124,7 @@ mod tests {
     /// Whatever is changed of a transaction changes its digest.
     #[test]
     fn the_digest_covers_every_field_of_a_transaction_and_its_entries() {
-        let changes: [fn(&mut Journaled); 12] = [
+        let alterations: [fn(&mut Journaled); 12] = [
             |t| t.position += 1,
             |t| t.id = Uuid::from_u128(10),
             |t| (t.kind, t.external_key) = ("salek".into(), String::new()),
@@ -140,7 +140,7 @@ mod tests {
         ];
         let before = transaction().digest();
         assert_eq!(before, transaction().digest());
-        for (index, change) in changes.into_iter().enumerate() {
+        for (index, change) in alterations.into_iter().enumerate() {
             let mut changed = transaction();
             change(&mut changed);
             assert_ne!(changed.digest(), before, "change {index}");

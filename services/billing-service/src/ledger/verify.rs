@@ -2,6 +2,7 @@
 //! hold is somebody's. Reads one consistent picture, also while serving, and holds one row at a time.
 
 mod chain;
+mod lots;
 mod sums;
 
 use std::fmt;
@@ -50,6 +51,7 @@ pub async fn check(pool: &PgPool, expected: Option<&[u8]>, mut report: impl FnMu
     };
     let mut summary = chain::check(&mut transaction, expected, &mut report).await?;
     sums::check(&mut transaction, &mut report).await?;
+    lots::check(&mut transaction, &mut report).await?;
     summary.differences = count;
     Ok(summary)
 }

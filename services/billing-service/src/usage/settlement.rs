@@ -11,6 +11,7 @@ use money::{Currency, TokenUsage};
 use sqlx::{Postgres, Transaction};
 
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::ledger;
 use crate::ledger::chart::Account;
 use crate::ledger::postings::{self, Posting};
@@ -86,6 +87,7 @@ pub async fn settle(
     };
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
+        grants::follow(state, transaction, held.organization_id, &posting, Use::model(&held.model), held.created_at).await?;
     }
     note_debt(held, &posting);
     if abandoned {

@@ -69,7 +69,8 @@ async fn two_transactions_that_changed_places_are_both_named() {
     app.database.owner.execute(AssertSqlSafe(swap)).await.unwrap();
     let mut expected = [named(&app, second, low).await, named(&app, first, high).await];
     let mut found = differences(&app.database.pool).await.unwrap();
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
 

@@ -11,10 +11,16 @@ mod documents;
 mod edge;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/grants.rs"]
+mod grants;
 #[path = "api/ledger.rs"]
 mod ledger;
 #[path = "api/limits.rs"]
 mod limits;
+#[path = "api/lots_migration.rs"]
+mod lots_migration;
+#[path = "api/money_back.rs"]
+mod money_back;
 #[path = "api/rates.rs"]
 mod rates;
 #[path = "api/replicas.rs"]

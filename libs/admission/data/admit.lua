@@ -1,6 +1,7 @@
 -- May this request begin? All limits first, then the money; nothing is written unless all of it is.
 -- KEYS[1] the organization's lease  [2] flights of the shard, by deadline  [3] this flight  [4..] one for each limit
 -- ARGV[1] request  [2] worst-case cost  [3] deadline, milliseconds  [4] note  [5] milliseconds that the note is kept
+--   [6] now, by the clock of whoever asks (leases end by that of billing-service; the logs of limits go by this server's)
 --   then for each limit: 'log' or 'sum', most, amount, milliseconds (the window of a log; until the sum begins anew)
 if redis.call('EXISTS', KEYS[3]) == 1 then
   return {'duplicate'}
@@ -8,7 +9,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function limit(index)
-  local at = 5 + (index - 1) * 4
+  local at = 6 + (index - 1) * 4
   return KEYS[3 + index], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
 end
 for index = 1, #KEYS - 3 do
@@ -23,8 +24,8 @@ for index = 1, #KEYS - 3 do
     return {'limited', index, window}
   end
 end
-local lease = redis.call('HMGET', KEYS[1], 'id', 'remaining', 'funded', 'low')
-if not lease[1] then
+local lease = redis.call('HMGET', KEYS[1], 'id', 'remaining', 'funded', 'low', 'until')
+if not lease[1] or tonumber(lease[5]) <= tonumber(ARGV[6]) then
   return {'none'}
 end
 local cost, remaining = tonumber(ARGV[2]), tonumber(lease[2])

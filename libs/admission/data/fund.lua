@@ -1,6 +1,7 @@
 -- Fills a lease to what billing-service has put into it in all, so that a call which comes twice or late changes nothing.
 -- KEYS[1] the organization's lease  [2] the shard's instance
 -- ARGV[1] lease  [2] epoch  [3] all that was put into it  [4] what is low  [5] instance it was opened on  [6] '1' when it may be made here
+--   [7] milliseconds of the epoch from which it admits nothing
 local lease = redis.call('HMGET', KEYS[1], 'id', 'epoch', 'funded')
 if redis.call('GET', KEYS[2]) ~= ARGV[5] then
   return 'lost'
@@ -9,7 +10,7 @@ if lease[1] == ARGV[1] then
   local more = tonumber(ARGV[3]) - tonumber(lease[3])
   if more > 0 then
     redis.call('HINCRBY', KEYS[1], 'remaining', string.format('%.0f', more))
-    redis.call('HSET', KEYS[1], 'funded', ARGV[3], 'low', ARGV[4])
+    redis.call('HSET', KEYS[1], 'funded', ARGV[3], 'low', ARGV[4], 'until', ARGV[7])
   end
   return 'funded'
 end
@@ -26,5 +27,5 @@ if lease[1] then
   -- Its predecessor ends here; what is left of it is asked for by `close`.
   redis.call('HSET', KEYS[1], 'closed:' .. lease[1], redis.call('HGET', KEYS[1], 'remaining'))
 end
-redis.call('HSET', KEYS[1], 'id', ARGV[1], 'epoch', ARGV[2], 'funded', ARGV[3], 'remaining', ARGV[3], 'low', ARGV[4])
+redis.call('HSET', KEYS[1], 'id', ARGV[1], 'epoch', ARGV[2], 'funded', ARGV[3], 'remaining', ARGV[3], 'low', ARGV[4], 'until', ARGV[7])
 return 'funded'

@@ -26,6 +26,8 @@ pub struct Admission<'r> {
     pub organization_id: OrganizationId,
     /// The most that it can cost, in micro-units.
     pub cost_micros: i64,
+    /// When it was admitted.
+    pub now: DateTime<Utc>,
     /// When it must be over; whoever finds it afterwards settles it.
     pub deadline: DateTime<Utc>,
     /// The limits it counts for.
@@ -100,7 +102,7 @@ impl Admissions {
         let deadline = admission.deadline.timestamp_millis();
         let note = serde_json::to_string(admission.note).unwrap_or_default();
         let kept = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
-        invocation.arg(request).arg(admission.cost_micros).arg(deadline).arg(note).arg(kept);
+        invocation.arg(request).arg(admission.cost_micros).arg(deadline).arg(note).arg(kept).arg(admission.now.timestamp_millis());
         for limit in admission.limits {
             invocation.arg(limit.kind()).arg(limit.most).arg(limit.amount).arg(limit.milliseconds());
         }

@@ -1,5 +1,6 @@
 //! The remainder of a lease in Redis, as billing-service fills and ends it.
 
+use chrono::{DateTime, Utc};
 use contracts::{LeaseId, Shard};
 use identity::OrganizationId;
 use redis::RedisError;
@@ -24,6 +25,8 @@ pub struct Funding<'l> {
     pub funded_micros: i64,
     /// Below this remainder a request asks for more in passing.
     pub low_micros: i64,
+    /// From when on it admits nothing.
+    pub until: DateTime<Utc>,
     /// Where it was opened.
     pub instance: &'l Instance,
     /// Whether it may be made if it is not there: only while nothing can have been taken from it.
@@ -85,7 +88,8 @@ impl Admissions {
             .arg(funding.funded_micros)
             .arg(funding.low_micros)
             .arg(&funding.instance.0)
-            .arg(i32::from(funding.is_new));
+            .arg(i32::from(funding.is_new))
+            .arg(funding.until.timestamp_millis());
         let reply: String = invocation.invoke_async(&mut self.redis.connection()).await?;
         match reply.as_str() {
             "funded" => Ok(Funded::Yes),

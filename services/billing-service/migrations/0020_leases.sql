@@ -39,6 +39,8 @@ alter table usage_events add column lease_id uuid references leases (id);
 drop trigger ledger_entries_apply on ledger_entries;
 create function apply_entries() returns trigger language plpgsql security definer set search_path = public as $$
 begin
+    -- In the order of locks that everybody keeps (src/ledger.rs).
+    perform from accounts where id in (select account_id from inserted) order by organization_id nulls last, kind, currency for no key update;
     update accounts a set balance_micros = a.balance_micros + moved.amount
     from (select account_id, sum(amount_micros)::bigint as amount from inserted group by account_id) moved where a.id = moved.account_id;
     return null;

@@ -5,7 +5,9 @@
 
 mod batch;
 pub mod chart;
+pub mod journal;
 pub mod postings;
+pub mod seal;
 mod transactions;
 pub mod verify;
 

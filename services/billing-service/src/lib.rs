@@ -4,6 +4,7 @@ pub mod admin;
 pub mod balance;
 pub mod config;
 pub mod error;
+pub mod grants;
 pub mod leases;
 pub mod ledger;
 pub mod organizations;
@@ -40,6 +41,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0006_accounts",
         "0007_usage_guard",
         "0008_stripe_retries",
+        "0010_chart",
+        "0011_seals",
+        "0012_grants",
         "0020_leases",
     ],
 };

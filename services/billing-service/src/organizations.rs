@@ -12,7 +12,8 @@ use sqlx::{Postgres, Transaction};
 use tracing::Instrument;
 
 use crate::error::Error;
-use crate::ledger::{self, postings};
+use crate::grants::{self, NewGrant, Source};
+use crate::ledger;
 use crate::state::AppState;
 use crate::stripe::customers;
 
@@ -39,8 +40,8 @@ pub async fn ensure_wallet(
     }
     ledger::open(state, transaction, organization, Currency::USD).await?;
     if state.config.signup_grant > 0 {
-        let posting = postings::signup_grant(organization, state.config.signup_grant, now);
-        ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+        let grant = NewGrant::plain(Source::Signup, organization.to_string(), state.config.signup_grant);
+        grants::issue(state, transaction, organization, &grant).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, leases, ledger, rates, reservations, stripe, usage};
+use crate::{balance, grants, leases, ledger, rates, reservations, stripe, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -18,6 +18,7 @@ fn public() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Api::openapi())
         // What the organization has, what it used, and every posting behind that.
         .routes(routes!(balance::get))
+        .routes(routes!(grants::list))
         .routes(routes!(usage::list))
         .routes(routes!(ledger::list))
         // Events from Stripe.

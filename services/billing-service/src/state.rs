@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{leases, reservations, stripe};
+use crate::{grants, leases, ledger, reservations, stripe};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -52,6 +52,8 @@ pub struct AppState {
     pub ledger_cursors: CursorKey,
     /// Wakes the worker when an event of Stripe was stored.
     pub stripe_events: Arc<Notify>,
+    /// Seals cursors of the list of grants.
+    pub grant_cursors: CursorKey,
     revocations: Revocations,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
@@ -76,6 +78,7 @@ impl AppState {
         Ok(Self {
             usage_cursors: CursorKey::derive(&config.secret, "usage"),
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
+            grant_cursors: CursorKey::derive(&config.secret, "grants"),
             config: Arc::new(config),
             pool,
             admissions: Admissions::new(redis.clone()),
@@ -111,6 +114,10 @@ impl AppState {
         host.spawn("lease-sweeper", |stop| async move { leases::sweep_leases_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("flight-sweeper", |stop| async move { leases::sweep_flights_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("grant-expiry", |stop| async move { grants::sweep_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("ledger-sealer", |stop| async move { ledger::seal::seal_until(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
         let state = self.clone();

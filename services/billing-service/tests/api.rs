@@ -11,16 +11,26 @@ mod documents;
 mod edge;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/grants.rs"]
+mod grants;
 #[path = "api/leases.rs"]
 mod leases;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/limits.rs"]
+mod limits;
+#[path = "api/lots_migration.rs"]
+mod lots_migration;
+#[path = "api/money_back.rs"]
+mod money_back;
 #[path = "api/rates.rs"]
 mod rates;
 #[path = "api/replicas.rs"]
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/seals.rs"]
+mod seals;
 #[path = "api/stream_failures.rs"]
 mod stream_failures;
 #[path = "api/stripe.rs"]

@@ -94,3 +94,28 @@ async fn every_key_has_the_hash_tag_of_the_organizations_shard() {
     let tag = Shard::of(world.organization).key("");
     assert!(keys.len() >= 5 && keys.iter().all(|key| key.starts_with(&tag)), "{keys:?}");
 }
+
+/// [B-46] Half-open: at that instant it admits nothing any more.
+#[tokio::test]
+async fn a_lease_admits_until_just_before_its_end() {
+    let world = World::with(1000).await;
+    let end = world.clock.now() + chrono::TimeDelta::minutes(1);
+    let key = Shard::of(world.organization).key(&format!("lease:{}", world.organization));
+    let mut connection = world.redis.redis.connection();
+    let () = redis::cmd("HSET").arg(key).arg("until").arg(end.timestamp_millis()).query_async(&mut connection).await.expect("Redis");
+    for (early, admitted) in [(1, true), (0, false), (-1, false)] {
+        let event = world.event(10);
+        let note = admission::Note { event: event.clone(), counted: Vec::new(), traceparent: None };
+        let admission = admission::Admission {
+            request_id: event.request_id,
+            organization_id: world.organization,
+            cost_micros: 10,
+            now: end - chrono::TimeDelta::milliseconds(early),
+            deadline: end,
+            limits: &[],
+            note: &note,
+        };
+        let verdict = world.admissions.admit(&admission).await.expect("Redis");
+        assert_eq!(matches!(verdict, Verdict::Admitted { .. }), admitted, "{early} ms before");
+    }
+}

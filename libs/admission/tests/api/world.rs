@@ -37,6 +37,7 @@ impl World {
             epoch,
             funded_micros: funded,
             low_micros: funded / 4,
+            until: self.clock.now() + chrono::TimeDelta::minutes(1),
             instance: &self.instance,
             is_new,
         };
@@ -69,6 +70,7 @@ impl World {
             request_id: event.request_id,
             organization_id: event.organization_id,
             cost_micros: event.reserved_micros,
+            now: self.clock.now(),
             deadline: self.clock.now() + chrono::TimeDelta::minutes(5),
             limits,
             note: &note,

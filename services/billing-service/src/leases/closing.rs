@@ -61,9 +61,8 @@ pub async fn sweep(state: &AppState) -> Result<(), Error> {
 async fn begin(state: &AppState, id: LeaseId) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
         let Some((lease, _)) = store::find(transaction, id).await? else { return Ok(()) };
-        let deadline = sqlx::query_scalar!("select deadline from leases where id = $1", id.uuid()).fetch_one(&mut **transaction).await?;
         // It may have been filled since it was read.
-        if matches!(lease.state.as_str(), "opening" | "open") && deadline <= state.clock.now() {
+        if matches!(lease.state.as_str(), "opening" | "open") && lease.deadline <= state.clock.now() {
             store::closing(transaction, id).await?;
         }
         Ok(())

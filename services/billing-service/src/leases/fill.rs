@@ -11,8 +11,9 @@ use super::closing;
 use super::sizing::{Demand, size};
 use super::store::{self, StoredLease};
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::state::AppState;
-use crate::{ledger, organizations, reservations};
+use crate::{organizations, reservations};
 
 /// A lease may end while it is filled, and another then begins.
 const TRIES: usize = 4;
@@ -61,6 +62,7 @@ async fn fund(state: &AppState, lease: &StoredLease) -> Result<Funded, Error> {
         epoch: lease.epoch,
         funded_micros: lease.funded,
         low_micros: lease.low,
+        until: lease.deadline,
         instance: &Instance(lease.instance.clone()),
         is_new: lease.state == "opening",
     };
@@ -75,21 +77,26 @@ async fn ask(
 ) -> Result<Step, Error> {
     let organization = request.organization_id;
     organizations::ensure_wallet(state, transaction, organization).await?;
-    let mut balances = ledger::lock(transaction, organization).await?;
+    let mut spendable = grants::spendable(state, transaction, organization, Use::CHAT).await?;
     let leases = store::unfinished(transaction, organization).await?;
     let active = leases.iter().find(|lease| lease.state == "opening" || lease.state == "open");
+    if let Some(lease) = active.filter(|lease| lease.deadline <= state.clock.now()) {
+        // It would admit nothing any more.
+        store::closing(transaction, lease.id).await?;
+        return Ok(Step::Close(vec![lease.clone()]));
+    }
     if let Some(lease) = active.filter(|lease| !is_dry(lease, request.seen)) {
         return Ok(Step::Fund(lease.clone()));
     }
-    if request.needed_micros > balances.available() {
-        reservations::free(state, transaction, organization, request.needed_micros.saturating_sub(balances.available())).await?;
-        balances = ledger::lock(transaction, organization).await?;
+    if request.needed_micros > spendable.micros {
+        reservations::free(state, transaction, organization, request.needed_micros.saturating_sub(spendable.micros)).await?;
+        spendable = grants::spendable(state, transaction, organization, Use::CHAT).await?;
     }
     let last = active.map(|lease| (lease.low.saturating_mul(4), state.clock.now() - lease.funded_at));
-    let demand = Demand { needed: request.needed_micros, available: balances.available(), last, start: state.config.lease.start };
+    let demand = Demand { needed: request.needed_micros, available: spendable.micros, last, start: state.config.lease.start };
     match (size(demand).filter(|amount| *amount > 0), active) {
-        (Some(amount), Some(lease)) => Ok(Step::Fund(store::add(state, transaction, lease.clone(), amount).await?)),
-        (Some(amount), None) => Ok(Step::Fund(store::open(state, transaction, organization, amount, &instance.0).await?)),
+        (Some(amount), Some(lease)) => Ok(Step::Fund(store::add(state, transaction, lease.clone(), amount, spendable.until).await?)),
+        (Some(amount), None) => Ok(Step::Fund(store::open(state, transaction, organization, amount, &instance.0, spendable.until).await?)),
         // Nobody needs it now: what is there stays as it is.
         (None, Some(lease)) if request.needed_micros == 0 => Ok(Step::Fund(lease.clone())),
         (None, _) => without_funds(&leases, organization),

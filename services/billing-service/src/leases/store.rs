@@ -8,6 +8,7 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::ledger::{self, Balances, postings};
 use crate::state::AppState;
 
@@ -34,6 +35,8 @@ pub struct StoredLease {
     pub low: i64,
     /// When it was filled the last time.
     pub funded_at: DateTime<Utc>,
+    /// When it ends unless it is filled again: nothing is admitted on it from then on.
+    pub deadline: DateTime<Utc>,
 }
 
 macro_rules! lease {
@@ -50,6 +53,7 @@ macro_rules! lease {
             fundings: row.fundings,
             low: row.low_micros,
             funded_at: row.funded_at,
+            deadline: row.deadline,
         }
     }};
 }
@@ -57,7 +61,7 @@ macro_rules! lease {
 /// The leases of an organization that are not closed, locked, the newest first. Its accounts must be locked already.
 pub async fn unfinished(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Vec<StoredLease>, Error> {
     let rows = sqlx::query!(
-        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at
+        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
          from leases where organization_id = $1 and state <> 'closed' order by id for no key update",
         organization.uuid()
     )
@@ -75,7 +79,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: LeaseId)
     let Some(owner) = owner else { return Ok(None) };
     let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
-        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at
+        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
          from leases where id = $1 for no key update",
         id.uuid()
     )
@@ -91,6 +95,7 @@ pub async fn open(
     organization: OrganizationId,
     amount: i64,
     instance: &str,
+    until: Option<DateTime<Utc>>,
 ) -> Result<StoredLease, Error> {
     let now = state.clock.now();
     let id = LeaseId::new(&state.clock, &state.random);
@@ -106,11 +111,11 @@ pub async fn open(
         amount,
         super::sizing::low(amount),
         now,
-        deadline(state, now)
+        deadline(state, now, until)
     )
     .fetch_one(&mut **transaction)
     .await?;
-    let posting = postings::lease(id, 1, amount, now);
+    let posting = postings::lease(format!("{id}:1"), amount, now);
     ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
     Ok(StoredLease {
         id,
@@ -123,6 +128,7 @@ pub async fn open(
         fundings: 1,
         low: super::sizing::low(amount),
         funded_at: now,
+        deadline: deadline(state, now, until),
     })
 }
 
@@ -132,6 +138,7 @@ pub async fn add(
     transaction: &mut Transaction<'static, Postgres>,
     lease: StoredLease,
     amount: i64,
+    until: Option<DateTime<Utc>>,
 ) -> Result<StoredLease, Error> {
     let now = state.clock.now();
     let lease = StoredLease {
@@ -140,6 +147,7 @@ pub async fn add(
         fundings: lease.fundings + 1,
         low: super::sizing::low(amount),
         funded_at: now,
+        deadline: deadline(state, now, until),
         ..lease
     };
     sqlx::query!(
@@ -150,17 +158,19 @@ pub async fn add(
         lease.fundings,
         lease.low,
         now,
-        deadline(state, now)
+        lease.deadline
     )
     .execute(&mut **transaction)
     .await?;
-    let posting = postings::lease(lease.id, lease.fundings, amount, now);
+    let posting = postings::lease(format!("{}:{}", lease.id, lease.fundings), amount, now);
     ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
     Ok(lease)
 }
 
-fn deadline(state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
-    now + TimeDelta::from_std(state.config.lease.life.0).unwrap_or(TimeDelta::MAX)
+/// No later than the next expiry of credit: what expired must not be spent from a lease [B-46].
+fn deadline(state: &AppState, now: DateTime<Utc>, until: Option<DateTime<Utc>>) -> DateTime<Utc> {
+    let end = now + TimeDelta::from_std(state.config.lease.life.0).unwrap_or(TimeDelta::MAX);
+    until.map_or(end, |until| until.min(end))
 }
 
 /// Notes that Redis has it.
@@ -187,8 +197,10 @@ pub async fn give_back(
     let held = lease.held - amount;
     let over = held == 0 || drained_at <= now;
     if amount > 0 {
-        let posting = postings::lease_return(lease.id, &lease.state, amount, balances, now);
+        let posting = postings::lease_return(format!("{}:{}", lease.id, lease.state), amount, balances, now);
         ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
+        // What repays debt is paid by lots.
+        grants::follow(state, transaction, lease.organization_id, &posting, Use::ANYTHING, now).await?;
     }
     sqlx::query!(
         "update leases set state = $2, held_micros = $3, drained_at = $4, closed_at = $5 where id = $1",

@@ -1,52 +1,72 @@
-//! Does the ledger hold what it promises? Every transaction sums to zero, every balance equals its sum, every hold is somebody's.
+//! Does the ledger hold what it promises? Every transaction sums to zero and is what was sealed, every balance equals its sum, every
+//! hold is somebody's. Reads one consistent picture, also while serving, and holds one row at a time.
+
+mod chain;
+mod lots;
+mod sums;
+
+use std::fmt;
 
 use sqlx::PgPool;
 
-/// What is wrong, one line each; empty when nothing is. Reads one consistent picture, also while serving.
+/// Lines that [`differences`] keeps; a ledger with more is not mended line by line.
+const LINES: usize = 1000;
+
+/// What was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Transactions under a seal.
+    pub sealed: u64,
+    /// Seals.
+    pub seals: i64,
+    /// The hash of the last seal: who keeps it finds out if all of the chain was made anew.
+    pub head: [u8; 32],
+    /// Whether a seal with the hash that the caller kept is in the chain.
+    pub has_expected: bool,
+    /// What is wrong.
+    pub differences: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} transactions under {} seals, the last of them ", self.sealed, self.seals)?;
+        self.head.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Looks at everything, and reports what is wrong line by line, naming the row.
+///
+/// # Errors
+/// The database's.
+pub async fn check(pool: &PgPool, expected: Option<&[u8]>, mut report: impl FnMut(String)) -> Result<Summary, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *transaction).await?;
+    // A large ledger takes longer than a request may.
+    sqlx::query!("set local statement_timeout = 0").execute(&mut *transaction).await?;
+    sqlx::query!("set local idle_in_transaction_session_timeout = 0").execute(&mut *transaction).await?;
+    let mut count = 0;
+    let mut report = |line: String| {
+        count += 1;
+        report(line);
+    };
+    let mut summary = chain::check(&mut transaction, expected, &mut report).await?;
+    sums::check(&mut transaction, &mut report).await?;
+    lots::check(&mut transaction, &mut report).await?;
+    summary.differences = count;
+    Ok(summary)
+}
+
+/// What is wrong, one line each, the first thousand of them; empty when nothing is.
 ///
 /// # Errors
 /// The database's.
 pub async fn differences(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
-    let mut transaction = pool.begin().await?;
-    sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *transaction).await?;
-    let unbalanced = sqlx::query!(
-        r#"select t.id, coalesce(sum(e.amount_micros), 0)::bigint as "sum!", count(e.id) as "entries!" from ledger_transactions t
-           left join ledger_entries e on e.transaction_id = t.id left join accounts a on a.id = e.account_id
-           group by t.id, a.currency having coalesce(sum(e.amount_micros), 0) <> 0 or count(e.id) < 2"#
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    let drifted = sqlx::query!(
-        r#"select a.id, a.balance_micros, coalesce(sum(e.amount_micros), 0)::bigint as "sum!" from accounts a
-           left join ledger_entries e on e.account_id = a.id group by a.id having a.balance_micros <> coalesce(sum(e.amount_micros), 0)"#
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    let holds = sqlx::query!(
-        r#"select a.organization_id, a.balance_micros as "balance_micros!",
-             (coalesce(r.held, 0) + coalesce(l.held, 0))::bigint as "bound!"
-           from accounts a
-           left join (select organization_id, sum(amount_micros) as held from reservations where state = 'held' group by 1) r using (organization_id)
-           left join (select organization_id, sum(held_micros) as held from leases where state <> 'closed' group by 1) l using (organization_id)
-           where a.kind = 'holds' and a.balance_micros <> coalesce(r.held, 0) + coalesce(l.held, 0)"#
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
-    let revenue = sqlx::query!(
-        r#"select coalesce((select sum(balance_micros) from accounts where kind = 'revenue'), 0)::bigint as "posted!",
-                  coalesce((select sum(price_micros) from usage_events), 0)::bigint as "used!""#
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
     let mut lines = Vec::new();
-    lines.extend(unbalanced.iter().map(|row| format!("transaction {} sums to {} over {} entries", row.id, row.sum, row.entries)));
-    lines.extend(drifted.iter().map(|row| format!("account {} says {} and its entries sum to {}", row.id, row.balance_micros, row.sum)));
-    lines.extend(holds.iter().map(|row| {
-        let organization = row.organization_id.unwrap_or_default();
-        format!("organization {organization} has {} on hold, and its reservations and leases come to {}", row.balance_micros, row.bound)
-    }));
-    if revenue.posted != revenue.used {
-        lines.push(format!("revenue is {} and usage comes to {}", revenue.posted, revenue.used));
-    }
+    check(pool, None, |line| {
+        if lines.len() < LINES {
+            lines.push(line);
+        }
+    })
+    .await?;
     Ok(lines)
 }

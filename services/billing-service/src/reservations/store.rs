@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::ledger::{self, Balances, postings};
 use crate::state::AppState;
 use crate::{organizations, rates};
@@ -64,17 +65,17 @@ pub async fn reserve(
     }
     let amount = price.upper_bound(request.max_input_tokens, request.max_output_tokens, request.audio)?;
     organizations::ensure_wallet(state, transaction, request.organization_id).await?;
-    let mut balances = ledger::lock(transaction, request.organization_id).await?;
+    let mut spendable = grants::spendable(state, transaction, request.organization_id, Use::model(&request.model)).await?.micros;
     // Another try of the same request may have come first while this one waited for the lock.
     if let Some(reservation) = again(transaction, request, &hash).await? {
         return Ok(reservation);
     }
-    if amount > balances.available() {
-        expiry::free(state, transaction, request.organization_id, amount.saturating_sub(balances.available())).await?;
-        balances = ledger::lock(transaction, request.organization_id).await?;
+    if amount > spendable {
+        expiry::free(state, transaction, request.organization_id, amount.saturating_sub(spendable)).await?;
+        spendable = grants::spendable(state, transaction, request.organization_id, Use::model(&request.model)).await?.micros;
     }
     // What is asked for must be there, to the last micro-unit and not one more [B-37, B-39].
-    if amount > balances.available() {
+    if amount > spendable {
         return Err(Error::InsufficientFunds);
     }
     let id = ReservationId::new(&state.clock, &state.random);
@@ -200,6 +201,7 @@ pub async fn release(state: &AppState, transaction: &mut Transaction<'static, Po
     if held.amount > 0 {
         let posting = postings::void(held.request_id, held.amount, held.balances, state.clock.now());
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
+        grants::follow(state, transaction, held.organization_id, &posting, Use::ANYTHING, state.clock.now()).await?;
     }
     Ok(())
 }

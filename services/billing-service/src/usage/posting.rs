@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::record::{Record, insert_all, recorded, replace};
 use super::settlement::{Used, note_debt};
 use crate::error::Error;
+use crate::grants::{Payments, Use};
 use crate::leases::{LeaseHold, lock_holds, update_holds};
 use crate::ledger::postings::{self, Posting};
 use crate::ledger::{self, Balances};
@@ -66,7 +67,8 @@ pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, P
         .fetch_all(&mut **transaction)
         .await?;
     let known = known.into_iter().map(RequestId::from_uuid).collect();
-    let mut work = Work { balances, holds, cards, known, touched: BTreeMap::new(), rows: Vec::new(), postings: Vec::new() };
+    let payments = Payments::begin(state, transaction, &organizations).await?;
+    let mut work = Work { balances, holds, cards, payments, known, touched: BTreeMap::new(), rows: Vec::new(), postings: Vec::new() };
     for posted in batch {
         if work.known.contains(&posted.event.request_id) {
             work.again(state, transaction, posted).await?;
@@ -94,6 +96,7 @@ struct Work {
     balances: HashMap<OrganizationId, Balances>,
     holds: HashMap<LeaseId, LeaseHold>,
     cards: HashMap<i64, StoredCard>,
+    payments: Payments,
     known: HashSet<RequestId>,
     touched: BTreeMap<LeaseId, LeaseHold>,
     rows: Vec<Record>,
@@ -108,17 +111,13 @@ impl Work {
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
         let lease = self.holds.get_mut(&event.lease_id).filter(|hold| hold.organization_id == event.organization_id);
         let lease = lease.ok_or(Error::NotFound)?;
-        let balances = self.balances.get_mut(&event.organization_id).ok_or(Error::NotFound)?;
+        let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
         // A lease that ended before its request was told holds less than that, or nothing.
         let held = posted.taken.clamp(0, lease.held);
         lease.held -= held;
         self.touched.insert(event.lease_id, *lease);
-        let posting = postings::settlement(event.request_id, held, *balances, price, cost, state.clock.now());
-        *balances = balances.after(&posting);
-        note_debt(event.organization_id, event.request_id, &posting);
-        if posting.entries.iter().any(|(_, amount)| *amount != 0) {
-            self.postings.push((event.organization_id, posting));
-        }
+        let posting = postings::settlement(event.request_id, held, balances, price, cost, state.clock.now());
+        self.post(event, posting);
         self.rows.push(record(posted, (price, cost)));
         self.known.insert(event.request_id);
         metrics::counter!("billing_settlements_total", "outcome" => event.outcome.as_str()).increment(1);
@@ -143,20 +142,30 @@ impl Work {
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
         // A checkpoint never counts more than was used in the end.
         let (more, dearer) = ((price - before.price).max(0), (cost - before.cost).max(0));
-        let balances = self.balances.get_mut(&event.organization_id).ok_or(Error::NotFound)?;
-        let posting = postings::late_settlement(event.request_id, *balances, more, dearer, state.clock.now());
-        *balances = balances.after(&posting);
+        let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
+        let posting = postings::late_settlement(event.request_id, balances, more, dearer, state.clock.now());
+        self.post(event, posting);
+        replace(state, transaction, event.request_id, &used, (before.price + more, before.cost + dearer)).await
+    }
+
+    /// A posting, what pays for it, and what nothing may pay for.
+    fn post(&mut self, event: &UsageEvent, posting: Posting) {
         note_debt(event.organization_id, event.request_id, &posting);
-        if posting.entries.iter().any(|(_, amount)| *amount != 0) {
+        if posting.entries.iter().all(|(_, amount)| *amount == 0) {
+            return;
+        }
+        let short = self.payments.follow(event.organization_id, &posting, Use::model(&event.model), event.started_at);
+        for posting in std::iter::once(posting).chain(short) {
+            self.balances.entry(event.organization_id).and_modify(|balances| *balances = balances.after(&posting));
             self.postings.push((event.organization_id, posting));
         }
-        replace(state, transaction, event.request_id, &used, (before.price + more, before.cost + dearer)).await
     }
 
     async fn write(self, state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
         let touched: Vec<(LeaseId, LeaseHold)> = self.touched.into_iter().collect();
         update_holds(transaction, &touched).await?;
         ledger::post_all(state, transaction, Currency::USD, &self.postings).await?;
+        self.payments.write(transaction).await?;
         insert_all(state, transaction, &self.rows).await
     }
 }

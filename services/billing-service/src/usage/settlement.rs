@@ -13,6 +13,7 @@ use sqlx::{Postgres, Transaction};
 
 use super::record::{Record, insert_all, recorded, replace};
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::ledger;
 use crate::ledger::chart::Account;
 use crate::ledger::postings::{self, Posting};
@@ -88,6 +89,7 @@ pub async fn settle(
     };
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
         ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
+        grants::follow(state, transaction, held.organization_id, &posting, Use::model(&held.model), held.created_at).await?;
     }
     note_debt(held.organization_id, held.request_id, &posting);
     if abandoned {

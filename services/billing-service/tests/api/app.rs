@@ -9,13 +9,15 @@ use admission::{Admission, Admissions, Note, Verdict};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use billing_service::config::{BillingConfig, LeaseConfig, StripeConfig};
+use billing_service::grants::{self, GrantId, NewGrant};
+use billing_service::organizations;
 use billing_service::state::AppState;
 use billing_service::{Application, MIGRATIONS};
 use chassis::clock::ManualClock;
 use chassis::config::{CommaList, Millis};
 use chassis::http::HttpConfig;
 use chassis::telemetry::TelemetryConfig;
-use chassis::{Clock, Random, SecretString};
+use chassis::{Clock, Random, SecretString, in_transaction};
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
 use contracts::leases::{LeaseRequest, SCOPE_LEASES_WRITE, SeenLease};
 use contracts::usage::{CountedBy, FIELD, Outcome, TAKEN, UsageEvent};
@@ -221,6 +223,7 @@ impl App {
             request_id: event.request_id,
             organization_id: event.organization_id,
             cost_micros: event.reserved_micros,
+            now: self.clock.now(),
             deadline: self.clock.now() + chrono::TimeDelta::minutes(5),
             limits: &[],
             note: &note,
@@ -329,4 +332,34 @@ async fn auth_stub(published: JwkSet, signer: SigningKey, keys: Keys, clock: Clo
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, router).await });
     format!("http://{address}")
+}
+
+impl App {
+    /// Gives an organization a lot; none when its fact gave one before.
+    pub async fn give(&self, organization: OrganizationId, grant: &NewGrant) -> Option<GrantId> {
+        let state = self.state();
+        let given: Result<_, billing_service::error::Error> = in_transaction!(state.pool, |transaction| {
+            organizations::ensure_wallet(&state, transaction, organization).await?;
+            grants::issue(&state, transaction, organization, grant).await
+        });
+        given.unwrap()
+    }
+
+    /// The lots of a balance: source and what is left, in the order in which they burn.
+    pub async fn lots(&self, client: &TestClient) -> Vec<(String, i64)> {
+        let balance = client.get("/v1/balance").await.expect(200).json;
+        let lots = balance["lots"].as_array().unwrap().iter();
+        lots.map(|lot| (lot["source"].as_str().unwrap().to_owned(), lot["remaining_micros"].as_i64().unwrap())).collect()
+    }
+
+    /// The balance of a house account.
+    pub async fn house(&self, kind: &str) -> i64 {
+        let balance = sqlx::query_scalar("select balance_micros from accounts where organization_id is null and kind = $1").bind(kind);
+        balance.fetch_one(&self.database.owner).await.unwrap()
+    }
+
+    /// What an organization owes.
+    pub async fn debt(&self, organization: OrganizationId) -> i64 {
+        billing_service::ledger::balances(&self.database.pool, organization).await.unwrap().unwrap().debt
+    }
 }

@@ -61,6 +61,10 @@ async fn what_is_owed_is_no_part_of_what_may_be_spent_and_refuses_no_more_than_i
          insert into ledger_entries (transaction_id, account_id, amount_micros)
          select t.id, a.id, case a.kind when 'debt' then -600 else 600 end from ledger_transactions t, accounts a
          where t.external_key = 'x' and a.organization_id is not null and a.kind in ('wallet', 'debt');
+         insert into grants (id, organization_id, source, external_key, amount_micros, currency, priority, created_at)
+         select gen_random_uuid(), organization_id, 'adjustment', 'loan', 600, 'USD', 100, now() from wallets;
+         insert into grant_movements (grant_id, kind, external_key, amount_micros, occurred_at)
+         select id, 'grant', 'loan', 600, now() from grants where external_key = 'loan';
          commit;",
     )
     .await;

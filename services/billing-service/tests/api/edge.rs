@@ -112,6 +112,10 @@ async fn the_list_of_transactions_goes_on_by_its_cursor_to_the_first_one() {
         "insert into ledger_entries (transaction_id, account_id, amount_micros)
          select t.id, a.id, case a.kind when 'wallet' then 1 else -1 end from ledger_transactions t, accounts a
          where t.kind = 'gift' and (a.organization_id = $1 and a.kind = 'wallet' or a.organization_id is null and a.kind = 'promotion')",
+        "insert into grants (id, organization_id, source, external_key, amount_micros, currency, priority, created_at)
+         values (gen_random_uuid(), $1, 'promotion', 'gifts', 250, 'USD', 100, now())",
+        "insert into grant_movements (grant_id, kind, external_key, amount_micros, occurred_at)
+         select id, 'grant', 'gifts', 250, now() from grants where external_key = 'gifts' and organization_id = $1",
     ] {
         sqlx::query(statement).bind(organization.uuid()).execute(&mut *transaction).await.unwrap();
     }

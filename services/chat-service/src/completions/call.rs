@@ -134,6 +134,7 @@ impl Call {
             request_id: self.id,
             organization_id: self.caller.organization_id,
             cost_micros: known.event.reserved_micros,
+            now: self.started_at,
             deadline: self.started_at + TimeDelta::from_std(life).unwrap_or(TimeDelta::MAX),
             limits,
             note: &note,

@@ -182,6 +182,7 @@ async fn lease(State(state): State<Neighbors>, headers: HeaderMap, Json(request)
         epoch: 1,
         funded_micros: funded,
         low_micros: PORTION / 4,
+        until: chrono::DateTime::<chrono::Utc>::MAX_UTC,
         instance: &instance,
         is_new,
     };

@@ -1,0 +1,89 @@
+//! Credit expires: by the sweeper, and before anybody is told what may be spent.
+
+use std::time::Duration;
+
+use chassis::in_transaction;
+use chassis::postgres::keep_running;
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::burn;
+use super::store::{self, Movement};
+use crate::error::Error;
+use crate::ledger::{self, postings};
+use crate::state::AppState;
+
+const BATCH: i64 = 100;
+
+/// Lets expire what has, under the lock of the organization's accounts; returns how much, in micro-units. Doing it twice changes
+/// nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn expire(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+) -> Result<i64, Error> {
+    let now = state.clock.now();
+    let balances = ledger::lock(transaction, organization).await?;
+    let lots = store::lots(&mut **transaction, organization, now).await?;
+    let mut wallet = balances.wallet.max(0);
+    let mut expired = 0_i64;
+    for (lot, amount) in burn::expiring(&lots, now) {
+        // Never from under a hold, whatever two clocks think of when it was made.
+        let amount = amount.min(wallet);
+        if amount == 0 {
+            continue;
+        }
+        let key = format!("{}:{}", lot.id, lot.version);
+        ledger::post(state, transaction, Some(organization), Currency::USD, &postings::expiry(&key, amount, now)).await?;
+        store::move_lots(transaction, Movement::Expiry, &key, &[(lot.id, -amount)], now).await?;
+        wallet -= amount;
+        expired += amount;
+    }
+    Ok(expired)
+}
+
+/// Sweeps until the token is cancelled.
+pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
+    keep_running("grant-expiry", stop, every, || async {
+        sweep(state).await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Lets expire what has, organization by organization, each in a transaction of its own; returns the amount in micro-units. Any number
+/// of replicas may sweep at once.
+///
+/// # Errors
+/// The database's; what expired before stays so.
+pub async fn sweep(state: &AppState) -> Result<i64, Error> {
+    let (mut last, mut expired) = (Uuid::nil(), 0);
+    loop {
+        let organizations = sqlx::query_scalar!(
+            "select distinct organization_id from grants
+             where state = 'active' and expires_at <= $1 and organization_id > $2 order by organization_id limit $3",
+            state.clock.now(),
+            last,
+            BATCH
+        )
+        .fetch_all(&state.pool)
+        .await?;
+        for organization in &organizations {
+            let organization = OrganizationId::from_uuid(*organization);
+            let amount: Result<i64, Error> = in_transaction!(state.pool, |transaction| { expire(state, transaction, organization).await });
+            expired += amount?;
+        }
+        let Some(next) = organizations.last() else { break };
+        last = *next;
+    }
+    if expired > 0 {
+        metrics::counter!("billing_breakage_micros_total").increment(expired.unsigned_abs());
+    }
+    Ok(expired)
+}

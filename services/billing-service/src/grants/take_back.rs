@@ -1,0 +1,198 @@
+//! Money that goes back takes its credit with it, at most once; what of it was burned is owed [B-48]. Usage that is given back returns
+//! to the lots that paid for it, the last first [B-45, B-50].
+
+use contracts::RequestId;
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+
+use super::burn::unwind;
+use super::issue::{NewGrant, add};
+use super::lot::{GrantId, Source, Use};
+use super::spend::pay;
+use super::store::{self, Movement};
+use crate::error::Error;
+use crate::ledger;
+use crate::ledger::chart::Account;
+use crate::ledger::postings::{self, Posting};
+use crate::state::AppState;
+
+/// How a dispute ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispute {
+    /// The charge stands.
+    Won,
+    /// The charge is reversed.
+    Lost {
+        /// What the payment provider takes for it, in micro-units.
+        fee: i64,
+    },
+}
+
+/// Takes back the credit of a sale (`sale`, the paid object) because its money was given back (`key`, the refund). Returns what was
+/// taken, which is never more than is left of the sale after earlier refunds and disputes; none when this refund was here before.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization bought nothing by that name; the database's.
+pub async fn refund(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    sale: &str,
+    amount: i64,
+    key: &str,
+) -> Result<Option<i64>, Error> {
+    take_back(state, transaction, organization, sale, amount, Movement::Refund, key).await
+}
+
+/// The same because its money is disputed (`key`, the dispute).
+///
+/// # Errors
+/// As [`refund`].
+pub async fn open_dispute(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    sale: &str,
+    amount: i64,
+    key: &str,
+) -> Result<Option<i64>, Error> {
+    take_back(state, transaction, organization, sale, amount, Movement::Dispute, key).await
+}
+
+async fn take_back(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    sale: &str,
+    amount: i64,
+    movement: Movement,
+    key: &str,
+) -> Result<Option<i64>, Error> {
+    let now = state.clock.now();
+    let balances = ledger::lock(transaction, organization).await?;
+    let lot = sqlx::query!(
+        r#"select id, amount_micros - coalesce((select sum(t.amount_micros) from grant_takebacks t where t.grant_id = g.id), 0)::bigint as "left!"
+           from grants g where source in ('purchase', 'plan') and external_key = $1 and organization_id = $2"#,
+        sale,
+        organization.uuid()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(Error::NotFound)?;
+    let taken = amount.min(lot.left);
+    if taken <= 0 {
+        return Ok(None);
+    }
+    let inserted = sqlx::query!(
+        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, occurred_at) values ($1, $2, $3, $4, $5)
+         on conflict on constraint grant_takebacks_fact_key do nothing",
+        lot.id,
+        movement.as_str(),
+        key,
+        taken,
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if inserted.rows_affected() == 0 {
+        return Ok(None);
+    }
+    let posting = if movement == Movement::Refund {
+        postings::refund(key, taken, balances, now)
+    } else {
+        postings::dispute_opened(key, taken, balances, now)
+    };
+    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    let first = Some(GrantId::from_uuid(lot.id));
+    pay(state, transaction, organization, movement, posting.credit_used(), Use::ANYTHING, key, now, first).await?;
+    Ok(Some(taken))
+}
+
+/// Closes a dispute: won, its credit returns to where it came from; lost, the money is gone. False when it was closed before.
+///
+/// # Errors
+/// [`Error::NotFound`] when none of that name was opened for the organization; the database's.
+pub async fn close_dispute(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    key: &str,
+    outcome: Dispute,
+) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let balances = ledger::lock(transaction, organization).await?;
+    let amount = sqlx::query_scalar!(
+        "select t.amount_micros from grant_takebacks t join grants g on g.id = t.grant_id
+         where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2",
+        key,
+        organization.uuid()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(Error::NotFound)?;
+    // Won and lost are two kinds of postings, and a dispute ends once.
+    let closed = sqlx::query_scalar!(
+        r#"select exists (select from ledger_transactions where kind in ('dispute_won', 'dispute_lost') and external_key = $1) as "closed!""#,
+        key
+    );
+    if closed.fetch_one(&mut **transaction).await? {
+        return Ok(false);
+    }
+    let posting = match outcome {
+        Dispute::Won => postings::dispute_won(key, amount, balances, now),
+        Dispute::Lost { fee } => postings::dispute_lost(key, amount, fee, now),
+    };
+    give_back(state, transaction, organization, &posting, (Movement::Dispute, key)).await
+}
+
+/// Gives usage of a request back as credit, whole or in part, at most once for each request. False when that was done before.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization made no such request or it cost less; the database's.
+pub async fn refund_usage(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    request: RequestId,
+    amount: i64,
+) -> Result<bool, Error> {
+    let balances = ledger::lock(transaction, organization).await?;
+    let price = sqlx::query_scalar!(
+        "select price_micros from usage_events where request_id = $1 and organization_id = $2",
+        request.uuid(),
+        organization.uuid()
+    );
+    let price = price.fetch_optional(&mut **transaction).await?.ok_or(Error::NotFound)?;
+    if amount <= 0 || amount > price {
+        return Err(Error::NotFound);
+    }
+    let key = request.to_string();
+    let posting = postings::usage_refund(&key, amount, balances, state.clock.now());
+    give_back(state, transaction, organization, &posting, (Movement::Burn, &key)).await
+}
+
+/// Posts what returns, and brings the wallet's part of it back to the lots that it came from; what came from none (it had been owed, and
+/// was repaid since) becomes a lot.
+async fn give_back(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    posting: &Posting,
+    (movement, key): (Movement, &str),
+) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let amount = posting.moved(Account::Wallet).max(0);
+    let given = unwind(&store::recorded(transaction, organization, movement, key).await?, amount);
+    let rest = amount - given.iter().map(|(_, part)| part).sum::<i64>();
+    if !ledger::post(state, transaction, Some(organization), Currency::USD, posting).await? {
+        return Ok(false);
+    }
+    let key = format!("{}:{key}", posting.kind.as_str());
+    store::reverse(transaction, &key, &given, now).await?;
+    if rest > 0 {
+        let grant = NewGrant::plain(Source::Refund, key, rest);
+        add(state, transaction, organization, &grant).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,141 @@
+//! What holds for every posting, whatever the amounts and whatever the balances before it.
+
+use chrono::{DateTime, Utc};
+use contracts::RequestId;
+use identity::OrganizationId;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+const REQUEST: RequestId = RequestId::from_uuid(Uuid::nil());
+const AT: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+fn balances() -> impl Strategy<Value = Balances> {
+    // Also what cannot be today: something in the wallet while something is owed.
+    let amount = || prop_oneof![Just(0), 0..1_000_000_000_i64];
+    (amount(), amount(), amount()).prop_map(|(wallet, held, debt)| Balances { wallet, held, debt })
+}
+
+fn amount() -> impl Strategy<Value = i64> {
+    prop_oneof![Just(0), 0..2_000_000_000_i64]
+}
+
+/// Every posting there is, with what its caller has checked before: nobody gives back more than is held, or expires more than is there.
+fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
+    let organization = OrganizationId::from_uuid(Uuid::nil());
+    let (held, there) = (amount.min(balances.held), amount.min(balances.wallet));
+    vec![
+        signup_grant(organization, amount, AT),
+        grant("k", Account::Promotion, amount, false, balances, AT),
+        grant("k", Account::Refunds, amount, true, balances, AT),
+        sale("k", Sale { paid: price, credit: amount }, false, balances, AT),
+        sale("k", Sale { paid: price, credit: amount }, true, balances, AT),
+        expiry("k", there, AT),
+        revocation("k", Account::Promotion, there, AT),
+        adjustment("k", amount, balances, AT),
+        transfer_out("k", there, AT),
+        transfer_in("k", amount, false, balances, AT),
+        reservation(REQUEST, there, AT),
+        lease("k", there, AT),
+        lease_return("k", held, balances, AT),
+        void(REQUEST, held, balances, AT),
+        settlement(REQUEST, held, balances, price, cost, AT),
+        late_settlement(REQUEST, balances, price, cost, AT),
+        shortfall("k", amount, AT),
+        usage_refund("k", amount, balances, AT),
+        refund("k", amount, balances, AT),
+        dispute_opened("k", amount, balances, AT),
+        dispute_won("k", amount, balances, AT),
+        dispute_lost("k", amount, cost, AT),
+        rounding("k", amount, AT),
+    ]
+}
+
+proptest! {
+    /// [B-34] [B-40]
+    #[test]
+    fn every_posting_sums_to_zero_and_leaves_no_account_on_its_wrong_side(
+        balances in balances(), amount in amount(), price in amount(), cost in amount()
+    ) {
+        for posting in all(balances, amount, price, cost) {
+            prop_assert_eq!(posting.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", posting);
+            prop_assert!(posting.entries.len() >= 2);
+            prop_assert!(balances.wallet + posting.moved(Account::Wallet) >= 0, "{:?}", posting);
+            prop_assert!(balances.held + posting.moved(Account::Holds) >= 0, "{:?}", posting);
+            prop_assert!(posting.moved(Account::Debt) <= balances.debt, "more was repaid than is owed: {:?}", posting);
+        }
+    }
+
+    /// [B-40]
+    #[test]
+    fn a_settlement_posts_all_that_was_used_and_owes_only_what_the_wallet_does_not_have(
+        balances in balances(), hold in amount(), price in amount(), cost in amount()
+    ) {
+        let settled = settlement(REQUEST, hold, balances, price, cost, AT);
+        prop_assert!(settled.entries.iter().all(|(account, _)| account.belongs_to_organization() || HOUSE_ACCOUNTS_OF_SETTLEMENTS.contains(account)));
+        prop_assert_eq!(settled.moved(Account::Revenue), price, "what was used is posted whole");
+        prop_assert_eq!(settled.moved(Account::Holds), -hold, "the hold is resolved whole");
+        prop_assert_eq!(settled.moved(Account::Wallet) + settled.moved(Account::Debt), hold - price, "nothing is lost");
+        if settled.moved(Account::Debt) < 0 {
+            prop_assert_eq!(balances.wallet + settled.moved(Account::Wallet), 0, "debt only when the wallet is empty");
+        }
+    }
+
+    /// What comes back goes to the debt before it goes to the wallet.
+    #[test]
+    fn debt_is_repaid_by_what_returns(balances in balances(), hold in amount(), price in amount()) {
+        let settled = settlement(REQUEST, hold, balances, price.min(hold), 0, AT);
+        let given = |posting: Posting| (posting, hold);
+        for (posting, returns) in [(void(REQUEST, hold, balances, AT), hold), (settled, hold - price.min(hold)),
+            given(grant("k", Account::Promotion, hold, false, balances, AT)), given(usage_refund("k", hold, balances, AT)),
+            given(dispute_won("k", hold, balances, AT)), given(sale("k", Sale { paid: price, credit: hold }, false, balances, AT))] {
+            prop_assert_eq!(posting.moved(Account::Debt), returns.min(balances.debt));
+            prop_assert_eq!(posting.moved(Account::Wallet), returns - returns.min(balances.debt));
+        }
+    }
+
+    /// [B-37] What stands below zero in a wallet on an overdraft is made up before debt is repaid.
+    #[test]
+    fn what_returns_to_an_overdrawn_wallet_brings_it_to_zero_first(overdrawn in 1..1_000_000_i64, debt in amount(), amount in amount()) {
+        let balances = Balances { wallet: -overdrawn, held: amount, debt };
+        let posting = void(REQUEST, amount, balances, AT);
+        prop_assert!(posting.moved(Account::Wallet) >= overdrawn.min(amount));
+        prop_assert_eq!(posting.moved(Account::Debt), (amount - overdrawn).clamp(0, debt));
+    }
+
+    /// [B-48]
+    #[test]
+    fn money_given_back_for_credit_that_was_burned_is_owed(balances in balances(), amount in amount()) {
+        for posting in [refund("k", amount, balances, AT), dispute_opened("k", amount, balances, AT), adjustment("k", amount, balances, AT)] {
+            prop_assert_eq!(-posting.moved(Account::Wallet), amount.min(balances.wallet));
+            prop_assert_eq!(-posting.moved(Account::Debt), (amount - balances.wallet).max(0));
+        }
+    }
+
+    /// [B-48] A dispute that is won leaves everything as it was; one that is lost costs the house its fee and no more.
+    #[test]
+    fn a_closed_dispute_leaves_its_fee_on_the_disputes_and_nothing_else(balances in balances(), amount in amount(), fee in 0..50_000_000_i64) {
+        let opened = dispute_opened("k", amount, balances, AT);
+        let after = Balances {
+            wallet: balances.wallet + opened.moved(Account::Wallet),
+            debt: balances.debt - opened.moved(Account::Debt),
+            ..balances
+        };
+        let won = dispute_won("k", amount, after, AT);
+        prop_assert_eq!(opened.moved(Account::Disputes) + won.moved(Account::Disputes), 0);
+        prop_assert_eq!(after.available() + won.moved(Account::Wallet) + won.moved(Account::Debt), balances.available());
+        let lost = dispute_lost("k", amount, fee, AT);
+        prop_assert_eq!(opened.moved(Account::Disputes) + lost.moved(Account::Disputes), -fee);
+        prop_assert_eq!(lost.moved(Account::StripeClearing), amount + fee);
+    }
+
+    /// [B-47] The customer gets the credit whole; the difference to the money is promotion or the plan's fee, never both.
+    #[test]
+    fn a_sale_splits_into_money_bonus_and_fee(paid in amount(), credit in amount()) {
+        let sold = sale("k", Sale { paid, credit }, true, Balances { wallet: 0, held: 0, debt: 0 }, AT);
+        prop_assert_eq!((sold.moved(Account::Wallet), sold.moved(Account::StripeClearing)), (credit, -paid));
+        prop_assert_eq!(sold.moved(Account::PlanFees) + sold.moved(Account::Promotion), paid - credit);
+        prop_assert!(sold.moved(Account::PlanFees) == 0 || sold.moved(Account::Promotion) == 0);
+    }
+}

@@ -1,0 +1,29 @@
+//! The sub-ledger of credit: lots against their movements, and against wallet and holds.
+
+use futures::TryStreamExt;
+use sqlx::{Postgres, Transaction};
+
+/// Reports each lot and each organization whose lots are wrong.
+pub async fn check(transaction: &mut Transaction<'static, Postgres>, report: &mut impl FnMut(String)) -> Result<(), sqlx::Error> {
+    {
+        let mut rows = sqlx::query!(
+            r#"select g.id, g.remaining_micros, coalesce(sum(m.amount_micros), 0)::bigint as "sum!" from grants g
+               left join grant_movements m on m.grant_id = g.id group by g.id having g.remaining_micros <> coalesce(sum(m.amount_micros), 0)"#
+        )
+        .fetch(&mut **transaction);
+        while let Some(row) = rows.try_next().await? {
+            report(format!("grant {} says {} and its movements sum to {}", row.id, row.remaining_micros, row.sum));
+        }
+    }
+    let mut rows = sqlx::query!(
+        r#"select a.organization_id as "organization!", sum(a.balance_micros)::bigint as "posted!", coalesce(max(g.remaining), 0)::bigint as "lots!"
+           from accounts a left join (select organization_id, sum(remaining_micros) as remaining from grants group by organization_id) g
+             on g.organization_id = a.organization_id
+           where a.kind in ('wallet', 'holds') group by a.organization_id having sum(a.balance_micros) <> coalesce(max(g.remaining), 0)"#
+    )
+    .fetch(&mut **transaction);
+    while let Some(row) = rows.try_next().await? {
+        report(format!("organization {} has {} in wallet and holds and {} in lots", row.organization, row.posted, row.lots));
+    }
+    Ok(())
+}

@@ -14,6 +14,7 @@
 //! expires then. Expired credit is never part of what may be spent, whether or not the sweeper has been there.
 
 pub mod burn;
+mod decide;
 mod expiry;
 mod issue;
 mod list;
@@ -22,6 +23,7 @@ mod spend;
 mod store;
 mod take_back;
 
+pub use decide::{Decided, WalletChange, decide, owner};
 pub use expiry::{expire, sweep, sweep_until};
 pub use issue::{NewGrant, issue};
 pub use list::{__path_list, Grant, list};

@@ -4,6 +4,7 @@
 //! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait, so they come last.
 
 pub mod chart;
+pub mod export;
 pub mod journal;
 pub mod postings;
 pub mod seal;

@@ -80,6 +80,14 @@ pub enum Wallet {
         #[command(flatten)]
         decided: Decided,
     },
+    /// Bring lots in line with wallet and holds, for an organization that `ledger verify` names.
+    Reconcile {
+        /// The organization (`org_…`).
+        organization: OrganizationId,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
+    },
     /// Say how far below zero requests may take what is available.
     Overdraft {
         /// The organization (`org_…`).
@@ -125,6 +133,7 @@ pub async fn run(command: Wallet, state: &AppState) -> anyhow::Result<()> {
             (grants::owner(state, grant).await.map_err(|error| told(&error))?, WalletChange::Revoke { grant }, decided)
         }
         Wallet::Transfer { from, to, amount_micros, decided } => (from, WalletChange::Transfer { to, amount: amount_micros }, decided),
+        Wallet::Reconcile { organization, decided } => (organization, WalletChange::Reconcile, decided),
         Wallet::Overdraft { organization, limit_micros, decided } => {
             (organization, WalletChange::Overdraft { limit: limit_micros }, decided)
         }

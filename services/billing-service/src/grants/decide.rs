@@ -10,7 +10,7 @@ use sqlx::{Postgres, Transaction};
 
 use super::burn as pure;
 use super::expiry::expire;
-use super::issue::{NewGrant, give, issue};
+use super::issue::{NewGrant, add, give, issue};
 use super::lot::{GrantId, Source, Use};
 use super::spend::{pay, spendable};
 use super::store::{self, Movement};
@@ -55,6 +55,8 @@ pub enum WalletChange {
         /// How much.
         amount: i64,
     },
+    /// Lots are brought in line with wallet and holds, where a version that knew no lots posted beside them.
+    Reconcile,
     /// How far below zero holds may go.
     Overdraft {
         /// How far.
@@ -71,6 +73,7 @@ impl WalletChange {
             Self::Adjust { .. } => "wallet.adjust",
             Self::Revoke { .. } => "wallet.revoke",
             Self::Transfer { .. } => "wallet.transfer",
+            Self::Reconcile => "wallet.reconcile",
             Self::Overdraft { .. } => "wallet.overdraft",
         }
     }
@@ -171,6 +174,7 @@ async fn apply(
         WalletChange::Adjust { amount } => take(state, transaction, organization, -amount, &decision.key).await,
         WalletChange::Revoke { grant } => revoke(state, transaction, organization, *grant).await,
         WalletChange::Transfer { to, amount } => transfer(state, transaction, decision, organization, *to, *amount).await,
+        WalletChange::Reconcile => reconcile(state, transaction, decision, organization).await,
         WalletChange::Overdraft { limit } => {
             sqlx::query!("update wallets set overdraft_limit = $2 where organization_id = $1", organization.uuid(), limit)
                 .execute(&mut **transaction)
@@ -226,6 +230,32 @@ async fn revoke(
     let posting = postings::revocation(&key, lot.source.given_by(), amount, now);
     ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
     store::move_lots(transaction, Movement::Revocation, &key, &[(grant, -amount)], now).await
+}
+
+/// The ledger is the truth: what it has more becomes a lot, what it has less is taken from lots in the order in which they burn.
+async fn reconcile(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    decision: &Decision,
+    organization: OrganizationId,
+) -> Result<(), Error> {
+    let now = state.clock.now();
+    let balances = ledger::lock(transaction, organization).await?;
+    let lots = store::lots(&mut **transaction, organization, now).await?;
+    let mut more = balances.wallet + balances.held - lots.iter().map(|lot| lot.remaining).sum::<i64>();
+    if more > 0 {
+        let grant = NewGrant { reason: Some(decision.reason.clone()), ..NewGrant::plain(Source::Adjustment, &decision.key, more) };
+        return granted(add(state, transaction, organization, &grant).await?);
+    }
+    let mut taken = Vec::new();
+    for lot in &lots {
+        let part = lot.remaining.min(-more);
+        if part > 0 {
+            taken.push((lot.id, -part));
+            more += part;
+        }
+    }
+    store::move_lots(transaction, Movement::Adjustment, &decision.key, &taken, now).await
 }
 
 /// Only credit that may pay for everything moves: what is restricted was given to one organization for one purpose.

@@ -6,9 +6,13 @@ use billing_service::audit::Decision;
 use billing_service::error::Error;
 use billing_service::grants::{Decided, NewGrant, Source, WalletChange, decide};
 use billing_service::ledger::seal::seal;
+use billing_service::ledger::verify::differences;
+use billing_service::ledger::{self, postings};
+use chassis::in_transaction;
 use chrono::TimeDelta;
 use clap::Parser;
 use identity::OrganizationId;
+use money::Currency;
 use serde_json::{Value, json};
 use testkit::http::TestClient;
 
@@ -172,6 +176,38 @@ async fn transfers_in_both_directions_at_once_all_come_through() {
     let done = futures::future::join_all(transfers).await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
     assert_eq!((app.balance(&client).await.0, app.balance(&other).await.0), (GRANT + 12, GRANT - 12));
+    app.assert_clean().await;
+}
+
+/// A version that knows no lots may run beside this one while it is rolled out.
+#[tokio::test]
+async fn lots_that_were_posted_beside_are_named_and_brought_in_line() {
+    let app = App::start().await;
+    let ((ada, client), (eve, _)) = (with_wallet(&app).await, with_wallet(&app).await);
+    let state = app.state();
+    for (organization, posting) in [
+        (ada, postings::adjustment("old", 700, ledger::balances(&state.pool, ada).await.unwrap().unwrap(), app.clock.now())),
+        (eve, postings::shortfall("old", 300, app.clock.now())),
+    ] {
+        let posted: Result<bool, Error> = in_transaction!(state.pool, |transaction| {
+            ledger::post(&state, transaction, Some(organization), Currency::USD, &posting).await
+        });
+        assert!(posted.unwrap());
+    }
+    let mut found = differences(&app.database.pool).await.unwrap();
+    let mut expected = [
+        format!("organization {ada} has {} in wallet and holds and {GRANT} in lots", GRANT - 700),
+        format!("organization {eve} has {} in wallet and holds and {GRANT} in lots", GRANT + 300),
+    ];
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    let (a, e) = (ada.to_string(), eve.to_string());
+    for organization in [&a, &e] {
+        run(&app, &["wallet", "reconcile", organization, "--actor", "grace", "--reason", "the roll-out"]).await.unwrap();
+    }
+    assert_eq!(app.lots(&client).await, [("signup".to_owned(), GRANT - 700)]);
+    assert_eq!(log(&app).await.len(), 2);
     app.assert_clean().await;
 }
 

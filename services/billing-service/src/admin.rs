@@ -1,17 +1,24 @@
 //! Commands for operators.
 
+mod ledger;
+mod wallet;
+
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use chassis::redis::Redis;
-use chassis::{Clock, postgres, streams};
+use chassis::{Clock, Random, postgres, streams};
 use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
 use contracts::Shard;
 
 use crate::config::BillingConfig;
-use crate::{ledger, rates, stripe};
+use crate::state::AppState;
+use crate::{rates, stripe};
+
+pub use ledger::Ledger;
+pub use wallet::Wallet;
 
 /// `billing-service …`
 #[derive(Debug, Clone, Subcommand)]
@@ -19,6 +26,9 @@ pub enum Command {
     /// The ledger.
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Wallets and their credit.
+    #[command(subcommand)]
+    Wallet(Wallet),
     /// Rate cards.
     #[command(subcommand)]
     Rates(Rates),
@@ -28,13 +38,6 @@ pub enum Command {
     /// Events of Stripe.
     #[command(subcommand)]
     Stripe(Stripe),
-}
-
-/// `billing-service ledger …`
-#[derive(Debug, Clone, Subcommand)]
-pub enum Ledger {
-    /// Check that every transaction sums to zero, every balance equals its sum, every hold is somebody's, and revenue equals usage.
-    Verify,
 }
 
 /// `billing-service rates …`
@@ -92,10 +95,10 @@ pub enum Stripe {
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service")?;
     match command {
-        Command::Ledger(Ledger::Verify) => {
-            let differences = ledger::verify::differences(&pool).await?;
-            anyhow::ensure!(differences.is_empty(), "the ledger has differences:\n  {}", differences.join("\n  "));
-            writeln!(stdout(), "the ledger is clean")?;
+        Command::Ledger(command) => ledger::run(command, &pool).await?,
+        Command::Wallet(command) => {
+            let redis = Redis::connect(&config.redis)?;
+            wallet::run(command, &AppState::new(config, pool, redis, Clock::system(), Random::system())?).await?;
         }
         Command::Streams(Streams::Replay { stream }) => {
             let redis = Redis::connect(&config.redis)?;

@@ -15,6 +15,7 @@
 
 mod batch;
 pub mod burn;
+mod decide;
 mod expiry;
 mod issue;
 mod list;
@@ -24,6 +25,7 @@ mod store;
 mod take_back;
 
 pub use batch::Payments;
+pub use decide::{Decided, WalletChange, decide, owner};
 pub use expiry::{expire, sweep, sweep_until};
 pub use issue::{NewGrant, issue};
 pub use list::{__path_list, Grant, list};

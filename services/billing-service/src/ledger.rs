@@ -2,9 +2,14 @@
 //!
 //! One lock order for all: an organization's accounts, of several organizations by their ids, then the house's; of one owner by
 //! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait, so they come last.
+//!
+//! Lots of credit have no lock of their own: they move under the lock of their organization's accounts, before or after any posting.
+//! A posting that changes wallet and holds together is followed by its lots ([`grants::follow`](crate::grants::follow)) in the same
+//! transaction.
 
 mod batch;
 pub mod chart;
+pub mod export;
 pub mod journal;
 pub mod postings;
 pub mod seal;

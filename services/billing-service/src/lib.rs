@@ -1,6 +1,7 @@
 //! billing-service: the double-entry ledger, the holds on it, what was used, and Stripe.
 
 pub mod admin;
+pub mod audit;
 pub mod balance;
 pub mod config;
 pub mod error;
@@ -11,7 +12,9 @@ pub mod organizations;
 pub mod rates;
 pub mod reservations;
 pub mod router;
+pub mod spreadsheet;
 pub mod state;
+pub mod statements;
 pub mod stripe;
 pub mod usage;
 
@@ -44,6 +47,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0010_chart",
         "0011_seals",
         "0012_grants",
+        "0013_audit",
         "0020_leases",
     ],
 };

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, grants, leases, ledger, rates, reservations, stripe, usage};
+use crate::{balance, grants, leases, ledger, rates, reservations, statements, stripe, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -21,6 +21,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(grants::list))
         .routes(routes!(usage::list))
         .routes(routes!(ledger::list))
+        .routes(routes!(statements::get))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }

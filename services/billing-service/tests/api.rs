@@ -31,9 +31,13 @@ mod replicas;
 mod reservations;
 #[path = "api/seals.rs"]
 mod seals;
+#[path = "api/statements.rs"]
+mod statements;
 #[path = "api/stream_failures.rs"]
 mod stream_failures;
 #[path = "api/stripe.rs"]
 mod stripe;
 #[path = "api/usage_events.rs"]
 mod usage_events;
+#[path = "api/wallet.rs"]
+mod wallet;

@@ -7,7 +7,7 @@ use crate::ledger::Balances;
 
 /// Brings lots into the order in which they burn: priority, then the earliest expiry, then the oldest [B-45].
 pub fn order(lots: &mut [Lot]) {
-    lots.sort_by_key(|lot| (lot.priority, lot.expires_at.is_none(), lot.expires_at, lot.created_at, lot.id));
+    lots.sort_by_key(|lot| (lot.priority, lot.expires_at.is_none(), lot.expires_at, lot.created_at, lot.position));
 }
 
 /// What each lot pays of an amount, in the order of the lots; less than all of it when those that may pay do not reach. `at` is when
@@ -95,6 +95,7 @@ mod tests {
             source: Source::Promotion,
             remaining,
             priority,
+            position: i64::try_from(id).unwrap(),
             expires_at: expires_in.map(|millis| NOW + TimeDelta::milliseconds(millis)),
             created_at: NOW - TimeDelta::milliseconds(age),
             models: None,

@@ -11,9 +11,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::burn;
+use super::lot::Lot;
 use super::store::{self, Movement};
 use crate::error::Error;
-use crate::ledger::{self, postings};
+use crate::ledger::{self, Balances, postings};
 use crate::state::AppState;
 
 const BATCH: i64 = 100;
@@ -28,12 +29,23 @@ pub async fn expire(
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
 ) -> Result<i64, Error> {
-    let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
-    let lots = store::lots(&mut **transaction, organization, now).await?;
+    let lots = store::lots(&mut **transaction, organization, state.clock.now()).await?;
+    expire_lots(state, transaction, organization, balances, &lots).await
+}
+
+/// The same with what the caller has read under the lock.
+pub(super) async fn expire_lots(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    balances: Balances,
+    lots: &[Lot],
+) -> Result<i64, Error> {
+    let now = state.clock.now();
     let mut wallet = balances.wallet.max(0);
     let mut expired = 0_i64;
-    for (lot, amount) in burn::expiring(&lots, now) {
+    for (lot, amount) in burn::expiring(lots, now) {
         // Never from under a hold, whatever two clocks think of when it was made.
         let amount = amount.min(wallet);
         if amount == 0 {

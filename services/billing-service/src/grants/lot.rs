@@ -103,6 +103,8 @@ pub struct Lot {
     pub priority: i32,
     /// It may pay before this instant and not at it.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Its place among all lots: the older of two that were given at one instant.
+    pub position: i64,
     /// When it was given.
     pub created_at: DateTime<Utc>,
     /// The models it may pay for; all when empty.

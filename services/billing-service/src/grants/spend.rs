@@ -6,7 +6,7 @@ use money::Currency;
 use sqlx::{Postgres, Transaction};
 
 use super::burn as pure;
-use super::expiry::expire;
+use super::expiry::expire_lots;
 use super::lot::{GrantId, Lot, Use};
 use super::store::{self, Movement};
 use crate::error::Error;
@@ -37,9 +37,13 @@ pub async fn spendable(
     wanted: Use<'_>,
 ) -> Result<Spendable, Error> {
     let now = state.clock.now();
-    expire(state, transaction, organization).await?;
-    let balances = ledger::lock(transaction, organization).await?;
-    let lots = store::lots(&mut **transaction, organization, now).await?;
+    let mut balances = ledger::lock(transaction, organization).await?;
+    let mut lots = store::lots(&mut **transaction, organization, now).await?;
+    // Nearly always nothing has: this is asked before each hold.
+    if expire_lots(state, transaction, organization, balances, &lots).await? > 0 {
+        balances = ledger::lock(transaction, organization).await?;
+        lots = store::lots(&mut **transaction, organization, now).await?;
+    }
     let overdraft = store::overdraft(&mut **transaction, organization).await?;
     let usable = lots.iter().filter(|lot| lot.is_valid_at(now) && lot.pays_for(wanted));
     let until = usable.filter_map(|lot| lot.expires_at).min();

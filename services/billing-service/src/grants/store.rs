@@ -75,7 +75,7 @@ pub async fn lots_of(
     now: DateTime<Utc>,
 ) -> Result<HashMap<OrganizationId, Vec<Lot>>, Error> {
     let rows = sqlx::query!(
-        r#"select g.id, g.organization_id, g.source, g.remaining_micros, g.priority, g.expires_at, g.created_at,
+        r#"select g.id, g.organization_id, g.position, g.source, g.remaining_micros, g.priority, g.expires_at, g.created_at,
              g.models as "models: Json<Vec<String>>", g.features as "features: Json<Vec<String>>", g.version,
              case when g.expires_at <= $2 then (coalesce((select sum(r.amount_micros) from reservations r where r.organization_id = g.organization_id
                and r.state = 'held' and r.created_at < g.expires_at), 0) + coalesce((select sum(l.held_micros) from leases l
@@ -94,6 +94,7 @@ pub async fn lots_of(
             source: Source::named(&row.source).ok_or(Error::Internal("a grant has an unknown source"))?,
             remaining: row.remaining_micros,
             priority: row.priority,
+            position: row.position,
             expires_at: row.expires_at,
             created_at: row.created_at,
             models: row.models.map(|Json(models)| models),

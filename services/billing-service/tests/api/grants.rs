@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::app::App;
-use billing_service::grants::{self, NewGrant, Source};
+use billing_service::grants::{self, NewGrant, Source, Use};
 use chassis::config::Millis;
 use chrono::TimeDelta;
 use identity::OrganizationId;
@@ -239,4 +239,42 @@ async fn lots_and_their_movements_are_never_changed() {
     app.as_owner("update grants set remaining_micros = 1199").await;
     let found = billing_service::ledger::verify::differences(&app.database.pool).await.unwrap();
     assert!(found.len() == 2 && found[0].contains("movements sum to 1200") && found[1].contains("1199 in lots"), "{found:?}");
+}
+
+/// [B-46] Any number of replicas sweep while requests come: what expires does so once, and no hold stands on it.
+#[tokio::test]
+async fn sweeps_and_holds_at_once_let_each_lot_expire_once_and_hold_none_of_it() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    for n in 0..4 {
+        app.give(organization, &expiring(&app, &format!("{n}"), 1200, 1000)).await;
+    }
+    app.give(organization, &NewGrant::plain(Source::Purchase, "p", 120)).await;
+    app.turn.advance(Duration::from_secs(1));
+    let sweeps = (0..8).map(|_| {
+        let state = app.state();
+        async move { grants::sweep(&state).await.unwrap() }
+    });
+    let holds = (0..16).map(|_| reserve(&app, organization, "sim-large", 1));
+    let (swept, held) = futures::future::join(futures::future::join_all(sweeps), futures::future::join_all(holds)).await;
+    assert_eq!(held.iter().filter(|answer| answer.status == 201).count(), 10);
+    assert!(swept.iter().sum::<i64>() <= 4800);
+    assert_eq!((app.house("breakage").await, app.balance(&client).await), (4800, (0, 120)));
+    app.assert_clean().await;
+}
+
+/// A hold for requests to come must not outlast the credit it stands on.
+#[tokio::test]
+async fn what_may_be_spent_says_until_when() {
+    let app = quiet().await;
+    let (organization, _) = app.organization();
+    app.give(organization, &expiring(&app, "late", 100, 9000)).await;
+    app.give(organization, &expiring(&app, "soon", 100, 5000)).await;
+    app.give(organization, &NewGrant { models: Some(vec!["special".into()]), ..expiring(&app, "special", 100, 1000) }).await;
+    let state = app.state();
+    let (start, mut transaction) = (app.clock.now(), state.pool.begin().await.unwrap());
+    for (wanted, micros, millis) in [(Use::model("sim-large"), 200, 5000), (Use::model("special"), 300, 1000), (Use::ANYTHING, 200, 5000)] {
+        let there = grants::spendable(&state, &mut transaction, organization, wanted).await.unwrap();
+        assert_eq!((there.micros, there.until), (micros, Some(start + TimeDelta::milliseconds(millis))), "{wanted:?}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The sub-ledger of credit: lots against their movements, and against wallet and holds.
 
 use futures::TryStreamExt;
+use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 
 /// Reports each lot and each organization whose lots are wrong.
@@ -23,7 +24,8 @@ pub async fn check(transaction: &mut Transaction<'static, Postgres>, report: &mu
     )
     .fetch(&mut **transaction);
     while let Some(row) = rows.try_next().await? {
-        report(format!("organization {} has {} in wallet and holds and {} in lots", row.organization, row.posted, row.lots));
+        let organization = OrganizationId::from_uuid(row.organization);
+        report(format!("organization {organization} has {} in wallet and holds and {} in lots", row.posted, row.lots));
     }
     Ok(())
 }

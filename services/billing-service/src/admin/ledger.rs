@@ -1,0 +1,75 @@
+//! `billing-service ledger …`
+
+use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use sqlx::PgPool;
+
+use crate::ledger::{export, verify};
+
+/// The ledger.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Ledger {
+    /// Check the chain of seals, that every transaction sums to zero, every balance equals its sum, every hold and every lot is accounted
+    /// for, and revenue equals usage; says which row is wrong.
+    Verify {
+        /// The hash of a seal that was kept somewhere else (hexadecimal): it must still be in the chain.
+        #[arg(long)]
+        expect: Option<String>,
+    },
+    /// Write the journal of a period as CSV, one balanced transaction after the other.
+    Export {
+        /// From this instant (RFC 3339).
+        #[arg(long)]
+        from: DateTime<Utc>,
+        /// Until before this instant.
+        #[arg(long)]
+        to: DateTime<Utc>,
+        /// Where to; standard output, if absent.
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// What is wrong with the ledger; the database's.
+pub async fn run(command: Ledger, pool: &PgPool) -> anyhow::Result<()> {
+    match command {
+        Ledger::Verify { expect } => verify(pool, expect).await,
+        Ledger::Export { from, to, output } => {
+            let count = match output {
+                Some(path) => {
+                    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+                    export::write(pool, from, to, &mut BufWriter::new(file)).await?
+                }
+                None => export::write(pool, from, to, &mut BufWriter::new(stdout())).await?,
+            };
+            writeln!(std::io::stderr(), "{count} transactions")?;
+            Ok(())
+        }
+    }
+}
+
+async fn verify(pool: &PgPool, expect: Option<String>) -> anyhow::Result<()> {
+    let expected = expect.as_deref().map(bytes).transpose()?;
+    let summary = verify::check(pool, expected.as_deref(), |line| {
+        // Told at once: there may be more of it than memory.
+        let _ = writeln!(stdout(), "{line}");
+    })
+    .await?;
+    anyhow::ensure!(summary.differences == 0, "the ledger has {} differences", summary.differences);
+    anyhow::ensure!(expected.is_none() || summary.has_expected, "the seal that was kept is not in the chain: it was made anew");
+    writeln!(stdout(), "the ledger is clean: {summary}")?;
+    Ok(())
+}
+
+fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
+    anyhow::ensure!(hex.len() == 64 && hex.is_ascii(), "a seal's hash has 64 hexadecimal digits");
+    let pairs = (0..32).map(|index| u8::from_str_radix(&hex[index * 2..index * 2 + 2], 16));
+    pairs.collect::<Result<_, _>>().context("a seal's hash has 64 hexadecimal digits")
+}

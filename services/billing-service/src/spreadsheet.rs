@@ -1,0 +1,92 @@
+//! Amounts and cells as spreadsheets read them.
+
+use std::fmt::Write;
+
+/// Micro-units as a decimal number with all six digits.
+#[must_use]
+pub fn decimal(micros: i64) -> String {
+    let sign = if micros < 0 { "-" } else { "" };
+    let magnitude = micros.unsigned_abs();
+    format!("{sign}{}.{:06}", magnitude / 1_000_000, magnitude % 1_000_000)
+}
+
+/// One value of a row.
+#[derive(Debug, Clone, Copy)]
+pub enum Cell<'a> {
+    /// Text from wherever: never run as a formula.
+    Text(&'a str),
+    /// Micro-units.
+    Amount(i64),
+    /// Nothing.
+    Empty,
+}
+
+/// Appends a row of CSV (RFC 4180). Text that a spreadsheet would take for a formula gets an apostrophe in front.
+pub fn row(csv: &mut String, cells: &[Cell<'_>]) {
+    for (index, cell) in cells.iter().enumerate() {
+        if index > 0 {
+            csv.push(',');
+        }
+        match cell {
+            Cell::Text(text) => quoted(csv, text),
+            Cell::Amount(micros) => csv.push_str(&decimal(*micros)),
+            Cell::Empty => {}
+        }
+    }
+    csv.push_str("\r\n");
+}
+
+fn quoted(csv: &mut String, text: &str) {
+    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '|', '%']) { "'" } else { "" };
+    if text.contains([',', '"', '\r', '\n']) {
+        // Writing to a string does not fail.
+        let _ = write!(csv, "\"{guard}{}\"", text.replace('"', "\"\""));
+    } else {
+        csv.push_str(guard);
+        csv.push_str(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn amounts_have_six_digits_and_one_sign() {
+        let text = [0, 1, -1, 1_500_000, -1_500_000, i64::MAX, i64::MIN].map(decimal);
+        assert_eq!(text, ["0.000000", "0.000001", "-0.000001", "1.500000", "-1.500000", "9223372036854.775807", "-9223372036854.775808"]);
+    }
+
+    /// A cell that begins like a formula would be run by whoever opens the file.
+    #[test]
+    fn no_text_begins_like_a_formula_and_amounts_stay_numbers() {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=\"a\",b"] {
+            let mut csv = String::new();
+            row(&mut csv, &[Cell::Text(text), Cell::Amount(-1), Cell::Empty]);
+            assert!(csv.trim_start_matches('"').starts_with('\''), "{csv}");
+            assert!(csv.ends_with(",-0.000001,\r\n"), "{csv}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_texts_a_row_has_as_many_cells_as_it_was_given(texts in proptest::collection::vec(".{0,12}", 1..6)) {
+            let mut csv = String::new();
+            row(&mut csv, &texts.iter().map(|text| Cell::Text(text)).collect::<Vec<_>>());
+            let body = csv.strip_suffix("\r\n").unwrap();
+            let (mut cells, mut inside) = (1, false);
+            for character in body.chars() {
+                match character {
+                    '"' => inside = !inside,
+                    ',' if !inside => cells += 1,
+                    '\r' | '\n' => prop_assert!(inside, "a line ends in the middle of a row"),
+                    _ => {}
+                }
+            }
+            prop_assert!(!inside);
+            prop_assert_eq!(cells, texts.len());
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! A statement for spreadsheets.
+
+use chrono::SecondsFormat;
+
+use super::build::Statement;
+use crate::spreadsheet::{Cell, row};
+
+/// The columns.
+const HEADER: &str = "time,kind,reference,amount,balance,currency\r\n";
+
+/// One row for each movement between those of the opening and the closing balance.
+pub fn csv(statement: &Statement) -> String {
+    let mut csv = HEADER.to_owned();
+    let time = |time: chrono::DateTime<chrono::Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let mut line = |at: &str, kind: &str, reference: &str, amount: Cell<'_>, balance: i64| {
+        row(
+            &mut csv,
+            &[Cell::Text(at), Cell::Text(kind), Cell::Text(reference), amount, Cell::Amount(balance), Cell::Text(statement.currency)],
+        );
+    };
+    line(&time(statement.from), "opening", "", Cell::Empty, statement.opening.posted_micros);
+    for movement in &statement.movements {
+        let amount = Cell::Amount(movement.amount_micros);
+        line(&time(movement.time), &movement.kind, &movement.reference, amount, movement.balance_micros);
+    }
+    line(&time(statement.to), "closing", "", Cell::Empty, statement.closing.posted_micros);
+    csv
+}

@@ -1,0 +1,198 @@
+//! Statements, balances of the past, and the journal: what they say is what the ledger holds.
+
+use std::time::Duration;
+
+use super::app::App;
+use billing_service::grants::{self, NewGrant, Source};
+use billing_service::ledger::{self, export};
+use chassis::config::Millis;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use identity::OrganizationId;
+use serde_json::{Value, json};
+use testkit::http::TestClient;
+
+async fn quiet() -> App {
+    App::with(|config| config.sweep = Millis(Duration::from_hours(1))).await
+}
+
+fn at(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn path(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+    format!("/v1/statements?from={}&to={}", at(from), at(to))
+}
+
+fn micros(value: &Value, field: &str) -> i64 {
+    value[field].as_i64().unwrap()
+}
+
+/// A few of everything that moves credit, one millisecond after the other, in an order that a number chooses.
+async fn live(app: &App, organization: OrganizationId, mut choices: u64) {
+    let mut holds = Vec::new();
+    for step in 0..24 {
+        app.turn.advance(Duration::from_millis(1));
+        choices = choices.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let amount = 500 + i64::try_from(choices >> 50).unwrap();
+        match (choices >> 33) % 6 {
+            0 => {
+                let grant = NewGrant { paid: Some(amount), ..NewGrant::plain(Source::Purchase, format!("{step}"), amount) };
+                app.give(organization, &grant).await.unwrap();
+            }
+            1 => {
+                let expires_at = Some(app.clock.now() + TimeDelta::milliseconds(4));
+                let grant = NewGrant { expires_at, ..NewGrant::plain(Source::Promotion, format!("{step}"), amount) };
+                app.give(organization, &grant).await.unwrap();
+            }
+            2 => assert!(grants::sweep(&app.state()).await.unwrap() >= 0),
+            3 | 4 => {
+                let answer = app.reserve(&app.reservation(organization, app.request(), 0, amount.unsigned_abs() / 20)).await;
+                holds.extend((answer.status == 201).then(|| answer.string("id")));
+            }
+            _ => match holds.pop() {
+                Some(hold) if choices.is_multiple_of(5) => {
+                    app.void(&hold).await.expect(204);
+                }
+                Some(hold) => {
+                    app.settle(&hold, &app.usage(0, amount.unsigned_abs() / 15)).await.expect(200);
+                }
+                None => {}
+            },
+        }
+    }
+}
+
+async fn statement(client: &TestClient, from: DateTime<Utc>, to: DateTime<Utc>) -> Value {
+    client.get(&path(from, to)).await.expect(200).json
+}
+
+/// [B-36] Periods of any length: they add up, they meet, and they agree with balances and ledger.
+#[tokio::test]
+async fn statements_add_up_meet_at_their_ends_and_agree_with_the_ledger() {
+    for seed in [1, 7, 42] {
+        let app = quiet().await;
+        let (organization, client) = app.organization();
+        app.balance(&client).await;
+        if seed == 42 {
+            app.as_owner("update wallets set overdraft_limit = 20000000").await;
+        }
+        let start = app.clock.now();
+        live(&app, organization, seed).await;
+        app.turn.advance(Duration::from_millis(1));
+        let end = app.clock.now();
+        app.assert_clean().await;
+        let now = ledger::balances(&app.database.pool, organization).await.unwrap().unwrap();
+        let whole = statement(&client, start, end).await;
+        assert_eq!(whole["opening"], json!({"posted_micros": 0, "held_micros": 0, "debt_micros": 0}), "seed {seed}");
+        assert_eq!(
+            whole["closing"],
+            json!({"posted_micros": now.wallet + now.held - now.debt, "held_micros": now.held, "debt_micros": now.debt}),
+            "seed {seed}"
+        );
+        let mut moved = Vec::new();
+        let (mut from, mut before) = (start, whole["opening"].clone());
+        for length in [1, 2, 3, 5, 7, 11].into_iter().cycle() {
+            let to = (from + TimeDelta::milliseconds(length)).min(end);
+            let part = statement(&client, from, to).await;
+            let sum: i64 = part["movements"].as_array().unwrap().iter().map(|movement| micros(movement, "amount_micros")).sum();
+            assert_eq!(part["opening"], before, "seed {seed}: two periods do not meet");
+            assert_eq!(micros(&part["opening"], "posted_micros") + sum, micros(&part["closing"], "posted_micros"), "seed {seed}");
+            let balance = client.get(&format!("/v1/balance?at={}", at(to))).await.expect(200).json;
+            assert_eq!(micros(&balance, "posted_micros"), micros(&part["closing"], "posted_micros"), "seed {seed}");
+            assert_eq!(micros(&balance, "held_micros"), micros(&part["closing"], "held_micros"), "seed {seed}");
+            assert!(balance["lots"].is_null());
+            moved.extend(part["movements"].as_array().unwrap().clone());
+            (from, before) = (to, part["closing"].clone());
+            if to == end {
+                break;
+            }
+        }
+        assert_eq!(json!(moved), whole["movements"], "seed {seed}: the parts are not the whole");
+        assert!(moved.iter().all(|movement| micros(movement, "amount_micros") != 0));
+    }
+}
+
+#[tokio::test]
+async fn a_statement_is_json_csv_or_a_page_as_it_is_asked_for_and_texts_stay_texts() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    let from = app.clock.now();
+    let evil = "=HYPERLINK(\"x\"),<script>alert('1')</script>";
+    app.give(organization, &NewGrant { paid: Some(5), ..NewGrant::plain(Source::Purchase, evil, 5) }).await;
+    app.turn.advance(Duration::from_millis(1));
+    let path = path(from, app.clock.now());
+    let csv = client.get(&format!("{path}&format=csv")).await.expect(200);
+    assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
+    let lines: Vec<&str> = csv.text.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (5, "time,kind,reference,amount,balance,currency"));
+    assert!(lines[2].contains(",signup_grant,org_") && lines[2].ends_with(",5.000000,5.000000,USD"), "{}", lines[2]);
+    assert!(lines[3].contains(",sale,\"'=HYPERLINK(\"\"x\"\"),<script>") && lines[3].ends_with(",0.000005,5.000005,USD"), "{}", lines[3]);
+    assert!(lines[4].contains(",closing,,,5.000005,"), "{}", lines[4]);
+    let page = client.header("accept", "text/html,application/xhtml+xml;q=0.9").get(&path).await.expect(200);
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'unsafe-inline'"));
+    assert!(page.text.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;") && !page.text.contains("<script"), "{}", page.text);
+    assert!(!page.text.contains("http") && !page.text.contains("src="), "the page needs something from elsewhere");
+    assert_eq!(client.header("accept", "text/csv").get(&path).await.expect(200).text, csv.text);
+    assert!(client.header("accept", "text/csv").get(&format!("{path}&format=json")).await.expect(200).json.is_object());
+    assert!(client.get(&path).await.expect(200).json.is_object());
+}
+
+/// [B-79]
+#[tokio::test]
+async fn a_statement_is_of_ones_own_money_and_of_a_period_that_makes_sense() {
+    let app = quiet().await;
+    let ((ada, client), (_, eve)) = (app.organization(), app.organization());
+    app.give(ada, &NewGrant::plain(Source::Promotion, "k", 5)).await;
+    let now = app.clock.now();
+    let second = TimeDelta::seconds(1);
+    let foreign = statement(&eve, now - second, now + second).await;
+    assert_eq!((&foreign["movements"], micros(&foreign["closing"], "posted_micros")), (&json!([]), 0));
+    app.public.get(&path(now, now + second)).await.expect(401);
+    client.get(&path(now, now)).await.expect(422);
+    client.get(&path(now, now + TimeDelta::days(367))).await.expect(422);
+    client.get("/v1/statements?from=yesterday&to=today").await.expect(400);
+    client.get("/v1/statements").await.expect(400);
+    client.get("/v1/balance?at=yesterday").await.expect(400);
+    // Half-open: what became true at an instant is of the period that begins with it.
+    assert_eq!(statement(&client, now - second, now).await["movements"], json!([]));
+    assert_eq!(statement(&client, now, now + second).await["movements"].as_array().unwrap().len(), 2);
+}
+
+/// [B-34]
+#[tokio::test]
+async fn the_journal_has_every_transaction_of_the_period_whole_balanced_and_with_account_codes() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    app.balance(&client).await;
+    app.turn.advance(Duration::from_millis(1));
+    let from = app.clock.now();
+    live(&app, organization, 3).await;
+    app.give(organization, &NewGrant { paid: Some(7), ..NewGrant::plain(Source::Purchase, "@SUM(A1)", 7) }).await;
+    let to = app.clock.now() + TimeDelta::milliseconds(1);
+    let mut written = Vec::new();
+    let count = export::write(&app.database.pool, from, to, &mut written).await.unwrap();
+    let text = String::from_utf8(written).unwrap();
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == 11), "{text}");
+    let value = |cell: &str| cell.replace('.', "").parse::<i64>().unwrap_or(0);
+    let mut transactions: Vec<&str> = rows.iter().map(|row| row[1]).collect();
+    transactions.dedup();
+    let all = app.count("select count(*) from ledger_transactions where kind <> 'signup_grant'").await;
+    assert_eq!(
+        (u64::try_from(transactions.len()).unwrap(), i64::try_from(count).unwrap()),
+        (count, all),
+        "a transaction is torn or missing"
+    );
+    for transaction in transactions {
+        let of: Vec<&Vec<&str>> = rows.iter().filter(|row| row[1] == transaction).collect();
+        let (debit, credit) = (of.iter().map(|row| value(row[9])).sum::<i64>(), of.iter().map(|row| value(row[10])).sum::<i64>());
+        assert!(debit == credit && debit > 0 && of.len() >= 2, "{of:?}");
+    }
+    let wallet = rows.iter().find(|row| row[6] == "wallet").unwrap();
+    assert_eq!((wallet[5], wallet[7], wallet[8]), ("2000", organization.to_string().as_str(), "USD"));
+    let sale = rows.iter().find(|row| row[3] == "sale" && row[6] == "stripe_clearing" && row[4].contains("SUM")).unwrap();
+    assert_eq!((sale[4], sale[5], sale[7], sale[9], sale[10]), ("'@SUM(A1)", "1100", "", "0.000007", ""));
+    let mut nothing = Vec::new();
+    assert_eq!(export::write(&app.database.pool, to, to, &mut nothing).await.unwrap(), 0);
+}

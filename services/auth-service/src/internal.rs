@@ -16,10 +16,11 @@ use crate::error::Error;
 use crate::state::AppState;
 
 /// Which service may call which, for what. A token for anything else is not made.
-const GRANTS: [(&str, &str, &str); 3] = [
+const GRANTS: [(&str, &str, &str); 4] = [
     ("chat-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
     ("billing-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
     ("chat-service", contracts::billing::SERVICE, contracts::billing::SCOPE_RESERVATIONS_WRITE),
+    ("chat-service", contracts::billing::SERVICE, contracts::entitlements::SCOPE_ENTITLEMENTS_READ),
 ];
 
 /// Who does this key belong to?

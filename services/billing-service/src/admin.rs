@@ -1,5 +1,7 @@
 //! Commands for operators.
 
+mod catalog;
+
 use std::io::{Write, stdout};
 use std::path::PathBuf;
 
@@ -15,6 +17,9 @@ use crate::{ledger, rates, stripe};
 /// `billing-service admin …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// What is sold.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// The ledger.
     #[command(subcommand)]
     Ledger(Ledger),
@@ -91,6 +96,7 @@ pub enum Stripe {
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service admin")?;
     match command {
+        Command::Catalog(command) => catalog::run(command, config).await?,
         Command::Ledger(Ledger::Verify) => {
             let differences = ledger::verify::differences(&pool).await?;
             anyhow::ensure!(differences.is_empty(), "the ledger has differences:\n  {}", differences.join("\n  "));

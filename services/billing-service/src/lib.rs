@@ -2,8 +2,12 @@
 
 pub mod admin;
 pub mod balance;
+pub mod budgets;
+pub mod catalog;
 pub mod config;
+pub mod entitlements;
 pub mod error;
+pub mod intents;
 pub mod ledger;
 pub mod organizations;
 pub mod rates;
@@ -11,6 +15,7 @@ pub mod reservations;
 pub mod router;
 pub mod state;
 pub mod stripe;
+pub mod subscriptions;
 pub mod usage;
 
 use std::net::SocketAddr;
@@ -40,6 +45,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0006_accounts",
         "0007_usage_guard",
         "0008_stripe_retries",
+        "0030_catalog",
+        "0031_subscriptions",
+        "0032_budgets",
     ],
 };
 

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, ledger, reservations, stripe, usage};
+use crate::{balance, catalog, entitlements, ledger, reservations, stripe, subscriptions, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -20,6 +20,11 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(balance::get))
         .routes(routes!(usage::list))
         .routes(routes!(ledger::list))
+        // What is sold, what the organization subscribed to, and what that lets it do.
+        .routes(routes!(catalog::api::list))
+        .routes(routes!(subscriptions::api::get))
+        .routes(routes!(subscriptions::api::preview))
+        .routes(routes!(entitlements::api::get))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }
@@ -30,6 +35,8 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/reservations", post(reservations::create))
         .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))
+        // What an organization may do, for those who enforce it.
+        .route("/internal/v1/entitlements/{organization}", get(entitlements::api::internal))
 }
 
 /// The public and the private routes.

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{reservations, stripe};
+use crate::{entitlements, reservations, stripe, subscriptions};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A message that another replica has held for this long is taken over.
@@ -100,6 +100,14 @@ impl AppState {
         host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
+        let relay = entitlements::push::relay(self);
+        host.spawn("outbox-relay", |stop| async move { relay.run(&stop).await });
+        let state = self.clone();
+        host.spawn("entitlements", |stop| async move {
+            entitlements::push::consumer(&state).run(&state.redis, &entitlements::push::Copies(state.clone()), &stop).await;
+        });
+        let state = self.clone();
+        host.spawn("subscriptions-due", |stop| async move { subscriptions::due::run_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
     }

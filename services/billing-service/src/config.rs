@@ -29,6 +29,8 @@ chassis::settings! {
         pub signup_grant: i64 = default "BILLING_SIGNUP_GRANT_MICROS" "5000000",
         /// Milliseconds between looks for holds whose deadline has passed.
         pub sweep: Millis = default "BILLING_SWEEP_MS" "1000",
+        /// Whether alerts may go to private addresses and over plain HTTP; for tests and closed networks only.
+        pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
     }

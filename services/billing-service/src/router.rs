@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, catalog, entitlements, ledger, reservations, stripe, subscriptions, usage};
+use crate::{balance, budgets, catalog, entitlements, ledger, reservations, stripe, subscriptions, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -25,6 +25,13 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(subscriptions::api::get))
         .routes(routes!(subscriptions::api::preview))
         .routes(routes!(entitlements::api::get))
+        // What the organization wants to spend at most, and where it is told.
+        .routes(routes!(budgets::api::list, budgets::api::create))
+        .routes(routes!(budgets::api::change, budgets::api::delete))
+        .routes(routes!(budgets::webhooks::endpoints::list, budgets::webhooks::endpoints::create))
+        .routes(routes!(budgets::webhooks::endpoints::delete))
+        .routes(routes!(budgets::webhooks::deliveries::list))
+        .routes(routes!(budgets::webhooks::deliveries::replay))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }

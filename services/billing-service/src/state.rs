@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{entitlements, reservations, stripe, subscriptions};
+use crate::{budgets, entitlements, reservations, stripe, subscriptions};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A message that another replica has held for this long is taken over.
@@ -100,6 +100,10 @@ impl AppState {
         host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("budget-alerts", |stop| async move { budgets::alerts::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("webhooks", |stop| async move { budgets::webhooks::sender::run(&state, &stop).await });
         let relay = entitlements::push::relay(self);
         host.spawn("outbox-relay", |stop| async move { relay.run(&stop).await });
         let state = self.clone();

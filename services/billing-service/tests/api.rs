@@ -3,12 +3,18 @@
 
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/budgets.rs"]
+mod budgets;
+#[path = "api/catalog.rs"]
+mod catalog;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/edge.rs"]
 mod edge;
+#[path = "api/entitlements.rs"]
+mod entitlements;
 #[path = "api/expiry.rs"]
 mod expiry;
 #[path = "api/ledger.rs"]
@@ -23,5 +29,7 @@ mod reservations;
 mod stream_failures;
 #[path = "api/stripe.rs"]
 mod stripe;
+#[path = "api/subscriptions.rs"]
+mod subscriptions;
 #[path = "api/usage_events.rs"]
 mod usage_events;

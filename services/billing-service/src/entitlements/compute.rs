@@ -81,8 +81,24 @@ mod tests {
     use super::*;
     use crate::catalog;
 
+    const CATALOG: &str = "
+format: 1
+plans:
+  free:
+    name: Free
+    group: main
+    prices: {USD: {month: '0.00'}}
+    limits: {requests_per_minute: 20, models: [sim-small], monthly_caps: {USD: '5.00'}}
+  team:
+    name: Team
+    group: other
+    prices: {USD: {month: '100.00'}}
+    features: [a, b, c]
+    limits: {requests_per_minute: 3000}
+";
+
     fn entitled(code: &str, status: &'static str, access: Access) -> Entitled {
-        let catalog = catalog::parse(include_str!("../../../../docs/examples/catalog.yaml")).unwrap();
+        let catalog = catalog::parse(CATALOG).unwrap();
         let code: catalog::Code = code.parse().unwrap();
         let plan = catalog.plans[&code].clone();
         Entitled { plan: PlanVersion { code, version: 1, plan }, status, access, seats: 1 }

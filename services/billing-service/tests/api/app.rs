@@ -45,6 +45,7 @@ pub struct App {
     pub random: Random,
     pub config: BillingConfig,
     keys: Keys,
+    signer: SigningKey,
     stop: CancellationToken,
 }
 
@@ -84,6 +85,7 @@ impl App {
             secret: "a secret of billing".to_owned().into(),
             signup_grant: GRANT,
             sweep: Millis(Duration::from_millis(50)),
+            webhooks_to_private: false,
             stripe: StripeConfig {
                 secret_key: None,
                 webhook_secrets: CommaList(Vec::new()),
@@ -98,7 +100,12 @@ impl App {
         let stop = CancellationToken::new();
         tokio::spawn(application.run(stop.clone()));
         let service = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", "reservations:write"));
-        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, stop }
+        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, signer, stop }
+    }
+
+    /// A service with another scope on the private listener.
+    pub fn service(&self, scope: &str) -> TestClient {
+        TestClient::new(self.private.address()).bearer(&service_token(&self.signer, &self.clock, "billing-service", scope))
     }
 
     /// The state behind a service, for calling its parts directly.
@@ -114,16 +121,21 @@ impl App {
     /// A new organization, and a client with one of its API keys.
     pub fn organization(&self) -> (OrganizationId, TestClient) {
         let organization_id = OrganizationId::new(&self.clock, &self.random);
+        (organization_id, self.key_of(organization_id, Scopes::api_key_default()))
+    }
+
+    /// A client with a new API key of the organization.
+    pub fn key_of(&self, organization_id: OrganizationId, scopes: Scopes) -> TestClient {
         let secret = ApiKeySecret::generate("test", &self.random);
         let key = VerifiedApiKey {
             api_key_id: ApiKeyId::new(&self.clock, &self.random),
             organization_id,
-            scopes: Scopes::api_key_default(),
+            scopes,
             expires_at: None,
             requests_per_minute: None,
         };
         self.keys.lock().unwrap().insert(secret.sha256(), key);
-        (organization_id, self.public.bearer(secret.expose()))
+        self.public.bearer(secret.expose())
     }
 
     pub fn request(&self) -> RequestId {

@@ -128,7 +128,7 @@ fn an_upgrade_during_the_trial_keeps_the_trial_and_its_first_charge_is_of_the_ne
     case.does(&Command::Renew, day(14));
     assert_eq!((case.is.status, case.totals()), (Status::Active, vec![100 * UNIT]));
     assert_eq!(case.is.period.start, day(14));
-    assert_eq!(case.granted(), [], "credit comes with the payment");
+    assert_eq!(case.granted(), Vec::<i64>::new(), "credit comes with the payment");
 }
 
 #[test]

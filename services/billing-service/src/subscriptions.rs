@@ -8,6 +8,7 @@ pub mod api;
 pub mod command;
 pub mod due;
 pub mod machine;
+pub mod moving;
 pub mod period;
 pub mod preview;
 pub mod proration;

@@ -8,9 +8,10 @@ use chassis::redis::Redis;
 use chassis::{Clock, Random, postgres};
 use clap::Subcommand;
 
-use crate::catalog::{self, Catalog, apply};
+use crate::catalog::{self, Catalog, Code, apply};
 use crate::config::BillingConfig;
 use crate::state::AppState;
+use crate::subscriptions::moving;
 
 /// `billing-service admin catalog …`
 #[derive(Debug, Clone, Subcommand)]
@@ -28,6 +29,14 @@ pub enum Command {
         #[arg(long)]
         planned_on: String,
         /// Who applies it, for the audit.
+        #[arg(long)]
+        actor: String,
+    },
+    /// Move who is on an older version of a plan to the one that is sold now, when their period ends.
+    Move {
+        /// The plan's code.
+        plan: Code,
+        /// Who moves them, for the history.
         #[arg(long)]
         actor: String,
     },
@@ -49,6 +58,10 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
         Command::Apply { file, planned_on, actor } => {
             let applied = apply::apply(&state, &read(&file)?, &planned_on, &actor).await?;
             writeln!(stdout(), "{}\n\nthe catalogue is at version {}", applied.text, applied.version)?;
+        }
+        Command::Move { plan, actor } => {
+            let moved = moving::to_current(&state, &plan, &actor).await?;
+            writeln!(stdout(), "{} move when their period ends, {} stay", moved.moving, moved.staying)?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use crate::intents::{self, Intent};
 use crate::state::AppState;
 
 /// Key of the lock that lets one `apply` run at a time.
-const LOCK: i64 = 0x6361_7461_6c6f_67;
+const LOCK: i64 = 0x0063_6174_616c_6f67;
 
 /// What an apply would do.
 #[derive(Debug, Clone)]

@@ -1,9 +1,10 @@
 //! What is refused, and how it is said.
 
-use super::parse::parse;
+use super::parse::{Invalid, parse};
 
 fn faults(text: &str) -> Vec<(String, String)> {
-    parse(text).map(|_| Vec::new()).unwrap_or_else(|invalid| invalid.0.into_iter().map(|fault| (fault.path, fault.rule)).collect())
+    let said = |invalid: Invalid| invalid.0.into_iter().map(|fault| (fault.path, fault.rule)).collect();
+    parse(text).map_or_else(said, |_| Vec::new())
 }
 
 fn paths(text: &str) -> Vec<String> {

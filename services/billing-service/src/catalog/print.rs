@@ -15,7 +15,8 @@ pub fn print(catalog: &Catalog) -> String {
 /// What a stored catalogue is recognized by: SHA-256 of its text, in hex.
 #[must_use]
 pub fn digest(catalog: &Catalog) -> String {
-    Sha256::digest(print(catalog).as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(print(catalog).as_bytes());
+    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn tree(catalog: &Catalog) -> Value {

@@ -20,8 +20,8 @@ pub struct Faults(RefCell<Vec<Fault>>);
 
 impl Faults {
     /// Notes a fault.
-    pub fn add(&self, path: &str, rule: impl ToString) {
-        self.0.borrow_mut().push(Fault { path: path.to_owned(), rule: rule.to_string() });
+    pub fn add(&self, path: &str, rule: impl Into<String>) {
+        self.0.borrow_mut().push(Fault { path: path.to_owned(), rule: rule.into() });
     }
 
     /// All of them, in the order they were found.
@@ -45,12 +45,11 @@ pub struct Fields<'f> {
 impl<'f> Fields<'f> {
     /// The fields of a mapping; of anything else none, and a fault.
     pub fn of(path: &str, value: Value, faults: &'f Faults) -> Self {
-        let left = match value {
-            Value::Object(left) => left,
-            _ => {
-                faults.add(path, "must be a mapping");
-                Map::new()
-            }
+        let left = if let Value::Object(left) = value {
+            left
+        } else {
+            faults.add(path, "must be a mapping");
+            Map::new()
         };
         Self { path: path.to_owned(), left, faults }
     }
@@ -154,15 +153,13 @@ pub fn entries<K: FromStr<Err: ToString>>(path: &str, value: Value, faults: &Fau
 
 /// A value that must be text. A bare `20.00` is a number to YAML and would be read through a floating point: it is refused.
 pub fn text(path: &str, value: &Value, faults: &Faults) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        _ => {
-            faults.add(path, "must be text, in quotes");
-            None
-        }
+    if let Value::String(text) = value {
+        return Some(text.clone());
     }
+    faults.add(path, "must be text, in quotes");
+    None
 }
 
 fn parsed<T: FromStr<Err: ToString>>(path: &str, text: &str, faults: &Faults) -> Option<T> {
-    text.parse().map_err(|error: T::Err| faults.add(path, error)).ok()
+    text.parse().map_err(|error: T::Err| faults.add(path, error.to_string())).ok()
 }

@@ -1,12 +1,14 @@
 //! The catalogue in the database: planned, applied, versioned.
 
 use billing_service::catalog::apply::{ApplyError, apply, plan};
-use billing_service::catalog::{Catalog, Code, Interval, parse};
+use billing_service::catalog::{Catalog, Code, Interval, parse, stored};
 use billing_service::subscriptions::command::Command;
+use billing_service::subscriptions::moving;
+use billing_service::subscriptions::terms::Terms;
 use testkit::repository;
 
 use super::app::App;
-use super::subscriptions::{paid, subscribe};
+use super::subscriptions::{does, paid, subscribe};
 
 pub fn example() -> String {
     repository::read("docs/examples/catalog.yaml")
@@ -62,7 +64,7 @@ async fn a_changed_plan_is_a_new_version_and_who_is_there_stays_on_theirs() {
     let (eve, eve_client) = app.organization();
     subscribe(&app, eve, "pro", "USD").await.unwrap();
     assert_eq!(eve_client.get("/v1/subscription").await.expect(200).json["data"][0]["plan_version"], 2);
-    app.turn.advance(std::time::Duration::from_secs(15 * 86_400));
+    app.turn.advance(std::time::Duration::from_hours(15 * 24));
     testkit::eventually::eventually("the trial has ended", || async {
         (app.count("select count(*) from subscription_charges").await == 2).then_some(())
     })
@@ -70,6 +72,41 @@ async fn a_changed_plan_is_a_new_version_and_who_is_there_stays_on_theirs() {
     let charged = app.count("select total_micros from subscription_charges order by total_micros limit 1").await;
     assert_eq!(charged, 20_000_000, "at the price that was agreed");
     paid(&app, ada, subscription.id).await;
+}
+
+#[tokio::test]
+async fn who_is_moved_gets_the_new_version_when_the_period_ends_and_who_wants_something_else_gets_that() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let ((ada, client), (eve, eve_client), (bob, bob_client)) = (app.organization(), app.organization(), app.organization());
+    for organization in [ada, eve, bob] {
+        subscribe(&app, organization, "pro", "USD").await.unwrap();
+    }
+    let ids = |client: &testkit::http::TestClient| {
+        let client = client.clone();
+        async move { client.get("/v1/subscription").await.expect(200).json["data"][0].clone() }
+    };
+    let canceled = ids(&eve_client).await["id"].as_str().unwrap().parse().unwrap();
+    does(&app, eve, canceled, &Command::CancelAtPeriodEnd).await.unwrap();
+    sell(&app, &example().replace("\"20.00\", year: \"200.00\"", "\"25.00\", year: \"250.00\"")).await;
+    let to_team = stored_terms(&app, "team").await;
+    let downgraded = ids(&bob_client).await["id"].as_str().unwrap().parse().unwrap();
+    does(&app, bob, downgraded, &Command::Downgrade { terms: Box::new(to_team), seats: 1 }).await.unwrap();
+    let (state, plan) = (app.state(), "pro".parse().unwrap());
+    let moved = moving::to_current(&state, &plan, "test").await.unwrap();
+    assert_eq!((moved.moving, moved.staying), (1, 2));
+    let changes = app.count("select count(*) from subscription_changes").await;
+    assert_eq!(moving::to_current(&state, &plan, "test").await.unwrap(), moved);
+    assert_eq!(app.count("select count(*) from subscription_changes").await, changes, "asked again, nothing more happens");
+    let shown = ids(&client).await;
+    assert_eq!((shown["plan_version"].as_i64(), shown["pending"]["plan_version"].as_i64()), (Some(1), Some(2)));
+    assert_eq!(ids(&bob_client).await["pending"]["plan"], "team");
+}
+
+async fn stored_terms(app: &App, plan: &str) -> Terms {
+    let mut connection = app.database.pool.acquire().await.unwrap();
+    let sold = stored::sold(&mut connection, &plan.parse().unwrap()).await.unwrap();
+    Terms::of(&sold, "USD".parse().unwrap(), Interval::Month).unwrap()
 }
 
 #[tokio::test]

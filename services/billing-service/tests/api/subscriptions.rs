@@ -82,7 +82,7 @@ async fn the_calendar_renews_once_however_many_look() {
     let (ada, _) = app.organization();
     let subscription = subscribe(&app, ada, "team", "USD").await.unwrap();
     paid(&app, ada, subscription.id).await;
-    app.turn.advance(Duration::from_secs(32 * 86_400));
+    app.turn.advance(Duration::from_hours(32 * 24));
     let state = app.state();
     futures::future::try_join_all((0..8).map(|_| due::step(&state))).await.unwrap();
     eventually("the period was renewed", || async { (app.count("select count(*) from subscription_charges").await == 2).then_some(()) })
@@ -102,7 +102,7 @@ async fn who_does_not_pay_in_23_hours_may_try_again_without_a_second_trial() {
     does(&app, ada, trial.id, &Command::CancelNow).await.unwrap();
     let again = subscribe(&app, ada, "pro", "USD").await.unwrap();
     assert_eq!(again.subscription.status.as_str(), "incomplete");
-    app.turn.advance(Duration::from_secs(23 * 3600));
+    app.turn.advance(Duration::from_hours(23));
     eventually("it has expired", || async { (client.get("/v1/subscription").await.json["data"] == json!([])).then_some(()) }).await;
 }
 

@@ -32,7 +32,9 @@ pub fn sign(secret: &SecretString, id: &str, timestamp: i64, body: &[u8]) -> Res
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).map_err(|_| Error::Internal("a key cannot be used"))?;
-    parts.iter().for_each(|part| mac.update(part));
+    for part in parts {
+        mac.update(part);
+    }
     Ok(mac.finalize().into_bytes().to_vec())
 }
 

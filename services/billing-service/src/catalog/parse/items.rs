@@ -45,10 +45,9 @@ fn duration(fields: &mut Fields<'_>, faults: &Faults) -> Duration {
     let months = fields.number("months", 1, 120);
     let Some(value) = fields.need("duration") else { return Duration::Once };
     match (text(&path, &value, faults).as_deref(), months) {
-        (Some("once"), None) => Duration::Once,
+        (Some("once"), None) | (None, _) => Duration::Once,
         (Some("months"), Some(months)) => Duration::Months(months),
         (Some("forever"), None) => Duration::Forever,
-        (None, _) => Duration::Once,
         _ => {
             faults.add(&path, "must be once, forever, or months with a number of months");
             Duration::Once
@@ -63,9 +62,8 @@ pub fn expiry(fields: &mut Fields<'_>, faults: &Faults) -> Expiry {
     let Some(value) = fields.need("expires") else { return Expiry::Never };
     match (text(&path, &value, faults).as_deref(), days) {
         (Some("period_end"), None) => Expiry::PeriodEnd,
-        (Some("never"), None) => Expiry::Never,
+        (Some("never"), None) | (None, _) => Expiry::Never,
         (Some("days"), Some(days)) => Expiry::Days(days),
-        (None, _) => Expiry::Never,
         _ => {
             faults.add(&path, "must be never, period_end, or days with a number of days");
             Expiry::Never
@@ -85,5 +83,5 @@ pub fn amounts(path: &str, value: Value, faults: &Faults) -> Amounts {
 /// An amount in quotes.
 pub fn amount(path: &str, value: &Value, currency: Currency, faults: &Faults) -> Option<i64> {
     let text = text(path, value, faults)?;
-    decimal::parse(&text, currency).map_err(|error| faults.add(path, error)).ok()
+    decimal::parse(&text, currency).map_err(|error| faults.add(path, error.to_string())).ok()
 }

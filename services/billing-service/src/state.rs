@@ -104,6 +104,8 @@ impl AppState {
         host.spawn("budget-alerts", |stop| async move { budgets::alerts::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("webhooks", |stop| async move { budgets::webhooks::sender::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("housekeeping", |stop| async move { entitlements::push::housekeeping(&state, &stop).await });
         let relay = entitlements::push::relay(self);
         host.spawn("outbox-relay", |stop| async move { relay.run(&stop).await });
         let state = self.clone();

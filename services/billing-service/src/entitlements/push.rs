@@ -1,10 +1,16 @@
 //! Writes the copy in Redis anew whenever what an organization may do has changed.
 
+use std::time::Duration;
+
 use anyhow::Context;
-use chassis::outbox::Relay;
+use chassis::idempotency;
+use chassis::outbox::{self, Relay};
+use chassis::postgres::keep_running;
 use chassis::streams::{Consumer, HandleError, Handler, Message};
+use chrono::TimeDelta;
 use contracts::entitlements::{BILLING_STREAM, EntitlementsChanged};
 use identity::OrganizationId;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{copy, read};
@@ -14,11 +20,25 @@ use crate::state::AppState;
 /// The consumer group that writes copies.
 pub const GROUP: &str = "entitlements";
 const PAGE: i64 = 1000;
+const HOUSEKEEPING: Duration = Duration::from_hours(1);
+/// How long what was published, and what was answered, is kept.
+const KEEP: TimeDelta = TimeDelta::days(30);
 
 /// Publishes this service's facts.
 #[must_use]
 pub fn relay(state: &AppState) -> Relay {
     Relay::new(state.pool.clone(), state.redis.clone(), BILLING_STREAM, state.clock.clone())
+}
+
+/// Forgets facts that were published, and answers that were recorded, a month ago [B-12].
+pub async fn housekeeping(state: &AppState, stop: &CancellationToken) {
+    keep_running("housekeeping", stop, HOUSEKEEPING, || async {
+        let before = state.clock.now() - KEEP;
+        outbox::prune(&state.pool, before).await?;
+        idempotency::prune(&state.pool, before).await?;
+        Ok(())
+    })
+    .await;
 }
 
 /// This replica as a writer of copies. Others follow the stream too: what is handled here stays on it.

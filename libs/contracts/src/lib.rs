@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod billing;
+pub mod entitlements;
 pub mod events;
 pub mod ids;
 pub mod leases;

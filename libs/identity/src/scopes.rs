@@ -19,6 +19,9 @@ pub enum Scope {
     /// See balance, usage and ledger.
     #[serde(rename = "billing:read")]
     BillingRead,
+    /// Set budgets and where alerts go.
+    #[serde(rename = "billing:write")]
+    BillingWrite,
     /// List API keys.
     #[serde(rename = "api_keys:read")]
     ApiKeysRead,
@@ -32,8 +35,15 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::ChatWrite, Self::ModelsRead, Self::BillingRead, Self::ApiKeysRead, Self::ApiKeysWrite, Self::ProfileRead];
+    pub const ALL: [Self; 7] = [
+        Self::ChatWrite,
+        Self::ModelsRead,
+        Self::BillingRead,
+        Self::BillingWrite,
+        Self::ApiKeysRead,
+        Self::ApiKeysWrite,
+        Self::ProfileRead,
+    ];
 
     /// Its text in tokens and APIs.
     #[must_use]
@@ -42,6 +52,7 @@ impl Scope {
             Self::ChatWrite => "chat:write",
             Self::ModelsRead => "models:read",
             Self::BillingRead => "billing:read",
+            Self::BillingWrite => "billing:write",
             Self::ApiKeysRead => "api_keys:read",
             Self::ApiKeysWrite => "api_keys:write",
             Self::ProfileRead => "profile:read",

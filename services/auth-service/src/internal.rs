@@ -16,11 +16,12 @@ use crate::error::Error;
 use crate::state::AppState;
 
 /// Which service may call which, for what. A token for anything else is not made.
-const GRANTS: [(&str, &str, &str); 4] = [
+const GRANTS: [(&str, &str, &str); 5] = [
     ("chat-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
     ("billing-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
     ("chat-service", contracts::billing::SERVICE, contracts::billing::SCOPE_RESERVATIONS_WRITE),
     ("chat-service", contracts::billing::SERVICE, contracts::leases::SCOPE_LEASES_WRITE),
+    ("chat-service", contracts::billing::SERVICE, contracts::entitlements::SCOPE_ENTITLEMENTS_READ),
 ];
 
 /// Who does this key belong to?

@@ -1,5 +1,6 @@
 //! Commands for operators.
 
+mod catalog;
 mod ledger;
 mod wallet;
 
@@ -23,6 +24,9 @@ pub use wallet::Wallet;
 /// `billing-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// What is sold.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
     /// The ledger.
     #[command(subcommand)]
     Ledger(Ledger),
@@ -95,6 +99,7 @@ pub enum Stripe {
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service")?;
     match command {
+        Command::Catalog(command) => catalog::run(command, config).await?,
         Command::Ledger(command) => ledger::run(command, &pool).await?,
         Command::Wallet(command) => {
             let redis = Redis::connect(&config.redis)?;

@@ -31,6 +31,8 @@ chassis::settings! {
         pub sweep: Millis = default "BILLING_SWEEP_MS" "1000",
         /// Leases.
         pub lease: LeaseConfig = nested,
+        /// Whether alerts may go to private addresses and over plain HTTP; for tests and closed networks only.
+        pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
     }

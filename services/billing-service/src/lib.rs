@@ -3,9 +3,13 @@
 pub mod admin;
 pub mod audit;
 pub mod balance;
+pub mod budgets;
+pub mod catalog;
 pub mod config;
+pub mod entitlements;
 pub mod error;
 pub mod grants;
+pub mod intents;
 pub mod leases;
 pub mod ledger;
 pub mod organizations;
@@ -16,6 +20,7 @@ pub mod spreadsheet;
 pub mod state;
 pub mod statements;
 pub mod stripe;
+pub mod subscriptions;
 pub mod usage;
 
 use std::net::SocketAddr;
@@ -49,6 +54,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0012_grants",
         "0013_audit",
         "0020_leases",
+        "0030_catalog",
+        "0031_subscriptions",
+        "0032_budgets",
     ],
 };
 

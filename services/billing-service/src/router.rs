@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, grants, leases, ledger, rates, reservations, statements, stripe, usage};
+use crate::{balance, budgets, catalog, entitlements, grants, leases, ledger, rates, reservations, statements, stripe, subscriptions, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -22,6 +22,18 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(usage::list))
         .routes(routes!(ledger::list))
         .routes(routes!(statements::get))
+        // What is sold, what the organization subscribed to, and what that lets it do.
+        .routes(routes!(catalog::api::list))
+        .routes(routes!(subscriptions::api::get))
+        .routes(routes!(subscriptions::api::preview))
+        .routes(routes!(entitlements::api::get))
+        // What the organization wants to spend at most, and where it is told.
+        .routes(routes!(budgets::api::list, budgets::api::create))
+        .routes(routes!(budgets::api::change, budgets::api::delete))
+        .routes(routes!(budgets::webhooks::endpoints::list, budgets::webhooks::endpoints::create))
+        .routes(routes!(budgets::webhooks::endpoints::delete))
+        .routes(routes!(budgets::webhooks::deliveries::list))
+        .routes(routes!(budgets::webhooks::deliveries::replay))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }
@@ -36,6 +48,8 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/reservations", post(reservations::create))
         .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))
+        // What an organization may do, for those who enforce it.
+        .route("/internal/v1/entitlements/{organization}", get(entitlements::api::internal))
 }
 
 /// The public and the private routes.

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{grants, leases, ledger, reservations, stripe};
+use crate::{budgets, entitlements, grants, leases, ledger, reservations, stripe, subscriptions};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -120,6 +120,20 @@ impl AppState {
         host.spawn("ledger-sealer", |stop| async move { ledger::seal::seal_until(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("budget-alerts", |stop| async move { budgets::alerts::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("webhooks", |stop| async move { budgets::webhooks::sender::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("housekeeping", |stop| async move { entitlements::push::housekeeping(&state, &stop).await });
+        let relay = entitlements::push::relay(self);
+        host.spawn("outbox-relay", |stop| async move { relay.run(&stop).await });
+        let state = self.clone();
+        host.spawn("entitlements", |stop| async move {
+            entitlements::push::consumer(&state).run(&state.redis, &entitlements::push::Copies(state.clone()), &stop).await;
+        });
+        let state = self.clone();
+        host.spawn("subscriptions-due", |stop| async move { subscriptions::due::run_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
     }

@@ -1,6 +1,6 @@
 //! Stripe: events in, customers out.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod customers;
 pub mod signature;
 pub mod transport;

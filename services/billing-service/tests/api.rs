@@ -3,12 +3,18 @@
 
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/budgets.rs"]
+mod budgets;
+#[path = "api/catalog.rs"]
+mod catalog;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]
 mod documents;
 #[path = "api/edge.rs"]
 mod edge;
+#[path = "api/entitlements.rs"]
+mod entitlements;
 #[path = "api/expiry.rs"]
 mod expiry;
 #[path = "api/grants.rs"]
@@ -37,6 +43,8 @@ mod statements;
 mod stream_failures;
 #[path = "api/stripe.rs"]
 mod stripe;
+#[path = "api/subscriptions.rs"]
+mod subscriptions;
 #[path = "api/usage_events.rs"]
 mod usage_events;
 #[path = "api/wallet.rs"]

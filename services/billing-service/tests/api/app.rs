@@ -54,6 +54,7 @@ pub struct App {
     pub random: Random,
     pub config: BillingConfig,
     keys: Keys,
+    signer: SigningKey,
     stop: CancellationToken,
 }
 
@@ -94,6 +95,7 @@ impl App {
             signup_grant: GRANT,
             sweep: Millis(Duration::from_millis(50)),
             lease: LeaseConfig { life: Millis(Duration::from_mins(1)), drain: Millis(Duration::from_mins(7)), start: 100_000 },
+            webhooks_to_private: false,
             stripe: StripeConfig {
                 secret_key: None,
                 webhook_secrets: CommaList(Vec::new()),
@@ -122,8 +124,14 @@ impl App {
             random,
             config,
             keys,
+            signer,
             stop,
         }
+    }
+
+    /// A service with another scope on the private listener.
+    pub fn service(&self, scope: &str) -> TestClient {
+        TestClient::new(self.private.address()).bearer(&service_token(&self.signer, &self.clock, "billing-service", scope))
     }
 
     /// The state behind a service, for calling its parts directly.
@@ -139,16 +147,21 @@ impl App {
     /// A new organization, and a client with one of its API keys.
     pub fn organization(&self) -> (OrganizationId, TestClient) {
         let organization_id = OrganizationId::new(&self.clock, &self.random);
+        (organization_id, self.key_of(organization_id, Scopes::api_key_default()))
+    }
+
+    /// A client with a new API key of the organization.
+    pub fn key_of(&self, organization_id: OrganizationId, scopes: Scopes) -> TestClient {
         let secret = ApiKeySecret::generate("test", &self.random);
         let key = VerifiedApiKey {
             api_key_id: ApiKeyId::new(&self.clock, &self.random),
             organization_id,
-            scopes: Scopes::api_key_default(),
+            scopes,
             expires_at: None,
             requests_per_minute: None,
         };
         self.keys.lock().unwrap().insert(secret.sha256(), key);
-        (organization_id, self.public.bearer(secret.expose()))
+        self.public.bearer(secret.expose())
     }
 
     pub fn request(&self) -> RequestId {

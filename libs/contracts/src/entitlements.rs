@@ -1,0 +1,146 @@
+//! What an organization may do: the private entitlements API of billing-service, the copy of it in Redis, and the news that it has
+//! changed.
+
+use std::collections::BTreeSet;
+
+use chassis::http::Client;
+use identity::{OrganizationId, ServiceTokens};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::billing::SERVICE;
+
+/// The scope a caller of the entitlements API needs.
+pub const SCOPE_ENTITLEMENTS_READ: &str = "entitlements:read";
+
+/// The Redis stream of billing-service's events.
+pub const BILLING_STREAM: &str = "trivet:events:billing";
+
+/// The Redis key of an organization's entitlements: JSON of [`Entitlements`]. The organization is the hash tag, as in all keys that a
+/// script of admission may need together.
+#[must_use]
+pub fn redis_key(organization: OrganizationId) -> String {
+    format!("trivet:{{{organization}}}:entitlements")
+}
+
+/// `entitlements.changed`: what is cached of the organization is old; without an organization, of everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntitlementsChanged {
+    /// Whose.
+    pub organization_id: Option<OrganizationId>,
+}
+
+impl EntitlementsChanged {
+    /// The event's kind on the stream.
+    pub const KIND: &'static str = "entitlements.changed";
+}
+
+/// What an organization may do. Without a plan: everything the wallet pays for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Entitlements {
+    /// Whose.
+    pub organization_id: OrganizationId,
+    /// Grows with every change; what has a lower one is old.
+    pub version: i64,
+    /// The plans they come from; none when the wallet alone decides.
+    pub plans: Vec<EntitledPlan>,
+    /// What is unlocked.
+    pub features: BTreeSet<String>,
+    /// Models that may be called; absent for all that have a rate.
+    pub models: Option<BTreeSet<String>>,
+    /// Requests of the organization in a minute; absent for no limit of the plan.
+    pub requests_per_minute: Option<u32>,
+    /// People who may be members; absent for no limit.
+    pub seats: Option<u32>,
+    /// What must not be exceeded, of plans and of hard budgets.
+    pub spend_limits: Vec<SpendLimit>,
+}
+
+/// A plan that gives access.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EntitledPlan {
+    /// The plan.
+    pub code: String,
+    /// Its version.
+    pub version: i32,
+    /// `trialing`, `active` or `past_due`; `default` when nobody subscribed to it.
+    pub status: String,
+    /// Whether a payment is to be mended.
+    pub grace: bool,
+}
+
+/// Whom a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitScope {
+    /// The organization.
+    Organization,
+    /// One of its users.
+    User,
+    /// One of its API keys.
+    ApiKey,
+    /// Requests with a tag.
+    Tag,
+}
+
+/// For how long a limit counts; calendar periods in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitPeriod {
+    /// A minute.
+    Minute,
+    /// A day.
+    Day,
+    /// A month.
+    Month,
+}
+
+/// What must not be exceeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SpendLimit {
+    /// Whom it is for.
+    pub scope: LimitScope,
+    /// Which user, key or tag; empty for the organization.
+    pub id: String,
+    /// For how long it counts.
+    pub period: LimitPeriod,
+    /// The limit, in micro-units of `currency`. Reaching it is allowed, exceeding it is not.
+    pub limit_micros: i64,
+    /// ISO 4217 code.
+    #[schema(example = "USD")]
+    pub currency: String,
+}
+
+/// It cannot be known right now what the organization may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("billing cannot answer right now")]
+pub struct EntitlementsUnavailable;
+
+/// Reads entitlements at billing-service, as a service.
+#[derive(Debug, Clone)]
+pub struct EntitlementsClient {
+    client: Client,
+    tokens: ServiceTokens,
+}
+
+impl EntitlementsClient {
+    /// A client of the private listener behind `client`.
+    #[must_use]
+    pub const fn new(client: Client, tokens: ServiceTokens) -> Self {
+        Self { client, tokens }
+    }
+
+    /// What the organization may do. Any doubt is an error: a caller that cannot know must not guess.
+    ///
+    /// # Errors
+    /// [`EntitlementsUnavailable`].
+    pub async fn get(&self, organization: OrganizationId) -> Result<Entitlements, EntitlementsUnavailable> {
+        let token = self.tokens.get(SERVICE, SCOPE_ENTITLEMENTS_READ).await.map_err(|_| EntitlementsUnavailable)?;
+        let path = format!("/internal/v1/entitlements/{organization}");
+        let sent = self.client.request(Method::GET, &path).bearer_auth(token).send().await;
+        let response = sent.and_then(reqwest::Response::error_for_status);
+        let response = response.inspect_err(|error| tracing::warn!(error.message = %error, "entitlements could not be had"));
+        response.map_err(|_| EntitlementsUnavailable)?.json().await.map_err(|_| EntitlementsUnavailable)
+    }
+}

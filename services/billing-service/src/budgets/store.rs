@@ -1,0 +1,179 @@
+//! Budgets in the database. A change of a hard one changes what the organization may do, in the same transaction.
+
+use contracts::entitlements::{LimitPeriod, LimitScope};
+use identity::OrganizationId;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use super::api::{Budget, BudgetChange, NewBudget};
+use super::{BudgetId, limits};
+use crate::entitlements;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// Rows of a list; an organization has a handful.
+const MOST: i64 = 1000;
+
+struct Row {
+    id: uuid::Uuid,
+    name: String,
+    scope: String,
+    scope_id: String,
+    period: String,
+    limit_micros: i64,
+    currency: String,
+    hard: bool,
+    thresholds: Vec<i32>,
+    forecast: bool,
+}
+
+impl TryFrom<Row> for Budget {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self, Error> {
+        Ok(Self {
+            id: BudgetId::from_uuid(row.id),
+            name: row.name,
+            scope: limits::scope(&row.scope)?,
+            scope_id: row.scope_id,
+            period: limits::period(&row.period)?,
+            limit_micros: row.limit_micros,
+            currency: row.currency,
+            hard: row.hard,
+            thresholds: row.thresholds.into_iter().filter_map(|percent| u32::try_from(percent).ok()).collect(),
+            forecast: row.forecast,
+        })
+    }
+}
+
+/// Writes a new budget.
+///
+/// # Errors
+/// The database's.
+pub async fn insert(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    new: &NewBudget,
+) -> Result<Budget, Error> {
+    let id = BudgetId::new(&state.clock, &state.random);
+    let (scope, period): (LimitScope, LimitPeriod) = (new.scope, new.period);
+    sqlx::query!(
+        "insert into budgets (id, organization_id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12)",
+        id.uuid(),
+        organization.uuid(),
+        new.name,
+        limits::scope_text(scope),
+        new.scope_id,
+        limits::period_text(period),
+        new.limit_micros,
+        new.currency,
+        new.hard,
+        &percents(&new.thresholds),
+        new.forecast,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if new.hard {
+        entitlements::changed(state, transaction, organization).await?;
+    }
+    find(transaction, organization, id).await
+}
+
+/// A budget of the organization.
+///
+/// # Errors
+/// [`Error::NotFound`]; the database's.
+pub async fn find(connection: &mut PgConnection, organization: OrganizationId, id: BudgetId) -> Result<Budget, Error> {
+    sqlx::query_as!(
+        Row,
+        "select id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast from budgets
+         where organization_id = $1 and id = $2 and deleted_at is null",
+        organization.uuid(),
+        id.uuid()
+    )
+    .fetch_optional(connection)
+    .await?
+    .ok_or(Error::NotFound)?
+    .try_into()
+}
+
+/// The budgets of the organization, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(connection: &mut PgConnection, organization: OrganizationId) -> Result<Vec<Budget>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast from budgets
+         where organization_id = $1 and deleted_at is null order by created_at desc, id desc limit $2",
+        organization.uuid(),
+        MOST
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+/// Changes what is named.
+///
+/// # Errors
+/// [`Error::NotFound`]; the database's.
+pub async fn update(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: BudgetId,
+    change: &BudgetChange,
+) -> Result<Budget, Error> {
+    let before = find(transaction, organization, id).await?;
+    sqlx::query!(
+        "update budgets set name = coalesce($3, name), limit_micros = coalesce($4, limit_micros), hard = coalesce($5, hard),
+                thresholds = coalesce($6, thresholds), forecast = coalesce($7, forecast), updated_at = $8
+         where organization_id = $1 and id = $2 and deleted_at is null",
+        organization.uuid(),
+        id.uuid(),
+        change.name,
+        change.limit_micros,
+        change.hard,
+        change.thresholds.as_deref().map(percents) as Option<Vec<i32>>,
+        change.forecast,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let after = find(transaction, organization, id).await?;
+    if before.hard || after.hard {
+        entitlements::changed(state, transaction, organization).await?;
+    }
+    Ok(after)
+}
+
+/// Ends a budget; what it told stays.
+///
+/// # Errors
+/// [`Error::NotFound`]; the database's.
+pub async fn delete(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: BudgetId,
+) -> Result<(), Error> {
+    let deleted = sqlx::query!(
+        "update budgets set deleted_at = $3 where organization_id = $1 and id = $2 and deleted_at is null",
+        organization.uuid(),
+        id.uuid(),
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if deleted.rows_affected() == 0 {
+        return Err(Error::NotFound);
+    }
+    entitlements::changed(state, transaction, organization).await
+}
+
+fn percents(thresholds: &[u32]) -> Vec<i32> {
+    thresholds.iter().filter_map(|percent| i32::try_from(*percent).ok()).collect()
+}

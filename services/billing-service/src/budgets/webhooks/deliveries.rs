@@ -1,0 +1,152 @@
+//! `/v1/webhook-deliveries`: what was to be told to whom, and what became of it.
+
+use axum::extract::State;
+use chassis::cursor::{CursorKey, Page};
+use chassis::http::{Path, Query};
+use chassis::problem::ProblemBody;
+use chrono::{DateTime, Utc};
+use http::StatusCode;
+use identity::{Authenticated, OrganizationId, Scope};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{Postgres, Transaction};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::{DeliveryId, EndpointId};
+use crate::error::Error;
+use crate::state::AppState;
+
+const PAGE: usize = 100;
+
+/// One message to one endpoint.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Delivery {
+    /// Its id.
+    id: DeliveryId,
+    /// Where it goes.
+    endpoint_id: EndpointId,
+    /// The header `webhook-id`, the same for each attempt.
+    message_id: String,
+    /// What happened.
+    kind: String,
+    /// `waiting`, `delivered` or `failed`.
+    state: String,
+    /// How often it was tried.
+    attempts: i32,
+    /// What the last attempt was answered with, if it was.
+    last_status: Option<i32>,
+    /// Why the last attempt failed.
+    last_error: Option<String>,
+    /// When it was written.
+    created_at: DateTime<Utc>,
+    /// When it arrived.
+    delivered_at: Option<DateTime<Utc>>,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// Writes a message to every endpoint of an organization, in the transaction of the fact.
+///
+/// # Errors
+/// The database's.
+pub async fn enqueue(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    message_id: &str,
+    kind: &str,
+    payload: &Value,
+) -> Result<(), Error> {
+    let endpoints =
+        sqlx::query_scalar!("select id from webhook_endpoints where organization_id = $1 and deleted_at is null", organization.uuid())
+            .fetch_all(&mut **transaction)
+            .await?;
+    for endpoint in endpoints {
+        sqlx::query!(
+            "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
+             values ($1, $2, $3, $4, $5, $6, 'waiting', $7, $7) on conflict on constraint webhook_deliveries_once do nothing",
+            state.random.uuid_v7(&state.clock),
+            endpoint,
+            organization.uuid(),
+            message_id,
+            kind,
+            payload.to_string(),
+            state.clock.now()
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+/// What was to be told, newest first.
+#[utoipa::path(get, path = "/v1/webhook-deliveries", tag = "webhooks", params(ListQuery), security(("bearer" = [])),
+    responses((status = 200, body = Page<Delivery>), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody)))]
+pub async fn list(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    Query(query): Query<ListQuery>,
+) -> Result<axum::Json<Page<Delivery>>, Error> {
+    principal.require(Scope::BillingRead)?;
+    let cursors = CursorKey::derive(&state.config.secret, "webhook deliveries");
+    let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| cursors.decode(&cursor)).transpose()?;
+    let mut rows = rows(&state, principal.organization_id, after).await?;
+    let more = rows.len() > PAGE;
+    rows.truncate(PAGE);
+    let next_cursor = rows.last().filter(|_| more).map(|last| cursors.encode(&(last.created_at, last.id.uuid())));
+    Ok(axum::Json(Page { data: rows, next_cursor }))
+}
+
+async fn rows(state: &AppState, organization: OrganizationId, after: Option<(DateTime<Utc>, Uuid)>) -> Result<Vec<Delivery>, Error> {
+    let (after_time, after_id) = after.unzip();
+    let rows = sqlx::query!(
+        "select id, endpoint_id, message_id, kind, state, attempts, last_status, last_error, created_at, delivered_at from webhook_deliveries
+         where organization_id = $1 and ($2::timestamptz is null or (created_at, id) < ($2, $3)) order by created_at desc, id desc limit $4",
+        organization.uuid(),
+        after_time,
+        after_id,
+        i64::try_from(PAGE + 1).unwrap_or(i64::MAX)
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    let rows = rows.into_iter().map(|row| Delivery {
+        id: DeliveryId::from_uuid(row.id),
+        endpoint_id: EndpointId::from_uuid(row.endpoint_id),
+        message_id: row.message_id,
+        kind: row.kind,
+        state: row.state,
+        attempts: row.attempts,
+        last_status: row.last_status,
+        last_error: row.last_error,
+        created_at: row.created_at,
+        delivered_at: row.delivered_at,
+    });
+    Ok(rows.collect())
+}
+
+/// Send it again, with the same id: a receiver that has it knows it.
+#[utoipa::path(post, path = "/v1/webhook-deliveries/{id}/replay", tag = "webhooks", security(("bearer" = [])),
+    params(("id" = DeliveryId, Path, description = "The delivery")),
+    responses((status = 202), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+pub async fn replay(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    Path(id): Path<DeliveryId>,
+) -> Result<StatusCode, Error> {
+    principal.require(Scope::BillingWrite)?;
+    let replayed = sqlx::query!(
+        "update webhook_deliveries d set state = 'waiting', attempts = 0, next_attempt_at = $3, delivered_at = null
+         from webhook_endpoints e where d.organization_id = $1 and d.id = $2 and e.id = d.endpoint_id and e.deleted_at is null",
+        principal.organization_id.uuid(),
+        id.uuid(),
+        state.clock.now()
+    );
+    if replayed.execute(&state.pool).await?.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(StatusCode::ACCEPTED) }
+}

@@ -1,0 +1,114 @@
+//! Sends what is waiting. The attempt is noted first, with the instant of the next one, and no lock is held while the receiver is asked
+//! [B-82]; so a message comes at least once, always with the same id.
+
+use std::time::Duration;
+
+use chassis::http::client;
+use chassis::postgres::keep_running;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{EndpointId, guard, signature};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::stripe::backoff;
+
+const POLL: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Tries before a message is set aside: with their pauses, about three hours.
+const MAX_ATTEMPTS: i32 = 12;
+
+struct Due {
+    id: Uuid,
+    endpoint_id: Uuid,
+    message_id: String,
+    payload: String,
+    attempts: i32,
+    url: String,
+}
+
+/// Sends until the token is cancelled.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    keep_running("webhooks", stop, POLL, || async {
+        while !stop.is_cancelled() && step(state).await? {}
+        Ok(())
+    })
+    .await;
+}
+
+/// Tries the message that has been due for longest; false when none is.
+///
+/// # Errors
+/// The database's.
+pub async fn step(state: &AppState) -> Result<bool, Error> {
+    let Some(due) = claim(state).await? else { return Ok(false) };
+    let attempt = send(state, &due).await;
+    let (status, error) = match &attempt {
+        Ok(status) => (Some(i32::from(*status)), (!(200..300).contains(status)).then(|| format!("it was answered with {status}"))),
+        Err(error) => (None, Some(error.clone())),
+    };
+    let outcome = match &error {
+        None => "delivered",
+        Some(_) if due.attempts >= MAX_ATTEMPTS => "failed",
+        Some(_) => "waiting",
+    };
+    if outcome == "failed" {
+        metrics::counter!("webhook_deliveries_failed_total").increment(1);
+    }
+    sqlx::query!(
+        "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5 where id = $1",
+        due.id,
+        outcome,
+        status,
+        error,
+        error.is_none().then(|| state.clock.now())
+    )
+    .execute(&state.pool)
+    .await?;
+    Ok(true)
+}
+
+/// Notes an attempt. Two replicas never note the same one.
+async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
+    let now = state.clock.now();
+    let next = sqlx::query!(
+        "select id, attempts from webhook_deliveries where state = 'waiting' and next_attempt_at <= $1 order by next_attempt_at, id limit 1",
+        now
+    )
+    .fetch_optional(&state.pool)
+    .await?;
+    let Some(next) = next else { return Ok(None) };
+    let due = sqlx::query_as!(
+        Due,
+        r#"update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $3 from webhook_endpoints e
+           where d.id = $1 and d.attempts = $2 and d.state = 'waiting' and e.id = d.endpoint_id
+           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, e.url"#,
+        next.id,
+        next.attempts,
+        backoff::next(state, backoff::seconds(next.attempts + 2))
+    )
+    .fetch_optional(&state.pool)
+    .await?;
+    Ok(due)
+}
+
+/// One attempt: the status of the answer, or why there is none. Neither says what an address resolved to: the owner of the endpoint
+/// reads it.
+async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
+    let target = guard::resolve(&due.url, state.config.webhooks_to_private).await.map_err(|refused| refused.to_string())?;
+    let timestamp = state.clock.now().timestamp();
+    let secret = signature::secret(&state.config.secret, EndpointId::from_uuid(due.endpoint_id)).map_err(|error| error.to_string())?;
+    let signed = signature::sign(&secret, &due.message_id, timestamp, due.payload.as_bytes()).map_err(|error| error.to_string())?;
+    // A client for each attempt: it is pinned to the address that was checked, follows no redirect and knows no proxy.
+    let client = client::builder().timeout(TIMEOUT).resolve(&target.host, target.address).build().map_err(|_| "no client can be made")?;
+    let request = client
+        .post(target.url)
+        .header("content-type", "application/json")
+        .header("webhook-id", &due.message_id)
+        .header("webhook-timestamp", timestamp.to_string())
+        .header("webhook-signature", signed)
+        .body(due.payload.clone());
+    let answered =
+        request.send().await.map_err(|error| if error.is_timeout() { "it did not answer in time" } else { "it could not be reached" })?;
+    Ok(answered.status().as_u16())
+}

@@ -1,0 +1,37 @@
+//! `GET /v1/entitlements` and `GET /internal/v1/entitlements/{organization}`.
+
+use axum::extract::State;
+use chassis::http::Path;
+use chassis::problem::ProblemBody;
+use contracts::entitlements::{Entitlements, SCOPE_ENTITLEMENTS_READ};
+use identity::{Authenticated, CallingService, OrganizationId, Scope};
+
+use super::{copy, read};
+use crate::error::Error;
+use crate::state::AppState;
+
+/// What the organization may do.
+#[utoipa::path(get, path = "/v1/entitlements", tag = "subscriptions", security(("bearer" = [])),
+    responses((status = 200, body = Entitlements), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody)))]
+pub async fn get(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<axum::Json<Entitlements>, Error> {
+    principal.require(Scope::BillingRead)?;
+    let mut connection = state.pool.acquire().await?;
+    Ok(axum::Json(read(&mut connection, principal.organization_id).await?))
+}
+
+/// What an organization may do, for a service; the copy in Redis is written with it.
+pub async fn internal(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Path(organization): Path<OrganizationId>,
+) -> Result<axum::Json<Entitlements>, Error> {
+    caller.require(SCOPE_ENTITLEMENTS_READ)?;
+    let mut connection = state.pool.acquire().await?;
+    let entitlements = read(&mut connection, organization).await?;
+    drop(connection);
+    // The answer is right without the copy too.
+    if let Err(error) = copy::write(&state.redis, &entitlements).await {
+        tracing::warn!(error.message = format!("{error:#}"), organization.id = %organization, "entitlements were not copied to Redis");
+    }
+    Ok(axum::Json(entitlements))
+}

@@ -1,0 +1,209 @@
+//! What the customer and the calendar do.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::charges::{Carried, rest_of_period, whole_period};
+use crate::catalog::Interval;
+use crate::subscriptions::command::{AppliedCoupon, Refusal};
+use crate::subscriptions::period::Period;
+use crate::subscriptions::proration::unused;
+use crate::subscriptions::state::{Effect, Pending, Subscription};
+use crate::subscriptions::status::Status;
+use crate::subscriptions::terms::Terms;
+
+/// What new terms must keep whichever way they come.
+fn fits(subscription: &Subscription, terms: &Terms, seats: u32) -> Result<(), Refusal> {
+    if terms.group != subscription.terms.group {
+        return Err(Refusal::OtherGroup);
+    }
+    if terms.currency != subscription.terms.currency {
+        return Err(Refusal::OtherCurrency);
+    }
+    terms.allow_seats(seats)?;
+    terms.total_micros(seats).map(|_| ())
+}
+
+/// New terms at once. In a trial nothing is paid and the trial goes on. With another interval a new period begins now.
+pub fn upgrade(
+    subscription: &mut Subscription,
+    terms: &Terms,
+    seats: u32,
+    now: DateTime<Utc>,
+    effects: &mut Vec<Effect>,
+) -> Result<(), Refusal> {
+    fits(subscription, terms, seats)?;
+    if (terms, seats) == (&subscription.terms, subscription.seats) {
+        return Err(Refusal::NoChange);
+    }
+    let longer = (subscription.terms.interval, terms.interval) == (Interval::Month, Interval::Year);
+    let same = subscription.terms.interval == terms.interval;
+    let dearer = terms.total_micros(seats)? >= subscription.terms.total_micros(subscription.seats)?;
+    if !(longer || same && dearer) {
+        return Err(Refusal::NotAnUpgrade);
+    }
+    if now >= subscription.period.end {
+        // The calendar comes first: the period that is over must be closed before anything is charged for it.
+        return Err(Refusal::NotDue);
+    }
+    subscription.pending = None;
+    if subscription.status == Status::Trialing {
+        subscription.terms = terms.clone();
+        subscription.seats = seats;
+        return Ok(());
+    }
+    if same {
+        return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
+    }
+    let left = |micros| unused(micros, subscription.period, now, terms.currency);
+    let carried = Carried { micros: left(subscription.value_micros), credit_micros: left(subscription.terms.credit_micros()) };
+    subscription.terms = terms.clone();
+    subscription.seats = seats;
+    begin(subscription, now);
+    let reason = format!("upgrade-{}", subscription.revision);
+    whole_period(subscription, &reason, carried, effects)
+}
+
+/// Other terms when the period ends.
+pub fn downgrade(subscription: &mut Subscription, terms: &Terms, seats: u32) -> Result<(), Refusal> {
+    fits(subscription, terms, seats)?;
+    if subscription.cancel_at_period_end {
+        return Err(Refusal::CancelPending);
+    }
+    if (terms, seats) == (&subscription.terms, subscription.seats) {
+        // Back to what it is: the change that was to come does not.
+        return subscription.pending.take().map(|_| ()).ok_or(Refusal::NoChange);
+    }
+    subscription.pending = Some(Pending { terms: terms.clone(), seats });
+    Ok(())
+}
+
+/// More seats at once, fewer when the period ends.
+pub fn seats(subscription: &mut Subscription, seats: u32, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    let terms = subscription.terms.clone();
+    terms.allow_seats(seats)?;
+    if seats < subscription.seats {
+        let to = subscription.pending.as_ref().map_or(terms, |pending| pending.terms.clone());
+        return downgrade(subscription, &to, seats);
+    }
+    if seats == subscription.seats {
+        return Err(Refusal::NoChange);
+    }
+    if now >= subscription.period.end {
+        return Err(Refusal::NotDue);
+    }
+    if let Some(pending) = &mut subscription.pending {
+        pending.terms.allow_seats(seats)?;
+        pending.seats = seats;
+    }
+    if subscription.status == Status::Trialing {
+        subscription.seats = seats;
+        return Ok(());
+    }
+    rest_of_period(subscription, &terms, seats, "seats", now, effects)
+}
+
+/// Ends with its period.
+pub fn cancel_at_period_end(subscription: &mut Subscription) -> Result<(), Refusal> {
+    if subscription.cancel_at_period_end {
+        return Err(Refusal::NoChange);
+    }
+    subscription.cancel_at_period_end = true;
+    // There is no period after this one for another plan to begin in.
+    subscription.pending = None;
+    Ok(())
+}
+
+/// Goes on after all.
+pub fn uncancel(subscription: &mut Subscription) -> Result<(), Refusal> {
+    if !subscription.cancel_at_period_end {
+        return Err(Refusal::NotCanceling);
+    }
+    subscription.cancel_at_period_end = false;
+    Ok(())
+}
+
+/// Over, for good. What is open stays known, so that money that comes late is dealt with.
+pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>) {
+    subscription.status = status;
+    subscription.ended_at = Some(now);
+    subscription.pending = None;
+    subscription.grace_until = None;
+}
+
+/// Rests.
+pub fn pause(subscription: &mut Subscription) -> Result<(), Refusal> {
+    if subscription.cancel_at_period_end {
+        return Err(Refusal::CancelPending);
+    }
+    subscription.status = Status::Paused;
+    Ok(())
+}
+
+/// Goes on: in the paid period, or in a new one from now.
+pub fn resume(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    subscription.status = Status::Active;
+    if now >= subscription.period.end {
+        apply_pending(subscription);
+        begin(subscription, now);
+        whole_period(subscription, "renewal", Carried::default(), effects)?;
+    }
+    if subscription.open.iter().any(|charge| charge.failed) {
+        past_due(subscription, now);
+    }
+    Ok(())
+}
+
+/// Takes something off the next charges of whole periods.
+pub fn apply_coupon(subscription: &mut Subscription, coupon: &AppliedCoupon) -> Result<(), Refusal> {
+    if subscription.coupon.as_ref() == Some(coupon) {
+        return Err(Refusal::NoChange);
+    }
+    subscription.coupon = Some(coupon.clone());
+    Ok(())
+}
+
+/// The period is over: the end that was wanted, or the next period on the terms that were wanted.
+pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
+    if now < subscription.period.end {
+        return Err(Refusal::NotDue);
+    }
+    if subscription.cancel_at_period_end {
+        let at = subscription.period.end;
+        end(subscription, Status::Canceled, at);
+        return Ok(());
+    }
+    if subscription.status == Status::PastDue {
+        // No period is begun on top of one that was not paid.
+        return Err(Refusal::Status(Status::PastDue));
+    }
+    let (end_of_period, interval) = (subscription.period.end, subscription.terms.interval);
+    apply_pending(subscription);
+    if subscription.status == Status::Trialing || subscription.terms.interval != interval {
+        subscription.status = Status::Active;
+        begin(subscription, end_of_period);
+    } else {
+        subscription.number = subscription.number.checked_add(1).ok_or(Refusal::TooLarge)?;
+        subscription.period = Period::nth(subscription.anchor, interval, subscription.number);
+    }
+    whole_period(subscription, "renewal", Carried::default(), effects)
+}
+
+fn apply_pending(subscription: &mut Subscription) {
+    if let Some(pending) = subscription.pending.take() {
+        subscription.terms = pending.terms;
+        subscription.seats = pending.seats;
+    }
+}
+
+/// Counts periods from here.
+pub fn begin(subscription: &mut Subscription, anchor: DateTime<Utc>) {
+    subscription.anchor = anchor;
+    subscription.number = 0;
+    subscription.period = Period::nth(anchor, subscription.terms.interval, 0);
+}
+
+/// A payment failed: from now on it may be mended for so long.
+pub fn past_due(subscription: &mut Subscription, now: DateTime<Utc>) {
+    subscription.status = Status::PastDue;
+    subscription.grace_until = Some(now + TimeDelta::days(i64::from(subscription.terms.grace_days)));
+}

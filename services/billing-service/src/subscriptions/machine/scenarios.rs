@@ -1,0 +1,238 @@
+//! One scenario for each way that a subscription goes [B-72]. January has 31 days: the first period is 31 January to 28 February.
+
+use super::fixtures::{Case, UNIT, charges, day, down, pro, team, terms, to};
+use super::start;
+use crate::catalog::Interval;
+use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off, Refusal};
+use crate::subscriptions::preview::cost;
+use crate::subscriptions::state::Effect;
+use crate::subscriptions::status::Status;
+
+/// [B-71] [B-77]
+#[test]
+fn a_purchase_gives_access_and_credit_when_it_is_paid_and_once() {
+    let mut case = Case::from(start(pro(), 1, false, None, day(0)).unwrap());
+    assert_eq!((case.is.status, case.granted()), (Status::Incomplete, vec![]));
+    let paid = Command::PaymentSucceeded { period_start: day(0), reason: "start".into() };
+    case.does(&paid, day(0));
+    let revision = case.is.revision;
+    assert_eq!(case.does(&paid, day(1)), [], "told again");
+    assert_eq!(
+        (case.is.status, case.is.revision, case.totals(), case.granted()),
+        (Status::Active, revision, vec![20 * UNIT], vec![10 * UNIT])
+    );
+}
+
+#[test]
+fn a_free_plan_is_active_at_once() {
+    let free = start(terms("free", "USD", Interval::Month, 0), 1, false, None, day(0)).unwrap();
+    assert_eq!((free.subscription.status, charges(&free.effects)), (Status::Active, vec![]));
+}
+
+/// [B-71]
+#[test]
+fn a_first_payment_that_does_not_come_in_23_hours_ends_it_and_one_that_comes_later_is_paid_back() {
+    let mut case = Case::from(start(pro(), 1, false, None, day(0)).unwrap());
+    let due = case.is.next_action_at().unwrap();
+    assert_eq!(due - day(0), chrono::TimeDelta::hours(23));
+    assert_eq!(case.attempt(&Command::Expire, due - chrono::TimeDelta::milliseconds(1)), Err(Refusal::NotDue));
+    case.does(&Command::Expire, due);
+    assert_eq!(case.is.status, Status::IncompleteExpired);
+    let late = case.does(&Command::PaymentSucceeded { period_start: day(0), reason: "start".into() }, day(2));
+    assert_eq!(late, [Effect::Refund { period_start: day(0), reason: "start".into() }]);
+    assert_eq!((case.is.status, case.granted()), (Status::IncompleteExpired, vec![]));
+}
+
+/// [B-72]
+#[test]
+fn an_upgrade_now_costs_the_difference_for_the_rest_of_the_period() {
+    let mut case = Case::active(pro());
+    let effects = case.does(&to(team()), day(14));
+    let upgrade = charges(&effects)[0];
+    let amounts: Vec<i64> = upgrade.lines.iter().map(|line| line.amount_micros).collect();
+    assert_eq!((amounts, upgrade.total_micros), (vec![-10 * UNIT, 50 * UNIT], 40 * UNIT), "half of 28 days is left");
+    assert_eq!(case.is.terms, team());
+    assert!(effects.contains(&Effect::EntitlementsChanged), "in force at once");
+    case.paid(day(14));
+    assert_eq!(case.granted(), [10 * UNIT, 20 * UNIT], "half of the difference of the credit, when paid");
+    case.does(&Command::Renew, day(28));
+    assert_eq!(case.totals(), [20 * UNIT, 40 * UNIT, 100 * UNIT]);
+}
+
+/// [B-60]
+#[test]
+fn from_a_month_to_a_year_a_new_period_begins_and_the_rest_of_the_month_counts() {
+    let mut case = Case::active(pro());
+    case.does(&to(terms("pro", "USD", Interval::Year, 200)), day(14));
+    assert_eq!(case.totals(), [20 * UNIT, 190 * UNIT]);
+    assert_eq!((case.is.period.start, case.is.period.end), (day(14), "2027-02-14T00:00:00Z".parse().unwrap()));
+    let back = to(terms("pro", "USD", Interval::Month, 500));
+    assert_eq!(case.attempt(&back, day(15)), Err(Refusal::NotAnUpgrade), "from a year to a month only when the year is over");
+}
+
+/// [B-72]
+#[test]
+fn a_downgrade_begins_when_the_period_ends() {
+    let mut case = Case::active(team());
+    assert_eq!(case.attempt(&to(pro()), day(3)), Err(Refusal::NotAnUpgrade));
+    assert_eq!(case.does(&down(pro()), day(3)), [], "nothing to pay, nothing taken away");
+    assert_eq!(case.is.terms, team());
+    case.does(&Command::Renew, day(28));
+    assert_eq!((case.is.terms.plan.as_str(), case.totals()), ("pro", vec![100 * UNIT, 20 * UNIT]));
+}
+
+/// [B-72]
+#[test]
+fn an_end_with_the_period_can_be_taken_back_until_it_has_come() {
+    let mut case = Case::active(pro());
+    case.does(&Command::CancelAtPeriodEnd, day(3));
+    assert_eq!(case.attempt(&Command::Renew, day(27)), Err(Refusal::NotDue));
+    case.does(&Command::Uncancel, day(4));
+    assert_eq!(case.attempt(&Command::Uncancel, day(4)), Err(Refusal::NotCanceling));
+    case.does(&Command::Renew, day(28));
+    case.does(&Command::CancelAtPeriodEnd, day(29));
+    case.does(&Command::Renew, day(59));
+    assert_eq!((case.is.status, case.is.ended_at, case.totals().len()), (Status::Canceled, Some(day(59)), 2));
+}
+
+/// [B-18]
+#[test]
+fn what_is_over_stays_over() {
+    let mut case = Case::active(pro());
+    case.does(&Command::CancelNow, day(3));
+    for command in [Command::Renew, Command::Resume, Command::Uncancel, Command::CancelNow, to(team()), Command::Expire, Command::GraceOver]
+    {
+        assert_eq!(case.attempt(&command, day(40)), Err(Refusal::Ended), "{command:?}");
+    }
+}
+
+/// [B-72]
+#[test]
+fn a_change_of_plan_while_an_end_is_pending_upgrades_until_the_end_and_refuses_what_would_come_after() {
+    let mut case = Case::active(pro());
+    case.does(&Command::CancelAtPeriodEnd, day(1));
+    assert_eq!(case.attempt(&down(terms("lite", "USD", Interval::Month, 5)), day(2)), Err(Refusal::CancelPending));
+    case.does(&to(team()), day(14));
+    assert!(case.is.cancel_at_period_end);
+    case.does(&Command::Renew, day(28));
+    assert_eq!((case.is.status, case.totals()), (Status::Canceled, vec![20 * UNIT, 40 * UNIT]));
+}
+
+/// [B-72]
+#[test]
+fn an_upgrade_during_the_trial_keeps_the_trial_and_its_first_charge_is_of_the_new_plan() {
+    let mut case = Case::trial();
+    let effects = case.does(&to(team()), day(5));
+    assert_eq!(effects, [Effect::EntitlementsChanged]);
+    assert_eq!((case.is.status, case.is.period.end), (Status::Trialing, day(14)));
+    case.does(&Command::Renew, day(14));
+    assert_eq!((case.is.status, case.totals()), (Status::Active, vec![100 * UNIT]));
+    assert_eq!(case.is.period.start, day(14));
+    assert_eq!(case.granted(), Vec::<i64>::new(), "credit comes with the payment");
+}
+
+#[test]
+fn a_trial_that_is_canceled_costs_nothing() {
+    let mut case = Case::trial();
+    case.does(&Command::CancelAtPeriodEnd, day(5));
+    case.does(&Command::Renew, day(14));
+    assert_eq!((case.is.status, case.totals()), (Status::Canceled, vec![]));
+}
+
+/// [B-71]
+#[test]
+fn a_failed_payment_keeps_access_for_the_grace_and_a_late_one_begins_a_new_period() {
+    let mut case = Case::active(pro());
+    case.does(&Command::Renew, day(28));
+    case.fails(day(28));
+    assert_eq!((case.is.status, case.is.next_action_at()), (Status::PastDue, Some(day(35))));
+    assert_eq!(case.attempt(&to(team()), day(29)), Err(Refusal::Status(Status::PastDue)));
+    assert_eq!(case.attempt(&Command::GraceOver, day(34)), Err(Refusal::NotDue));
+    case.does(&Command::GraceOver, day(35));
+    assert_eq!((case.is.status, case.is.next_action_at()), (Status::Unpaid, None));
+    case.paid(day(100));
+    assert_eq!((case.is.status, case.is.period.start), (Status::Active, day(100)));
+    assert_eq!(case.totals(), [20 * UNIT; 3], "nobody pays for the time without access");
+}
+
+#[test]
+fn a_payment_that_is_mended_in_the_grace_changes_no_date() {
+    let mut case = Case::active(pro());
+    case.does(&Command::Renew, day(28));
+    case.fails(day(28));
+    case.paid(day(30));
+    assert_eq!((case.is.status, case.is.grace_until, case.is.period.start), (Status::Active, None, day(28)));
+    assert_eq!(case.granted(), [10 * UNIT; 2]);
+}
+
+#[test]
+fn a_pause_stops_charges_and_going_on_begins_where_it_is() {
+    let mut case = Case::active(pro());
+    case.does(&Command::Pause, day(3));
+    assert_eq!(case.attempt(&Command::Renew, day(28)), Err(Refusal::Status(Status::Paused)));
+    case.does(&Command::Resume, day(10));
+    assert_eq!(case.is.period.end, day(28), "the paid period goes on");
+    case.does(&Command::Pause, day(11));
+    case.does(&Command::Resume, day(90));
+    assert_eq!((case.is.period.start, case.totals().len()), (day(90), 2));
+}
+
+#[test]
+fn more_seats_are_paid_for_the_rest_of_the_period_and_fewer_come_with_the_next() {
+    let mut case = Case::active(pro());
+    case.does(&Command::ChangeSeats { seats: 4 }, day(14));
+    assert_eq!(case.totals(), [20 * UNIT, 2 * UNIT], "two beyond those included, two dollars each, half of the period");
+    case.paid(day(14));
+    case.does(&Command::ChangeSeats { seats: 3 }, day(15));
+    assert_eq!(case.is.seats, 4);
+    case.does(&Command::Renew, day(28));
+    assert_eq!((case.is.seats, case.totals()[2]), (3, 22 * UNIT));
+    assert_eq!(case.attempt(&Command::ChangeSeats { seats: 21 }, day(30)), Err(Refusal::Seats));
+    assert_eq!(case.attempt(&Command::ChangeSeats { seats: 0 }, day(30)), Err(Refusal::Seats));
+}
+
+fn coupon(off: Off, lasts: Lasts) -> AppliedCoupon {
+    AppliedCoupon { code: "launch".parse().unwrap(), off, lasts }
+}
+
+#[test]
+fn a_coupon_takes_off_as_long_as_it_lasts_and_never_more_than_there_is() {
+    let once = coupon(Off::Micros(500 * UNIT), Lasts::Once);
+    let mut case = Case::from(start(pro(), 1, false, Some(once), day(0)).unwrap());
+    assert_eq!((case.is.status, case.totals(), case.granted()), (Status::Active, vec![], vec![10 * UNIT]), "nothing to pay is paid");
+    case.does(&Command::Renew, day(28));
+    let until = coupon(Off::Percent(25), Lasts::Until(day(60)));
+    case.does(&Command::ApplyCoupon { coupon: until }, day(29));
+    case.paid(day(29));
+    case.does(&Command::Renew, day(59));
+    case.does(&Command::Renew, day(89));
+    assert_eq!(case.totals(), [20 * UNIT, 15 * UNIT, 20 * UNIT]);
+}
+
+/// What somebody did not pay does not count when they upgrade.
+#[test]
+fn a_discount_is_not_turned_into_money_by_an_upgrade() {
+    let free = coupon(Off::Percent(100), Lasts::Once);
+    let mut case = Case::from(start(pro(), 1, false, Some(free), day(0)).unwrap());
+    case.does(&to(terms("pro", "USD", Interval::Year, 200)), day(14));
+    assert_eq!(case.totals(), [200 * UNIT]);
+}
+
+#[test]
+fn another_group_or_currency_is_refused() {
+    let mut case = Case::active(pro());
+    let other = crate::subscriptions::terms::Terms { group: "other".parse().unwrap(), ..team() };
+    assert_eq!(case.attempt(&to(other), day(1)), Err(Refusal::OtherGroup));
+    assert_eq!(case.attempt(&to(terms("team", "EUR", Interval::Month, 100)), day(1)), Err(Refusal::OtherCurrency));
+}
+
+/// [B-72]
+#[test]
+fn a_preview_says_what_is_then_charged() {
+    let mut case = Case::active(pro());
+    let preview = cost(&super::decide(&case.is, &to(team()), day(14)).unwrap()).unwrap();
+    case.does(&to(team()), day(14));
+    case.paid(day(14));
+    case.does(&Command::Renew, preview.next_at.unwrap());
+    assert_eq!(case.totals()[1..], [preview.now.unwrap().total_micros, preview.next.unwrap().total_micros]);
+}

@@ -1,0 +1,173 @@
+//! A subscription as the machine knows it, and what the machine wants done.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use money::Currency;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::command::AppliedCoupon;
+use super::period::Period;
+use super::status::Status;
+use super::terms::Terms;
+
+/// How long the first payment may take; Stripe's limit.
+pub const INCOMPLETE_HOURS: i64 = 23;
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// Where it stands.
+    pub status: Status,
+    /// What was agreed.
+    pub terms: Terms,
+    /// How many seats.
+    pub seats: u32,
+    /// What the periods are counted from.
+    pub anchor: DateTime<Utc>,
+    /// Which of them it is in, from zero.
+    pub number: u32,
+    /// The period it is in; in a trial, the trial.
+    pub period: Period,
+    /// What the customer pays for the whole of the period as it is now, after discounts: what is left of it is counted from this.
+    pub value_micros: i64,
+    /// Whether it ends with its period.
+    pub cancel_at_period_end: bool,
+    /// What it becomes when its period ends.
+    pub pending: Option<Pending>,
+    /// What is taken off.
+    pub coupon: Option<AppliedCoupon>,
+    /// Charges that were not paid yet.
+    pub open: Vec<OpenCharge>,
+    /// Until when a failed payment may be mended.
+    pub grace_until: Option<DateTime<Utc>>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// How often it was changed.
+    pub revision: i64,
+}
+
+/// What a subscription becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The terms.
+    pub terms: Terms,
+    /// The seats.
+    pub seats: u32,
+}
+
+/// A charge that was not paid yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenCharge {
+    /// Of the period that began then.
+    pub period_start: DateTime<Utc>,
+    /// For what.
+    pub reason: String,
+    /// Whether an attempt failed.
+    pub failed: bool,
+    /// Credit that is given when it is paid.
+    pub grant: Option<Grant>,
+}
+
+/// What a line of a charge is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LineKind {
+    /// The plan for the period.
+    Plan,
+    /// Seats beyond those included, for the period.
+    Seats,
+    /// What is left of what was paid; below zero.
+    Unused,
+    /// The rest of the period on new terms.
+    Remaining,
+    /// What a coupon takes off; below zero.
+    Discount,
+}
+
+/// A line of a charge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Line {
+    /// What it is about.
+    pub kind: LineKind,
+    /// Of which plan, or by which coupon.
+    #[schema(value_type = String)]
+    pub code: crate::catalog::Code,
+    /// In micro-units; below zero when it is taken off.
+    pub amount_micros: i64,
+    /// From when to when.
+    pub period: Period,
+}
+
+/// Something to be paid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Charge {
+    /// Of the period that began then.
+    pub period_start: DateTime<Utc>,
+    /// For what; with the period unique for the subscription.
+    pub reason: String,
+    /// In what.
+    pub currency: Currency,
+    /// What it consists of.
+    pub lines: Vec<Line>,
+    /// The sum of the lines, at least zero.
+    pub total_micros: i64,
+}
+
+/// Credit to be given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Of the period that began then.
+    pub period_start: DateTime<Utc>,
+    /// For what; with the period unique for the subscription.
+    pub reason: String,
+    /// In what.
+    pub currency: Currency,
+    /// How much.
+    pub amount_micros: i64,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What is to be done about a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Collect this.
+    Charge(Charge),
+    /// Give this.
+    Grant(Grant),
+    /// Pay this charge back: it was paid when it no longer could have an effect.
+    Refund {
+        /// Of the period that began then.
+        period_start: DateTime<Utc>,
+        /// For what it was.
+        reason: String,
+    },
+    /// What the customer may do has changed.
+    EntitlementsChanged,
+}
+
+/// A decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The subscription afterwards.
+    pub subscription: Subscription,
+    /// What is to be done.
+    pub effects: Vec<Effect>,
+}
+
+impl Subscription {
+    /// When the clock is to look at it again, if it is.
+    #[must_use]
+    pub fn next_action_at(&self) -> Option<DateTime<Utc>> {
+        match self.status {
+            Status::Incomplete => Some(self.started_at + TimeDelta::hours(INCOMPLETE_HOURS)),
+            Status::Trialing | Status::Active => Some(self.period.end),
+            Status::PastDue if self.cancel_at_period_end => self.grace_until.map(|until| until.min(self.period.end)),
+            Status::PastDue => self.grace_until,
+            Status::Unpaid | Status::Paused | Status::IncompleteExpired | Status::Canceled => None,
+        }
+    }
+}

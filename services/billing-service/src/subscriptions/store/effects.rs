@@ -1,0 +1,135 @@
+//! The effects of a decision, each in the transaction of the decision.
+
+use identity::OrganizationId;
+use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
+
+use crate::entitlements;
+use crate::error::Error;
+use crate::intents::{self, Intent};
+use crate::state::AppState;
+use crate::subscriptions::SubscriptionId;
+use crate::subscriptions::state::{Charge, Effect, Grant, Outcome};
+use crate::subscriptions::status::Status;
+
+/// Whose a decision is.
+#[derive(Debug, Clone, Copy)]
+struct Owner {
+    organization: OrganizationId,
+    id: SubscriptionId,
+}
+
+/// Writes the history and has the effects.
+#[expect(clippy::too_many_arguments, reason = "a row of the history has as many columns")]
+pub async fn record(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: SubscriptionId,
+    actor: &str,
+    command: &Value,
+    status_before: Option<Status>,
+    outcome: &Outcome,
+) -> Result<(), Error> {
+    let subscription = &outcome.subscription;
+    sqlx::query!(
+        "insert into subscription_changes (subscription_id, revision, organization_id, actor, command, status_before, status_after, effects, occurred_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        id.uuid(),
+        subscription.revision,
+        organization.uuid(),
+        actor,
+        command,
+        status_before.map(Status::as_str),
+        subscription.status.as_str(),
+        json!(outcome.effects),
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let owner = Owner { organization, id };
+    want(state, transaction, owner, "subscription.changed", &subscription.revision.to_string(), json!(subscription)).await?;
+    for effect in &outcome.effects {
+        match effect {
+            Effect::Charge(charge) => insert_charge(state, transaction, owner, charge).await?,
+            Effect::Grant(grant) => insert_grant(state, transaction, owner, grant).await?,
+            Effect::Refund { period_start, reason } => {
+                let key = format!("{}-{reason}", period_start.timestamp_millis());
+                want(state, transaction, owner, "subscription.refund", &key, json!({"period_start": period_start, "reason": reason}))
+                    .await?;
+            }
+            Effect::EntitlementsChanged => entitlements::changed(state, transaction, organization).await?,
+        }
+    }
+    Ok(())
+}
+
+/// A charge, once [B-77]: a second one for the same period and reason breaks the constraint, and everything is rolled back.
+async fn insert_charge(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    charge: &Charge,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into subscription_charges (id, subscription_id, organization_id, period_start, reason, currency, lines, total_micros, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        state.random.uuid_v7(&state.clock),
+        owner.id.uuid(),
+        owner.organization.uuid(),
+        charge.period_start,
+        charge.reason,
+        charge.currency.code(),
+        json!(charge.lines),
+        charge.total_micros,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let key = format!("{}-{}", charge.period_start.timestamp_millis(), charge.reason);
+    want(state, transaction, owner, "subscription.charge", &key, json!(charge)).await
+}
+
+/// Credit to be posted to the ledger by whoever owns grants there; once [B-77].
+async fn insert_grant(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    grant: &Grant,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into subscription_grants (id, subscription_id, organization_id, period_start, reason, currency, amount_micros, expires_at, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        state.random.uuid_v7(&state.clock),
+        owner.id.uuid(),
+        owner.organization.uuid(),
+        grant.period_start,
+        grant.reason,
+        grant.currency.code(),
+        grant.amount_micros,
+        grant.expires_at,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// A wish towards Stripe about the subscription; `key` names the operation among those of its kind.
+async fn want(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    kind: &'static str,
+    key: &str,
+    payload: Value,
+) -> Result<(), Error> {
+    let intent = Intent {
+        kind,
+        subject: owner.id.to_string(),
+        organization_id: Some(owner.organization),
+        idempotency_key: format!("{kind}-{}-{key}", owner.id),
+        payload,
+    };
+    intents::want(state, transaction, &intent).await
+}

@@ -1,0 +1,87 @@
+//! What an organization may do, and how fast others hear that it is another.
+
+use billing_service::subscriptions::command::Command;
+use contracts::entitlements::{BILLING_STREAM, Entitlements, redis_key};
+use identity::OrganizationId;
+use serde_json::{Value, json};
+use testkit::eventually::eventually;
+
+use super::app::App;
+use super::catalog::{example, sell};
+use super::subscriptions::{does, paid, subscribe};
+
+/// The copy in Redis.
+async fn copy(app: &App, organization: OrganizationId) -> Value {
+    let body: Option<String> =
+        redis::cmd("HGET").arg(redis_key(organization)).arg("body").query_async(&mut app.redis.redis.connection()).await.unwrap();
+    body.map_or(Value::Null, |body| serde_json::from_str(&body).unwrap())
+}
+
+#[tokio::test]
+async fn without_a_catalogue_there_is_everything_the_wallet_pays_for() {
+    let app = App::start().await;
+    let (_, client) = app.organization();
+    let entitlements = client.get("/v1/entitlements").await.expect(200).json;
+    assert_eq!((&entitlements["plans"], &entitlements["models"], &entitlements["spend_limits"]), (&json!([]), &json!(null), &json!([])));
+}
+
+#[tokio::test]
+async fn without_a_subscription_there_is_the_default_plan_and_with_one_what_it_gives() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let (ada, client) = app.organization();
+    let free = client.get("/v1/entitlements").await.expect(200).json;
+    assert_eq!((&free["plans"][0]["code"], &free["models"]), (&json!("free"), &json!(["sim-small"])));
+    assert_eq!(
+        free["spend_limits"][0],
+        json!({"scope": "organization", "id": "", "period": "month", "limit_micros": 5_000_000, "currency": "USD"})
+    );
+    let subscription = subscribe(&app, ada, "team", "USD").await.unwrap();
+    assert_eq!(client.get("/v1/entitlements").await.json["plans"][0]["code"], "free", "not paid yet");
+    paid(&app, ada, subscription.id).await;
+    let team = client.get("/v1/entitlements").await.expect(200).json;
+    assert_eq!((&team["plans"][0]["code"], &team["models"], &team["requests_per_minute"]), (&json!("team"), &json!(null), &json!(3000)));
+    assert!(team["version"].as_i64() > free["version"].as_i64());
+    does(&app, ada, subscription.id, &Command::CancelNow).await.unwrap();
+    assert_eq!(client.get("/v1/entitlements").await.json["plans"][0]["code"], "free");
+}
+
+#[tokio::test]
+async fn a_change_is_told_on_the_stream_and_the_copy_in_redis_follows() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let (ada, client) = app.organization();
+    client.get("/v1/balance").await.expect(200);
+    let before = app.length(BILLING_STREAM).await;
+    let subscription = subscribe(&app, ada, "team", "USD").await.unwrap();
+    paid(&app, ada, subscription.id).await;
+    eventually("the copy is of the plan", || async { (copy(&app, ada).await["plans"][0]["code"] == "team").then_some(()) }).await;
+    assert!(app.length(BILLING_STREAM).await > before);
+    sell(&app, "format: 1").await;
+    eventually("everybody's copy is dropped", || async { (copy(&app, ada).await.is_null()).then_some(()) }).await;
+    assert_eq!(client.get("/v1/entitlements").await.json["plans"][0]["code"], "team", "who is there keeps what was agreed");
+}
+
+#[tokio::test]
+async fn an_old_copy_never_replaces_a_newer_one() {
+    let app = App::start().await;
+    let (ada, client) = app.organization();
+    let now: Entitlements = serde_json::from_value(client.get("/v1/entitlements").await.expect(200).json).unwrap();
+    let newer = Entitlements { version: now.version + 1, requests_per_minute: Some(7), ..now.clone() };
+    assert!(billing_service::entitlements::copy::write(&app.redis.redis, &newer).await.unwrap());
+    assert!(!billing_service::entitlements::copy::write(&app.redis.redis, &now).await.unwrap());
+    assert_eq!(copy(&app, ada).await["requests_per_minute"], 7);
+}
+
+/// [B-79]
+#[tokio::test]
+async fn the_private_route_is_for_services_with_the_scope() {
+    let app = App::start().await;
+    let (ada, client) = app.organization();
+    let path = format!("/internal/v1/entitlements/{ada}");
+    app.private.get(&path).await.expect(403);
+    client.get(&path).await.expect(404);
+    let answered = app.service("entitlements:read").get(&path).await.expect(200);
+    assert_eq!(answered.string("organization_id"), ada.to_string());
+    assert_eq!(copy(&app, ada).await, answered.json, "the copy is written with the answer");
+}

@@ -27,8 +27,8 @@ const TABLE: [(&str, u32); 14] = [
 ];
 
 /// A currency we know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(into = "String")]
 pub struct Currency(&'static str);
 
 /// The text is not a currency we know.
@@ -66,6 +66,13 @@ impl TryFrom<String> for Currency {
 
     fn try_from(text: String) -> Result<Self, UnknownCurrency> {
         text.parse()
+    }
+}
+
+/// By hand: a derived one would borrow the code from its input for ever.
+impl<'de> Deserialize<'de> for Currency {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,16 +1,17 @@
 //! Commands for operators.
 
-use std::io::{Write, stdout};
-use std::path::PathBuf;
+mod rates;
 
-use anyhow::Context;
+use std::io::{Write, stdout};
+
 use chassis::redis::Redis;
 use chassis::{Clock, postgres, streams};
-use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
 
 use crate::config::BillingConfig;
-use crate::{ledger, rates, stripe};
+use crate::{ledger, stripe};
+
+pub use self::rates::Rates;
 
 /// `billing-service admin …`
 #[derive(Debug, Clone, Subcommand)]
@@ -34,25 +35,6 @@ pub enum Command {
 pub enum Ledger {
     /// Check that every transaction sums to zero, every balance equals its sum, every hold is somebody's, and revenue equals usage.
     Verify,
-}
-
-/// `billing-service admin rates …`
-#[derive(Debug, Clone, Subcommand)]
-pub enum Rates {
-    /// Import a price list (JSON, model to per-token prices in USD).
-    Import {
-        /// The file.
-        file: PathBuf,
-        /// Percent on top of the provider's price.
-        #[arg(long, default_value_t = 20)]
-        markup_percent: i64,
-        /// When it takes effect (RFC 3339); now, if absent.
-        #[arg(long)]
-        from: Option<DateTime<Utc>>,
-        /// Say what would change and change nothing.
-        #[arg(long)]
-        dry_run: bool,
-    },
 }
 
 /// `billing-service admin streams …`
@@ -109,20 +91,7 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             anyhow::ensure!(replayed, "no event {event_id} was set aside");
             writeln!(stdout(), "{event_id} will be handled again")?;
         }
-        Command::Rates(Rates::Import { file, markup_percent, from, dry_run }) => {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let from = from.unwrap_or_else(|| Clock::system().now());
-            for change in rates::import(&pool, &text, markup_percent, from, dry_run).await? {
-                writeln!(
-                    stdout(),
-                    "{}: input {} output {} micro-USD for a million tokens (cost)",
-                    change.model,
-                    change.cost_input,
-                    change.cost_output
-                )?;
-            }
-            writeln!(stdout(), "{}", if dry_run { "nothing was changed" } else { "imported" })?;
-        }
+        Command::Rates(command) => self::rates::run(command, &pool, &Clock::system()).await?,
     }
     Ok(())
 }

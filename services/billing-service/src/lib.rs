@@ -40,6 +40,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0006_accounts",
         "0007_usage_guard",
         "0008_stripe_retries",
+        "0040_rate_dimensions",
     ],
 };
 

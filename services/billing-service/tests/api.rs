@@ -13,6 +13,8 @@ mod edge;
 mod expiry;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/rate_terms.rs"]
+mod rate_terms;
 #[path = "api/rates.rs"]
 mod rates;
 #[path = "api/replicas.rs"]

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::ledger;
 use crate::ledger::chart::Account;
 use crate::ledger::postings::{self, Posting};
-use crate::rates;
+use crate::rates::{self, Charge};
 use crate::reservations::{Held, resolve};
 use crate::state::AppState;
 
@@ -75,8 +75,8 @@ pub async fn settle(
         _ => return Err(Error::ReservationConflict),
     }
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
-    let card = rates::at(transaction, &held.model, held.created_at).await?;
-    let (price, cost) = (card.card.price.amount(&used.usage)?, card.card.cost.amount(&used.usage)?);
+    let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
+    let Charge { price, cost } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
     let posting = if abandoned {
@@ -134,7 +134,7 @@ pub async fn record_abandoned(
     held: &Held,
     counted_by: CountedBy,
 ) -> Result<(), Error> {
-    let card = rates::at(transaction, &held.model, held.created_at).await?;
+    let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
     let now = state.clock.now();
     let used = Used { usage: TokenUsage::default(), counted_by, outcome: Outcome::Deadline, started_at: held.created_at, ended_at: now };
     insert(state, transaction, held, &used, card.id, 0, 0).await
@@ -152,8 +152,8 @@ async fn insert(
     sqlx::query!(
         "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
            cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros,
-           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, recorded_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
+           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, recorded_at, cache_write_1h_tokens, images)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
         held.request_id.uuid(),
         held.organization_id.uuid(),
         held.api_key_id.map(ApiKeyId::uuid),
@@ -176,7 +176,9 @@ async fn insert(
         held.trace_id,
         used.started_at,
         used.ended_at,
-        state.clock.now()
+        state.clock.now(),
+        count(used.usage.cache_write_1h_tokens),
+        count(used.usage.images)
     )
     .execute(&mut **transaction)
     .await?;
@@ -194,7 +196,7 @@ async fn replace(
     sqlx::query!(
         "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
            audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,
-           started_at = $13, ended_at = $14, recorded_at = $15 where request_id = $1 and counted_by = 'abandoned'",
+           started_at = $13, ended_at = $14, recorded_at = $15, cache_write_1h_tokens = $16, images = $17 where request_id = $1 and counted_by = 'abandoned'",
         held.request_id.uuid(),
         count(used.usage.input_tokens),
         count(used.usage.cached_input_tokens),
@@ -209,7 +211,9 @@ async fn replace(
         used.outcome.as_str(),
         used.started_at,
         used.ended_at,
-        state.clock.now()
+        state.clock.now(),
+        count(used.usage.cache_write_1h_tokens),
+        count(used.usage.images)
     )
     .execute(&mut **transaction)
     .await?;

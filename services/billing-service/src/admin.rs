@@ -1,6 +1,7 @@
 //! Commands for operators.
 
 mod rates;
+mod usage;
 
 use std::io::{Write, stdout};
 
@@ -12,6 +13,7 @@ use crate::config::BillingConfig;
 use crate::{ledger, stripe};
 
 pub use self::rates::Rates;
+pub use self::usage::{Margin, Usage};
 
 /// `billing-service admin …`
 #[derive(Debug, Clone, Subcommand)]
@@ -22,6 +24,11 @@ pub enum Command {
     /// Rate cards.
     #[command(subcommand)]
     Rates(Rates),
+    /// Usage.
+    #[command(subcommand)]
+    Usage(Usage),
+    /// What was earned and what it cost.
+    Margin(Margin),
     /// What could not be consumed from the streams of other services.
     #[command(subcommand)]
     Streams(Streams),
@@ -92,6 +99,8 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             writeln!(stdout(), "{event_id} will be handled again")?;
         }
         Command::Rates(command) => self::rates::run(command, &pool, &Clock::system()).await?,
+        Command::Usage(command) => self::usage::run(command, &pool).await?,
+        Command::Margin(query) => self::usage::margin(query, &pool).await?,
     }
     Ok(())
 }

@@ -5,9 +5,12 @@ pub mod balance;
 pub mod config;
 pub mod error;
 pub mod ledger;
+pub mod margin;
+pub mod metering;
 pub mod organizations;
 pub mod rates;
 pub mod reservations;
+pub mod rollups;
 pub mod router;
 pub mod state;
 pub mod stripe;
@@ -41,6 +44,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0007_usage_guard",
         "0008_stripe_retries",
         "0040_rate_dimensions",
+        "0041_metering",
+        "0042_usage_partitions",
+        "0043_margin",
     ],
 };
 

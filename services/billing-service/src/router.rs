@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, ledger, reservations, stripe, usage};
+use crate::{balance, ledger, margin, metering, reservations, stripe, usage};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -19,7 +19,12 @@ fn public() -> OpenApiRouter<AppState> {
         // What the organization has, what it used, and every posting behind that.
         .routes(routes!(balance::get))
         .routes(routes!(usage::list))
+        .routes(routes!(usage::export))
         .routes(routes!(ledger::list))
+        // Usage of anything else: events from other services, and the meters that count them.
+        .routes(routes!(metering::receive))
+        .routes(routes!(metering::create, metering::list))
+        .routes(routes!(metering::usage))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }
@@ -30,6 +35,8 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/reservations", post(reservations::create))
         .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))
+        // What was earned and what it cost, for operators.
+        .route("/v1/admin/margin", get(margin::get))
 }
 
 /// The public and the private routes.

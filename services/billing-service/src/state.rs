@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{reservations, stripe};
+use crate::{margin, reservations, rollups, stripe, usage};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A message that another replica has held for this long is taken over.
@@ -98,6 +98,12 @@ impl AppState {
         });
         let state = self.clone();
         host.spawn("reservation-sweeper", |stop| async move { reservations::sweep_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("rollups", |stop| async move { rollups::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("usage-partitions", |stop| async move { usage::partitions::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("margin-alerts", |stop| async move { margin::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
         let state = self.clone();

@@ -13,6 +13,8 @@ mod edge;
 mod expiry;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/metering.rs"]
+mod metering;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]
@@ -21,6 +23,8 @@ mod rates;
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/rollups.rs"]
+mod rollups;
 #[path = "api/stream_failures.rs"]
 mod stream_failures;
 #[path = "api/stripe.rs"]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing_service::config::{BillingConfig, StripeConfig};
+use billing_service::config::{BillingConfig, MeteringConfig, StripeConfig, UsageConfig};
 use billing_service::state::AppState;
 use billing_service::{Application, MIGRATIONS};
 use chassis::clock::ManualClock;
@@ -45,6 +45,7 @@ pub struct App {
     pub random: Random,
     pub config: BillingConfig,
     keys: Keys,
+    signer: SigningKey,
     stop: CancellationToken,
 }
 
@@ -90,6 +91,11 @@ impl App {
                 api_base: "http://127.0.0.1:9".into(),
                 livemode: false,
             },
+            metering: MeteringConfig {
+                late_window: Millis(Duration::from_hours(35 * 24)),
+                close_after: Millis(Duration::from_hours(3 * 24)),
+            },
+            usage: UsageConfig { roll_up: Millis(Duration::from_millis(50)), retention_months: 0, detach: true },
         };
         adjust(&mut config);
         let random = Random::system();
@@ -98,7 +104,12 @@ impl App {
         let stop = CancellationToken::new();
         tokio::spawn(application.run(stop.clone()));
         let service = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", "reservations:write"));
-        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, stop }
+        Self { public: TestClient::new(public), private: service, database, redis, clock, turn, random, config, keys, signer, stop }
+    }
+
+    /// A service with this scope.
+    pub fn service(&self, scope: &str) -> TestClient {
+        TestClient::new(self.private.address()).bearer(&service_token(&self.signer, &self.clock, "billing-service", scope))
     }
 
     /// The state behind a service, for calling its parts directly.
@@ -113,12 +124,17 @@ impl App {
 
     /// A new organization, and a client with one of its API keys.
     pub fn organization(&self) -> (OrganizationId, TestClient) {
+        self.organization_with(Scopes::api_key_default())
+    }
+
+    /// The same with other scopes.
+    pub fn organization_with(&self, scopes: Scopes) -> (OrganizationId, TestClient) {
         let organization_id = OrganizationId::new(&self.clock, &self.random);
         let secret = ApiKeySecret::generate("test", &self.random);
         let key = VerifiedApiKey {
             api_key_id: ApiKeyId::new(&self.clock, &self.random),
             organization_id,
-            scopes: Scopes::api_key_default(),
+            scopes,
             expires_at: None,
             requests_per_minute: None,
         };

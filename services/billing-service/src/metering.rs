@@ -8,7 +8,7 @@ mod meters;
 mod placement;
 mod windows;
 
-pub use events::{__path_receive, receive};
+pub use events::{__path_receive, receive, receive_internal};
 pub use meters::{__path_create, __path_list, create, list};
 pub use placement::{Placement, Rules, Unplaced};
 pub use windows::{__path_usage, usage};

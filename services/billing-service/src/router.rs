@@ -35,6 +35,8 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/reservations", post(reservations::create))
         .route("/internal/v1/reservations/{id}/settle", post(reservations::settle))
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))
+        // Usage of anything else, from our own services.
+        .route("/internal/v1/usage-events", post(metering::receive_internal))
         // What was earned and what it cost, for operators.
         .route("/v1/admin/margin", get(margin::get))
 }

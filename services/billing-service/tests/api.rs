@@ -31,3 +31,5 @@ mod stream_failures;
 mod stripe;
 #[path = "api/usage_events.rs"]
 mod usage_events;
+#[path = "api/usage_migration.rs"]
+mod usage_migration;

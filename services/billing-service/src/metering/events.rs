@@ -3,10 +3,11 @@
 use axum::body::Bytes;
 use axum::extract::State;
 use chassis::Problem;
+use chassis::http::Query;
 use chassis::problem::ProblemBody;
 use http::{HeaderMap, StatusCode};
-use identity::{Authenticated, Scope};
-use serde::Serialize;
+use identity::{Authenticated, CallingService, OrganizationId, Scope};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cloud_event;
@@ -35,9 +36,32 @@ pub async fn receive(
 ) -> Result<axum::Json<Receipt>, Error> {
     principal.require(Scope::UsageWrite)?;
     let received = cloud_event::read(&headers, &body)?;
-    let results = ingest(&state, principal.organization_id, received.events).await?;
+    answer(received.batch, ingest(&state, principal.organization_id, received.events).await?)
+}
+
+/// For whom a service reports.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationQuery {
+    organization: OrganizationId,
+}
+
+/// The same from a service of our own on the private listener, for any organization.
+pub async fn receive_internal(
+    State(state): State<AppState>,
+    caller: CallingService,
+    Query(query): Query<OrganizationQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<axum::Json<Receipt>, Error> {
+    caller.require(Scope::UsageWrite.as_str())?;
+    let received = cloud_event::read(&headers, &body)?;
+    answer(received.batch, ingest(&state, query.organization, received.events).await?)
+}
+
+fn answer(batch: bool, results: Vec<ItemResult>) -> Result<axum::Json<Receipt>, Error> {
     match results.as_slice() {
-        [only] if !received.batch && only.status == Status::Rejected => Err(refused(only).into()),
+        [only] if !batch && only.status == Status::Rejected => Err(refused(only).into()),
         _ => Ok(axum::Json(Receipt { results })),
     }
 }

@@ -145,6 +145,19 @@ async fn an_event_comes_in_headers_or_as_json_and_a_single_one_that_is_refused_i
     assert_eq!(app.count("select count(*) from metered_events").await, 2);
 }
 
+#[tokio::test]
+async fn a_service_of_our_own_reports_for_an_organization_with_the_scope_for_it() {
+    let app = App::start().await;
+    let (organization, client) = app.organization_with(Scopes::all());
+    let count = meter(&client, "count", &json!({})).await;
+    let path = format!("/internal/v1/usage-events?organization={organization}");
+    let body = json!([event("1", app.clock.now(), &json!({}))]).to_string();
+    let post = async |service: &TestClient| service.header("content-type", BATCH).send(Method::POST, &path, Some(body.clone())).await;
+    post(&app.private).await.expect(403);
+    assert_eq!(statuses(post(&app.service("usage:write")).await), ["accepted"]);
+    assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=1"]);
+}
+
 /// [B-60]
 #[tokio::test]
 async fn windows_are_half_open_in_utc_and_apart_by_groups_and_filters() {

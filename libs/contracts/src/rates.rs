@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Rates;
+use money::Schedule;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -28,7 +28,7 @@ pub struct PricedModel {
     pub valid_to: Option<DateTime<Utc>>,
     /// The rates.
     #[schema(value_type = Object)]
-    pub price: Rates,
+    pub price: Schedule,
 }
 
 impl PricedModel {

@@ -31,11 +31,17 @@ pub enum Scope {
     /// See the user's own profile.
     #[serde(rename = "profile:read")]
     ProfileRead,
+    /// Report usage of anything to the meters.
+    #[serde(rename = "usage:write")]
+    UsageWrite,
+    /// Make meters.
+    #[serde(rename = "meters:write")]
+    MetersWrite,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ChatWrite,
         Self::ModelsRead,
         Self::BillingRead,
@@ -43,6 +49,8 @@ impl Scope {
         Self::ApiKeysRead,
         Self::ApiKeysWrite,
         Self::ProfileRead,
+        Self::UsageWrite,
+        Self::MetersWrite,
     ];
 
     /// Its text in tokens and APIs.
@@ -56,6 +64,8 @@ impl Scope {
             Self::ApiKeysRead => "api_keys:read",
             Self::ApiKeysWrite => "api_keys:write",
             Self::ProfileRead => "profile:read",
+            Self::UsageWrite => "usage:write",
+            Self::MetersWrite => "meters:write",
         }
     }
 }

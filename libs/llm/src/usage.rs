@@ -45,11 +45,11 @@ impl From<WireUsage> for TokenUsage {
         Self {
             input_tokens: wire.prompt_tokens - cached - audio_input,
             cached_input_tokens: cached,
-            cache_write_tokens: 0,
             output_tokens: wire.completion_tokens - reasoning - audio_output,
             reasoning_tokens: reasoning,
             audio_input_tokens: audio_input,
             audio_output_tokens: audio_output,
+            ..Self::default()
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
             output_tokens: 100,
             reasoning_tokens: 192,
             audio_output_tokens: 8,
-            cache_write_tokens: 0,
+            ..TokenUsage::default()
         };
         assert_eq!(usage, expected);
         assert_eq!((usage.total_input(), usage.total_output()), (2006, 300));

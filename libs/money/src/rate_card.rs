@@ -1,54 +1,57 @@
-//! Rate cards: what a million tokens of each kind cost, to the customer and to us.
+//! Rate cards: the rates of one model, by the size of the prompt, to the customer and to us.
 
 use serde::{Deserialize, Serialize};
 
 use crate::currency::Currency;
+use crate::rates::{PriceError, Rates};
 use crate::usage::TokenUsage;
 
-const PER: i128 = 1_000_000;
-
-/// Micro-units for a million tokens, one rate for each dimension; all are explicit, zero included [B-32].
+/// Rates that hold for prompts of more than so many tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rates {
-    /// Prompt tokens.
-    pub input: i64,
-    /// Prompt tokens read from the cache.
-    pub cached_input: i64,
-    /// Prompt tokens written to the cache.
-    pub cache_write: i64,
-    /// Generated tokens.
-    pub output: i64,
-    /// Hidden reasoning tokens.
-    pub reasoning: i64,
-    /// Audio tokens of the prompt.
-    pub audio_input: i64,
-    /// Generated audio tokens.
-    pub audio_output: i64,
+pub struct Tier {
+    /// Prompts with more tokens than this (cached, written and audio ones included) are in the tier.
+    pub above_input_tokens: u64,
+    /// Its rates, for the whole request.
+    pub rates: Rates,
 }
 
-/// Why usage has no price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PriceError {
-    /// The amount does not fit.
-    #[error("the price does not fit into 64 bits")]
-    Overflow,
-    /// A rate is below zero: it would pay the customer.
-    #[error("a rate is negative")]
-    NegativeRate,
+/// The rates of a model by the size of the prompt: the base, and tiers for long contexts. The whole request is priced by the one
+/// tier that its prompt reaches, as providers do it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// Rates of prompts below all tiers.
+    pub base: Rates,
+    /// Tiers by rising threshold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<Tier>,
 }
 
-impl Rates {
-    fn each(&self, usage: &TokenUsage) -> [(i64, u64); 7] {
-        [
-            (self.input, usage.input_tokens),
-            (self.cached_input, usage.cached_input_tokens),
-            (self.cache_write, usage.cache_write_tokens),
-            (self.output, usage.output_tokens),
-            (self.reasoning, usage.reasoning_tokens),
-            (self.audio_input, usage.audio_input_tokens),
-            (self.audio_output, usage.audio_output_tokens),
-        ]
+/// What a request can come to at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Prompt tokens of all kinds.
+    pub input_tokens: u64,
+    /// Generated tokens of all kinds.
+    pub output_tokens: u64,
+    /// Whether some of them may be audio.
+    pub audio: bool,
+    /// Images paid by the piece.
+    pub images: u64,
+}
+
+impl From<Rates> for Schedule {
+    fn from(base: Rates) -> Self {
+        Self { base, tiers: Vec::new() }
+    }
+}
+
+impl Schedule {
+    /// The rates that a prompt of this size has.
+    #[must_use]
+    pub fn rates_for(&self, input_tokens: u64) -> &Rates {
+        self.tiers.iter().rev().find(|tier| input_tokens > tier.above_input_tokens).map_or(&self.base, |tier| &tier.rates)
     }
 
     /// The amount for this usage in micro-units, rounded up once, at the end [B-29, B-30].
@@ -56,47 +59,54 @@ impl Rates {
     /// # Errors
     /// [`PriceError`].
     pub fn amount(&self, usage: &TokenUsage) -> Result<i64, PriceError> {
-        let mut total: i128 = 0;
-        for (rate, tokens) in self.each(usage) {
-            if rate < 0 {
-                return Err(PriceError::NegativeRate);
-            }
-            let product = i128::from(rate).checked_mul(i128::from(tokens)).ok_or(PriceError::Overflow)?;
-            total = total.checked_add(product).ok_or(PriceError::Overflow)?;
-        }
-        let micros = total.checked_add(PER - 1).ok_or(PriceError::Overflow)? / PER;
-        i64::try_from(micros).map_err(|_| PriceError::Overflow)
+        self.rates_for(usage.total_input()).amount(usage)
     }
 
-    /// The most that any split of these totals over the dimensions can come to. Audio counts only where it can occur: it costs many
-    /// times what text does, and a hold as high would keep customers from text that they can pay.
+    /// The most that any usage within these totals can come to, in whichever tier it ends.
     ///
     /// # Errors
     /// [`PriceError`].
     pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: bool) -> Result<i64, PriceError> {
-        let (audio_input, audio_output) = if audio { (self.audio_input, self.audio_output) } else { (0, 0) };
-        let input = self.input.max(self.cached_input).max(self.cache_write).max(audio_input);
-        let output = self.output.max(self.reasoning).max(audio_output);
-        let dearest = Self { input, output, ..*self };
-        dearest.amount(&TokenUsage::text(input_tokens, output_tokens))
+        self.upper_bound_of(Ceiling { input_tokens, output_tokens, audio, images: 0 })
+    }
+
+    /// The same with images.
+    ///
+    /// # Errors
+    /// [`PriceError`]; [`PriceError::NoRate`] when images are asked for and have no rate.
+    pub fn upper_bound_of(&self, ceiling: Ceiling) -> Result<i64, PriceError> {
+        let reached = self.tiers.iter().filter(|tier| ceiling.input_tokens > tier.above_input_tokens).map(|tier| &tier.rates);
+        std::iter::once(&self.base).chain(reached).try_fold(0, |most, rates| {
+            let amount = rates.amount_at_dearest(ceiling.input_tokens, ceiling.output_tokens, ceiling.audio, ceiling.images)?;
+            Ok(most.max(amount))
+        })
     }
 
     /// Whether audio has a price at all. Without one it is not free but not for sale.
     #[must_use]
     pub const fn has_audio(&self) -> bool {
-        self.audio_input > 0 || self.audio_output > 0
+        self.base.has_audio()
+    }
+
+    /// This schedule with `basis_points` on top of each rate.
+    ///
+    /// # Errors
+    /// [`PriceError`].
+    pub fn marked_up(&self, basis_points: i64) -> Result<Self, PriceError> {
+        let tier = |tier: &Tier| Ok(Tier { rates: tier.rates.marked_up(basis_points)?, ..*tier });
+        Ok(Self { base: self.base.marked_up(basis_points)?, tiers: self.tiers.iter().map(tier).collect::<Result<_, _>>()? })
     }
 }
 
 /// The rates of one model from one instant to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateCard {
     /// The currency of both.
     pub currency: Currency,
     /// What the customer pays.
-    pub price: Rates,
+    pub price: Schedule,
     /// What the provider takes from us [B-33].
-    pub cost: Rates,
+    pub cost: Schedule,
 }
 
 #[cfg(test)]
@@ -104,91 +114,62 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::rates::tests::{rates, usage};
 
-    fn rates() -> impl Strategy<Value = Rates> {
-        proptest::array::uniform7(0..100_000_000_i64).prop_map(
-            |[input, cached_input, cache_write, output, reasoning, audio_input, audio_output]| Rates {
-                input,
-                cached_input,
-                cache_write,
-                output,
-                reasoning,
-                audio_input,
-                audio_output,
-            },
-        )
+    fn schedule() -> impl Strategy<Value = Schedule> {
+        let tiers = proptest::collection::btree_map(0..1_000_000_u64, rates(), 0..3);
+        (rates(), tiers).prop_map(|(base, tiers)| Schedule {
+            base,
+            tiers: tiers.into_iter().map(|(above_input_tokens, rates)| Tier { above_input_tokens, rates }).collect(),
+        })
     }
 
     proptest! {
-        /// What is reserved always covers what is settled, however the totals split.
+        /// What is reserved always covers what is settled, however the totals split and in whichever tier they end.
         #[test]
-        fn the_upper_bound_covers_every_split_of_the_totals(rates in rates(), tokens in proptest::array::uniform7(0..1_000_000_u64), audio: bool) {
-            let [input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, audio_input, audio_output] = tokens;
-            let (audio_input_tokens, audio_output_tokens) = if audio { (audio_input, audio_output) } else { (0, 0) };
-            let usage = TokenUsage { input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens,
-                audio_input_tokens, audio_output_tokens };
-            let bound = rates.upper_bound(usage.total_input(), usage.total_output(), audio).unwrap();
-            prop_assert!(rates.amount(&usage).unwrap() <= bound);
-        }
-
-        /// Text is never held at the price of audio.
-        #[test]
-        fn audio_rates_are_no_part_of_the_bound_of_a_request_without_audio(rates in rates(), input in 0..1_000_000_u64, output in 0..1_000_000_u64) {
-            let silent = Rates { audio_input: 0, audio_output: 0, ..rates };
-            prop_assert_eq!(rates.upper_bound(input, output, false), silent.upper_bound(input, output, true));
-            prop_assert!(!silent.has_audio());
-        }
-
-        /// [B-29] Splitting usage never makes it cheaper, and at most one micro dearer for each part.
-        #[test]
-        fn rounding_once_per_posting_stays_within_a_micro_of_the_whole(rates in rates(), a in 0..1_000_000_u64, b in 0..1_000_000_u64) {
-            let whole = rates.amount(&TokenUsage::text(a + b, 0)).unwrap();
-            let parts = rates.amount(&TokenUsage::text(a, 0)).unwrap() + rates.amount(&TokenUsage::text(b, 0)).unwrap();
-            prop_assert!(whole <= parts && parts <= whole + 1);
+        fn the_upper_bound_covers_every_usage_within_the_totals(schedule in schedule(), audio: bool, seed in usage(true), fewer in 0..1_000_u64) {
+            let usage = if audio { seed } else { TokenUsage { audio_input_tokens: 0, audio_output_tokens: 0, ..seed } };
+            let ceiling = Ceiling { input_tokens: usage.total_input() + fewer, output_tokens: usage.total_output() + fewer, audio, images: usage.images };
+            prop_assert!(schedule.amount(&usage).unwrap() <= schedule.upper_bound_of(ceiling).unwrap());
         }
     }
 
-    fn flat(rate: i64) -> Rates {
-        Rates { input: rate, cached_input: rate, cache_write: rate, output: rate, reasoning: rate, audio_input: rate, audio_output: rate }
-    }
-
-    /// [B-30]
+    /// The threshold itself is in the lower tier: "above 200k" begins at 200,001.
     #[test]
-    fn products_are_wide_and_what_does_not_fit_is_an_error() {
-        assert_eq!(flat(3_000_000).amount(&TokenUsage::text(1_000_000_000_000, 0)), Ok(3_000_000_000_000));
-        assert_eq!(flat(i64::MAX).amount(&TokenUsage::text(u64::MAX, u64::MAX)), Err(PriceError::Overflow));
+    fn a_prompt_is_priced_by_the_tier_it_is_above_of_and_cached_tokens_count_for_its_size() {
+        let rate = |input| Rates { input, output: input, cached_input: input, ..Rates::default() };
+        let tier = |above_input_tokens, input| Tier { above_input_tokens, rates: rate(input) };
+        let schedule = Schedule { base: rate(1_000_000), tiers: vec![tier(128_000, 2_000_000), tier(200_000, 3_000_000)] };
+        let price = |input, cached| schedule.amount(&TokenUsage { cached_input_tokens: cached, ..TokenUsage::text(input, 10) }).unwrap();
+        assert_eq!(price(128_000, 0), 128_010);
+        assert_eq!(price(128_001, 0), 2 * 128_011);
+        assert_eq!(price(200_000, 0), 2 * 200_010);
+        assert_eq!(price(1, 200_000), 3 * 200_011);
+        assert_eq!(schedule.upper_bound(128_000, 10, false).unwrap(), 128_010);
+        assert_eq!(schedule.upper_bound(200_001, 10, false).unwrap(), 3 * 200_011);
     }
 
-    /// [B-32]
+    /// A long context that is cheaper must not make the hold of a long prompt too small for a short one.
     #[test]
-    fn every_dimension_has_its_own_rate_and_a_negative_one_is_refused() {
-        let rates = Rates {
-            input: 1,
-            cached_input: 10,
-            cache_write: 100,
-            output: 1_000,
-            reasoning: 10_000,
-            audio_input: 100_000,
-            audio_output: 1_000_000,
-        };
-        let one = 1_000_000;
-        let usage = TokenUsage {
-            input_tokens: one,
-            cached_input_tokens: one,
-            cache_write_tokens: one,
-            output_tokens: one,
-            reasoning_tokens: one,
-            audio_input_tokens: one,
-            audio_output_tokens: one,
-        };
-        assert_eq!(rates.amount(&usage), Ok(1_111_111));
-        assert_eq!(Rates { output: -1, ..rates }.amount(&usage), Err(PriceError::NegativeRate));
+    fn the_bound_is_that_of_the_dearest_tier_that_can_be_reached() {
+        let rate = |input| Rates { input, ..Rates::default() };
+        let schedule = Schedule { base: rate(5_000_000), tiers: vec![Tier { above_input_tokens: 10, rates: rate(1_000_000) }] };
+        assert_eq!(schedule.upper_bound(100, 0, false).unwrap(), 500);
     }
 
     /// [B-26]
     #[test]
     fn no_floating_point_type_is_in_this_crate() {
-        for source in [include_str!("rate_card.rs"), include_str!("currency.rs"), include_str!("usage.rs"), include_str!("lib.rs")] {
+        let sources = [
+            include_str!("rate_card.rs"),
+            include_str!("rates.rs"),
+            include_str!("currency.rs"),
+            include_str!("decimal.rs"),
+            include_str!("split.rs"),
+            include_str!("usage.rs"),
+            include_str!("lib.rs"),
+        ];
+        for source in sources {
             for kind in ["32", "64"] {
                 assert!(!source.contains(&format!("f{kind}")), "floating point in the money path");
             }

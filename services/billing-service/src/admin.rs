@@ -2,21 +2,23 @@
 
 mod catalog;
 mod ledger;
+mod rates;
+mod usage;
 mod wallet;
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
 
-use anyhow::Context;
 use chassis::redis::Redis;
 use chassis::{Clock, Random, postgres, streams};
-use chrono::{DateTime, Utc};
 use clap::{Subcommand, ValueEnum};
 use contracts::Shard;
 
 use crate::config::BillingConfig;
 use crate::state::AppState;
-use crate::{rates, stripe};
+use crate::stripe;
+
+pub use self::rates::Rates;
+pub use self::usage::{Margin, Usage};
 
 pub use ledger::Ledger;
 pub use wallet::Wallet;
@@ -36,31 +38,17 @@ pub enum Command {
     /// Rate cards.
     #[command(subcommand)]
     Rates(Rates),
+    /// Usage.
+    #[command(subcommand)]
+    Usage(Usage),
+    /// What was earned and what it cost.
+    Margin(Margin),
     /// What could not be consumed from the streams of other services.
     #[command(subcommand)]
     Streams(Streams),
     /// Events of Stripe.
     #[command(subcommand)]
     Stripe(Stripe),
-}
-
-/// `billing-service rates …`
-#[derive(Debug, Clone, Subcommand)]
-pub enum Rates {
-    /// Import a price list (JSON, model to per-token prices in USD).
-    Import {
-        /// The file.
-        file: PathBuf,
-        /// Percent on top of the provider's price.
-        #[arg(long, default_value_t = 20)]
-        markup_percent: i64,
-        /// When it takes effect (RFC 3339); now, if absent.
-        #[arg(long)]
-        from: Option<DateTime<Utc>>,
-        /// Say what would change and change nothing.
-        #[arg(long)]
-        dry_run: bool,
-    },
 }
 
 /// `billing-service streams …`
@@ -123,20 +111,9 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             anyhow::ensure!(replayed, "no event {event_id} was set aside");
             writeln!(stdout(), "{event_id} will be handled again")?;
         }
-        Command::Rates(Rates::Import { file, markup_percent, from, dry_run }) => {
-            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let from = from.unwrap_or_else(|| Clock::system().now());
-            for change in rates::import(&pool, &text, markup_percent, from, dry_run).await? {
-                writeln!(
-                    stdout(),
-                    "{}: input {} output {} micro-USD for a million tokens (cost)",
-                    change.model,
-                    change.cost_input,
-                    change.cost_output
-                )?;
-            }
-            writeln!(stdout(), "{}", if dry_run { "nothing was changed" } else { "imported" })?;
-        }
+        Command::Rates(command) => self::rates::run(command, &pool, &Clock::system()).await?,
+        Command::Usage(command) => self::usage::run(command, &pool).await?,
+        Command::Margin(query) => self::usage::margin(query, &pool).await?,
     }
     Ok(())
 }

@@ -35,6 +35,41 @@ chassis::settings! {
         pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
+        /// Events of other services.
+        pub metering: MeteringConfig = nested,
+        /// How usage is kept.
+        pub usage: UsageConfig = nested,
+    }
+}
+
+chassis::settings! {
+    /// Events of other services.
+    pub struct MeteringConfig {
+        /// Milliseconds that an event may be old; what is older is refused.
+        pub late_window: Millis = default "BILLING_METERING_LATE_MS" "3024000000",
+        /// Milliseconds after its end in which a month (UTC) still takes events; later ones are adjustments in the current month.
+        pub close_after: Millis = default "BILLING_METERING_CLOSE_AFTER_MS" "259200000",
+    }
+}
+
+impl MeteringConfig {
+    /// As rules.
+    #[must_use]
+    pub fn rules(&self) -> crate::metering::Rules {
+        let delta = |millis: Millis| chrono::TimeDelta::from_std(millis.0).unwrap_or(chrono::TimeDelta::MAX);
+        crate::metering::Rules { late_window: delta(self.late_window), close_after: delta(self.close_after) }
+    }
+}
+
+chassis::settings! {
+    /// How usage is kept.
+    pub struct UsageConfig {
+        /// Milliseconds between additions to the rollups; what was not added yet is counted all the same.
+        pub roll_up: Millis = default "BILLING_USAGE_ROLL_UP_MS" "1000",
+        /// Months of usage that are kept apart from the current one, at least 3; older ones are dropped, their sums stay. 0 keeps all.
+        pub retention_months: u32 = default "BILLING_USAGE_RETENTION_MONTHS" "0",
+        /// Whether an old month is only detached, for the operator to archive, instead of dropped.
+        pub detach: bool = default "BILLING_USAGE_DETACH" "true",
     }
 }
 

@@ -12,9 +12,12 @@ pub mod grants;
 pub mod intents;
 pub mod leases;
 pub mod ledger;
+pub mod margin;
+pub mod metering;
 pub mod organizations;
 pub mod rates;
 pub mod reservations;
+pub mod rollups;
 pub mod router;
 pub mod spreadsheet;
 pub mod state;
@@ -57,6 +60,10 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0030_catalog",
         "0031_subscriptions",
         "0032_budgets",
+        "0040_rate_dimensions",
+        "0041_metering",
+        "0042_usage_partitions",
+        "0043_margin",
     ],
 };
 

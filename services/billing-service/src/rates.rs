@@ -1,69 +1,73 @@
-//! Rate cards: which rates apply to a model at an instant, and the import of price lists.
+//! Rate cards: which rates apply to a model and an organization at an instant, what usage comes to, and price lists.
 
+mod allowance;
 mod import;
 mod list;
+mod own_list;
+mod price_list;
+mod show;
+mod store;
 
 use chrono::{DateTime, Utc};
-use money::{Currency, RateCard, Rates};
+use identity::OrganizationId;
+use money::{RateCard, TokenUsage};
 use sqlx::{PgExecutor, Postgres, Transaction};
 
 use crate::error::Error;
 
 pub use import::{Change, import};
 pub use list::list;
+pub use price_list::Mistake;
+pub use show::{export, show};
+pub use store::NewCard;
 
 /// A rate card and its row.
 #[derive(Debug, Clone)]
 pub struct StoredCard {
     /// The row's id, kept with what it priced [B-31].
     pub id: i64,
+    /// The model that it prices.
+    pub model: String,
+    /// The organization it was made for; none for everybody.
+    pub organization_id: Option<OrganizationId>,
+    /// From this instant on.
+    pub valid_from: DateTime<Utc>,
+    /// Up to this instant and not at it; none while no end is known.
+    pub valid_to: Option<DateTime<Utc>>,
     /// The rates.
     pub card: RateCard,
+    /// What an organization does not pay in a calendar month (UTC), in micro-units of price.
+    pub free_micros: i64,
 }
 
-/// A row of `rate_cards`; the checked queries give each a type of its own.
-macro_rules! stored {
-    ($row:expr) => {{
-        let row = $row;
-        let currency: Currency = row.currency.parse().map_err(|_| Error::Internal("a rate card has an unknown currency"))?;
-        let price = Rates {
-            input: row.price_input,
-            cached_input: row.price_cached,
-            cache_write: row.price_cache_write,
-            output: row.price_output,
-            reasoning: row.price_reasoning,
-            audio_input: row.price_audio_in,
-            audio_output: row.price_audio_out,
-        };
-        let cost = Rates {
-            input: row.cost_input,
-            cached_input: row.cost_cached,
-            cache_write: row.cost_cache_write,
-            output: row.cost_output,
-            reasoning: row.cost_reasoning,
-            audio_input: row.cost_audio_in,
-            audio_output: row.cost_audio_out,
-        };
-        Ok(StoredCard { id: row.id, card: RateCard { currency, price, cost } })
-    }};
+/// What usage comes to, in micro-units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// For the customer, the free allowance taken off.
+    pub price: i64,
+    /// For us.
+    pub cost: i64,
 }
 
-/// The card of a model at an instant; validity is half-open [B-31].
+/// The card of a model for everybody at an instant; validity is half-open [B-31].
 ///
 /// # Errors
 /// [`Error::ModelNotPriced`], or the database's.
 pub async fn at(transaction: &mut Transaction<'static, Postgres>, model: &str, instant: DateTime<Utc>) -> Result<StoredCard, Error> {
-    let row = sqlx::query!(
-        "select id, currency, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in, price_audio_out,
-                cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out
-         from rate_cards where model = $1 and valid_from <= $2 and (valid_to is null or $2 < valid_to)",
-        model,
-        instant
-    )
-    .fetch_optional(&mut **transaction)
-    .await?
-    .ok_or(Error::ModelNotPriced)?;
-    stored!(row)
+    store::find(transaction, None, model, instant).await?.ok_or(Error::ModelNotPriced)
+}
+
+/// The card of a model for an organization at an instant: its own, where it has one, else everybody's.
+///
+/// # Errors
+/// [`Error::ModelNotPriced`], or the database's.
+pub async fn for_organization(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    model: &str,
+    instant: DateTime<Utc>,
+) -> Result<StoredCard, Error> {
+    store::find(transaction, Some(organization), model, instant).await?.ok_or(Error::ModelNotPriced)
 }
 
 /// A card by its id: the one by which a request was admitted.
@@ -71,14 +75,22 @@ pub async fn at(transaction: &mut Transaction<'static, Postgres>, model: &str, i
 /// # Errors
 /// [`Error::ModelNotPriced`], or the database's.
 pub async fn by_id(executor: impl PgExecutor<'_>, id: i64) -> Result<StoredCard, Error> {
-    let row = sqlx::query!(
-        "select id, currency, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in, price_audio_out,
-                cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out
-         from rate_cards where id = $1",
-        id
-    )
-    .fetch_optional(executor)
-    .await?
-    .ok_or(Error::ModelNotPriced)?;
-    stored!(row)
+    store::by_id(executor, id).await?.ok_or(Error::ModelNotPriced)
+}
+
+/// Prices usage by a card and takes what is left of the free allowance of the month of `at`. To be called once for each request,
+/// under the lock of the organization's accounts, in the transaction that posts the charge.
+///
+/// # Errors
+/// [`Error::Price`], or the database's.
+pub async fn charge(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    card: &StoredCard,
+    usage: &TokenUsage,
+    at: DateTime<Utc>,
+) -> Result<Charge, Error> {
+    let (full, cost) = (card.card.price.amount(usage)?, card.card.cost.amount(usage)?);
+    let free = allowance::take(transaction, organization, card, full, at).await?;
+    Ok(Charge { price: full - free, cost })
 }

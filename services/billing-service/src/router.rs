@@ -8,7 +8,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::state::AppState;
-use crate::{balance, budgets, catalog, entitlements, grants, leases, ledger, rates, reservations, statements, stripe, subscriptions, usage};
+use crate::{
+    balance, budgets, catalog, entitlements, grants, leases, ledger, margin, metering, rates, reservations, statements, stripe,
+    subscriptions, usage,
+};
 
 #[derive(OpenApi)]
 #[openapi(info(title = "Trivet billing-service", description = "Balance, usage, ledger and Stripe.", license(name = "Apache-2.0")))]
@@ -20,6 +23,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(balance::get))
         .routes(routes!(grants::list))
         .routes(routes!(usage::list))
+        .routes(routes!(usage::export))
         .routes(routes!(ledger::list))
         .routes(routes!(statements::get))
         // What is sold, what the organization subscribed to, and what that lets it do.
@@ -34,6 +38,10 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(budgets::webhooks::endpoints::delete))
         .routes(routes!(budgets::webhooks::deliveries::list))
         .routes(routes!(budgets::webhooks::deliveries::replay))
+        // Usage of anything else: events from other services, and the meters that count them.
+        .routes(routes!(metering::receive))
+        .routes(routes!(metering::create, metering::list))
+        .routes(routes!(metering::usage))
         // Events from Stripe.
         .routes(routes!(stripe::webhook::receive))
 }
@@ -50,6 +58,10 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/reservations/{id}/void", post(reservations::void))
         // What an organization may do, for those who enforce it.
         .route("/internal/v1/entitlements/{organization}", get(entitlements::api::internal))
+        // Usage of anything else, from our own services.
+        .route("/internal/v1/usage-events", post(metering::receive_internal))
+        // What was earned and what it cost, for operators.
+        .route("/v1/admin/margin", get(margin::get))
 }
 
 /// The public and the private routes.

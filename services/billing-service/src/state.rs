@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{budgets, entitlements, grants, leases, ledger, reservations, stripe, subscriptions};
+use crate::{budgets, entitlements, grants, leases, ledger, margin, reservations, rollups, stripe, subscriptions, usage};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -118,6 +118,12 @@ impl AppState {
         host.spawn("grant-expiry", |stop| async move { grants::sweep_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("ledger-sealer", |stop| async move { ledger::seal::seal_until(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("rollups", |stop| async move { rollups::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("usage-partitions", |stop| async move { usage::partitions::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("margin-alerts", |stop| async move { margin::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-events", |stop| async move { stripe::worker::run(&state, &stop).await });
         let state = self.clone();

@@ -27,14 +27,20 @@ mod ledger;
 mod limits;
 #[path = "api/lots_migration.rs"]
 mod lots_migration;
+#[path = "api/metering.rs"]
+mod metering;
 #[path = "api/money_back.rs"]
 mod money_back;
+#[path = "api/rate_terms.rs"]
+mod rate_terms;
 #[path = "api/rates.rs"]
 mod rates;
 #[path = "api/replicas.rs"]
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/rollups.rs"]
+mod rollups;
 #[path = "api/seals.rs"]
 mod seals;
 #[path = "api/statements.rs"]
@@ -47,5 +53,7 @@ mod stripe;
 mod subscriptions;
 #[path = "api/usage_events.rs"]
 mod usage_events;
+#[path = "api/usage_migration.rs"]
+mod usage_migration;
 #[path = "api/wallet.rs"]
 mod wallet;

@@ -113,7 +113,19 @@ mod tests {
             organization_id,
             valid_from: at(from),
             valid_to: to.map(at),
-            price: Rates { input: 1, cached_input: 1, cache_write: 1, output: 1, reasoning: 1, audio_input: 1, audio_output: 1 },
+            price: Rates {
+                input: 1,
+                cached_input: 1,
+                cache_write: 1,
+                cache_write_1h: None,
+                output: 1,
+                reasoning: 1,
+                audio_input: None,
+                audio_output: None,
+                image: None,
+                request: 0,
+            }
+            .into(),
         }
     }
 

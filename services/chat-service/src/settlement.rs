@@ -11,7 +11,7 @@ mod writer;
 
 use admission::{Admissions, Counted, End};
 use contracts::usage::UsageEvent;
-use money::Rates;
+use money::Schedule;
 use tokio::sync::mpsc;
 
 use crate::config::Durability;
@@ -28,7 +28,7 @@ pub struct Known {
     /// Its usage event, with nothing used yet.
     pub event: UsageEvent,
     /// What it is priced by.
-    pub price: Rates,
+    pub price: Schedule,
     /// What it was counted for.
     pub counted: Vec<Counted>,
 }
@@ -102,7 +102,7 @@ mod tests {
     use identity::jwt::SigningKey;
     use identity::{OrganizationId, ServiceTokens};
     use llm::{Allowances, ChatRequest, Tally};
-    use money::TokenUsage;
+    use money::{Rates, TokenUsage};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -137,9 +137,19 @@ mod tests {
         let request = ChatRequest::parse(br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#).expect("a request");
         let slot = settlements.take_place().expect("a place");
         let allowances = Allowances { context_window: 1000, max_output_tokens: 100, image_tokens: 100 };
-        let price =
-            Rates { input: 1_000_000, cached_input: 0, cache_write: 0, output: 2_000_000, reasoning: 0, audio_input: 0, audio_output: 0 };
-        let known = Known { event, price, counted: Vec::new() };
+        let price = Rates {
+            input: 1_000_000,
+            cached_input: 0,
+            cache_write: 0,
+            cache_write_1h: None,
+            output: 2_000_000,
+            reasoning: 0,
+            audio_input: None,
+            audio_output: None,
+            image: None,
+            request: 0,
+        };
+        let known = Known { event, price: price.into(), counted: Vec::new() };
         Guard::new(slot, known, Tally::new(1000), Prompt { request: Arc::new(request), allowances }, clock, tracing::Span::none())
     }
 

@@ -1,180 +1,142 @@
-//! Importing price lists in the form that gateways share: a JSON object from model to per-token prices in units of USD. Prices
-//! are read digit by digit, never as floating point.
+//! The import of price lists: what would change, and the change, at one instant for all of it.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use chassis::in_transaction;
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
-use serde_json::Number;
-use serde_json::value::RawValue;
-use sqlx::PgPool;
+use money::{RateCard, Schedule};
+use sqlx::{PgPool, Postgres, Transaction};
 
-/// One model of a price list; fields that are not about prices are left alone.
-#[derive(Debug, Deserialize)]
-struct Listed {
-    input_cost_per_token: Option<Box<RawValue>>,
-    output_cost_per_token: Option<Box<RawValue>>,
-    cache_read_input_token_cost: Option<Box<RawValue>>,
-    cache_creation_input_token_cost: Option<Box<RawValue>>,
-    output_cost_per_reasoning_token: Option<Box<RawValue>>,
-    input_cost_per_audio_token: Option<Box<RawValue>>,
-    output_cost_per_audio_token: Option<Box<RawValue>>,
-}
+use super::store::{self, NewCard};
+use super::{StoredCard, own_list, price_list};
+use crate::error::Error;
 
-/// What an import does for one model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an import changes for one model: its line is a diff of what it was and what it becomes.
+#[derive(Debug, Clone)]
 pub struct Change {
-    /// The model.
-    pub model: String,
-    /// Cost for a million prompt tokens, micro-units.
-    pub cost_input: i64,
-    /// Cost for a million generated tokens, micro-units.
-    pub cost_output: i64,
-    cost_cached: i64,
-    cost_cache_write: i64,
-    cost_reasoning: i64,
-    cost_audio_in: i64,
-    cost_audio_out: i64,
+    /// The card it replaces.
+    pub old: Option<StoredCard>,
+    /// The card that begins.
+    pub new: NewCard,
 }
 
-/// Reads a price list and makes it valid from an instant, at cost plus `markup_percent`. Returns what changes; with `dry_run`
-/// nothing is written.
+/// Reads a list (the JSON that gateways share, or YAML of our own) and makes it valid from an instant. What the list says nothing about is
+/// sold at cost plus `markup_percent`. Returns what changes; cards that stay as they are do not, and with `dry_run` nothing is
+/// written.
 ///
 /// # Errors
-/// When the list is malformed, naming the model; nothing is imported then. The database's.
+/// Everything that is wrong with the list, by field and rule; nothing is imported then. The database's.
 pub async fn import(pool: &PgPool, text: &str, markup_percent: i64, from: DateTime<Utc>, dry_run: bool) -> anyhow::Result<Vec<Change>> {
-    ensure!(markup_percent >= 0, "the markup must not be negative");
-    let changes = parse(text)?;
-    if dry_run {
-        return Ok(changes);
-    }
-    let written: Result<(), sqlx::Error> = in_transaction!(pool, |transaction| {
-        for change in &changes {
-            let marked = |cost: i64| cost.saturating_mul(100 + markup_percent) / 100;
-            sqlx::query!(
-                "update rate_cards set valid_to = $2 where model = $1 and valid_from < $2 and (valid_to is null or valid_to > $2)",
-                change.model,
-                from
-            )
-            .execute(&mut **transaction)
-            .await?;
-            sqlx::query!(
-                "insert into rate_cards (model, valid_from, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
-                   price_audio_out, cost_input, cost_cached, cost_cache_write, cost_output, cost_reasoning, cost_audio_in, cost_audio_out)
-                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-                change.model,
-                from,
-                marked(change.cost_input),
-                marked(change.cost_cached),
-                marked(change.cost_cache_write),
-                marked(change.cost_output),
-                marked(change.cost_reasoning),
-                marked(change.cost_audio_in),
-                marked(change.cost_audio_out),
-                change.cost_input,
-                change.cost_cached,
-                change.cost_cache_write,
-                change.cost_output,
-                change.cost_reasoning,
-                change.cost_audio_in,
-                change.cost_audio_out
-            )
-            .execute(&mut **transaction)
-            .await?;
+    ensure!((0..=100_000).contains(&markup_percent), "the markup must be from 0 to 100000 percent");
+    let cards = read(text, markup_percent * 100)?;
+    let changes: Result<_, Error> = in_transaction!(pool, |transaction| {
+        let mut changes = Vec::new();
+        let mut mistakes = Vec::new();
+        for new in &cards {
+            match change(transaction, new, from).await? {
+                Ok(change) => changes.extend(change),
+                Err(mistake) => mistakes.push(mistake),
+            }
         }
-        Ok(())
+        if mistakes.is_empty() && !dry_run {
+            for change in &changes {
+                store::end(transaction, change.new.organization_id, &change.new.model, from).await?;
+                store::insert(transaction, &change.new, from).await?;
+            }
+        }
+        Ok((changes, mistakes))
     });
-    written?;
+    let (changes, mistakes): (Vec<Change>, Vec<String>) = changes.context("the rate cards could not be written")?;
+    ensure!(mistakes.is_empty(), "the list cannot take effect then:\n  {}", mistakes.join("\n  "));
     Ok(changes)
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Change>> {
-    let list: BTreeMap<String, Listed> = serde_json::from_str(text).context("the price list must be a JSON object from model to prices")?;
-    list.into_iter()
-        .filter(|(_, listed)| listed.input_cost_per_token.is_some() && listed.output_cost_per_token.is_some())
-        .map(|(model, listed)| {
-            let price = |raw: Option<Box<RawValue>>| {
-                raw.map(|raw| micros_per_million(raw.get())).transpose().with_context(|| format!("model {model}"))
-            };
-            let input = price(listed.input_cost_per_token)?.unwrap_or_default();
-            let output = price(listed.output_cost_per_token)?.unwrap_or_default();
-            Ok(Change {
-                cost_input: input,
-                cost_output: output,
-                cost_cached: price(listed.cache_read_input_token_cost)?.unwrap_or(input),
-                cost_cache_write: price(listed.cache_creation_input_token_cost)?.unwrap_or(input),
-                cost_reasoning: price(listed.output_cost_per_reasoning_token)?.unwrap_or(output),
-                // Audio is many times dearer than text: without a price it is not for sale (zero), never sold at that of text.
-                cost_audio_in: price(listed.input_cost_per_audio_token)?.unwrap_or_default(),
-                cost_audio_out: price(listed.output_cost_per_audio_token)?.unwrap_or_default(),
-                model: model.clone(),
-            })
-        })
-        .collect()
+fn read(text: &str, markup: i64) -> anyhow::Result<Vec<NewCard>> {
+    let cards = if text.trim_start().starts_with(['{', '[']) { from_price_list(text, markup) } else { own_list::parse(text, markup) };
+    cards.map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the list is refused:\n  {}", lines.join("\n  "))
+    })
 }
 
-/// A price for one token in USD, as text, in micro-units for a million tokens: twelve decimals further. `2.5e-06` is 2,500,000.
-fn micros_per_million(text: &str) -> anyhow::Result<i64> {
-    let text = text.trim_matches('"');
-    // Only what is a JSON number is a price.
-    let _: Number = serde_json::from_str(text).with_context(|| format!("{text} is not a number"))?;
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let exponent: i32 = exponent.parse()?;
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    if whole.starts_with('-') {
-        bail!("{text} is negative");
+fn from_price_list(text: &str, markup: i64) -> Result<Vec<NewCard>, Vec<price_list::Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut cards = Vec::new();
+    for listed in price_list::parse(text)? {
+        match listed.cost.marked_up(markup) {
+            Ok(price) => cards.push(NewCard {
+                model: listed.model,
+                organization_id: None,
+                card: RateCard { currency: listed.currency, price, cost: listed.cost },
+                free_micros: 0,
+            }),
+            Err(error) => mistakes.push(price_list::Mistake { field: listed.model, rule: format!("cannot be marked up: {error}") }),
+        }
     }
-    let digits: i128 = format!("{whole}{fraction}").parse()?;
-    let shift = 12 + exponent - i32::try_from(fraction.len())?;
-    let value = match u32::try_from(shift) {
-        Ok(shift) => 10_i128.checked_pow(shift).and_then(|power| digits.checked_mul(power)),
-        // Below a micro-unit for a million tokens: rounded up, so that nothing becomes free.
-        Err(_) => 10_i128.checked_pow(shift.unsigned_abs()).map(|power| (digits + power - 1) / power),
+    if mistakes.is_empty() { Ok(cards) } else { Err(mistakes) }
+}
+
+/// What a card changes; none when it is as it was.
+async fn change(
+    transaction: &mut Transaction<'static, Postgres>,
+    new: &NewCard,
+    from: DateTime<Utc>,
+) -> Result<Result<Option<Change>, String>, Error> {
+    if let Some(begins) = store::begins_later(transaction, new.organization_id, &new.model, from).await? {
+        return Ok(Err(format!("{} has a card that begins at {begins}: it must begin before", new.model)));
+    }
+    let old = store::find(transaction, new.organization_id, &new.model, from).await?;
+    let old = old.filter(|old| old.organization_id == new.organization_id);
+    let same = old.as_ref().is_some_and(|old| old.card == new.card && old.free_micros == new.free_micros && old.valid_to.is_none());
+    Ok(Ok((!same).then(|| Change { old, new: new.clone() })))
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.new.model)?;
+        if let Some(organization) = self.new.organization_id {
+            write!(f, " for {organization}")?;
+        }
+        let old = self.old.as_ref();
+        f.write_str(if old.is_none() { " (new):" } else { ":" })?;
+        if let Some(old) = old.filter(|old| old.card.currency != self.new.card.currency) {
+            write!(f, " currency {} → {}", old.card.currency, self.new.card.currency)?;
+        }
+        differences(f, "cost", old.map(|old| &old.card.cost), &self.new.card.cost)?;
+        differences(f, "price", old.map(|old| &old.card.price), &self.new.card.price)?;
+        let free = old.map_or(0, |old| old.free_micros);
+        if free != self.new.free_micros {
+            write!(f, " free_per_month {free} → {}", self.new.free_micros)?;
+        }
+        Ok(())
+    }
+}
+
+/// The rates that differ, in micro-units for a million.
+fn differences(f: &mut fmt::Formatter<'_>, of: &str, old: Option<&Schedule>, new: &Schedule) -> fmt::Result {
+    let mut thresholds: Vec<u64> =
+        old.into_iter().chain([new]).flat_map(|schedule| &schedule.tiers).map(|tier| tier.above_input_tokens).collect();
+    thresholds.sort_unstable();
+    thresholds.dedup();
+    let exactly = |schedule: &Schedule, above: Option<u64>| match above {
+        None => Some(schedule.base),
+        Some(above) => schedule.tiers.iter().find(|tier| tier.above_input_tokens == above).map(|tier| tier.rates),
     };
-    i64::try_from(value.with_context(|| format!("{text} is out of range"))?).with_context(|| format!("{text} is out of range"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prices_are_read_exactly_in_every_spelling() {
-        for (text, expected) in
-            [("2.5e-06", 2_500_000), ("0.0000025", 2_500_000), ("\"0.0000025\"", 2_500_000), ("1.5E-7", 150_000), ("0", 0), ("3e-13", 1)]
-        {
-            assert_eq!(micros_per_million(text).unwrap(), expected, "{text}");
-        }
-        for text in ["-1e-6", "abc", "1e99", "\"\"", "null"] {
-            assert!(micros_per_million(text).is_err(), "{text}");
+    for above in std::iter::once(None).chain(thresholds.into_iter().map(Some)) {
+        let tier = above.map(|above| format!("[>{above}]")).unwrap_or_default();
+        let (was, is) =
+            (old.and_then(|old| exactly(old, above)).map(|rates| rates.named()), exactly(new, above).map(|rates| rates.named()));
+        let names = was.or(is).into_iter().flatten().map(|(name, _)| name).enumerate();
+        for (index, name) in names {
+            let rate = |rates: Option<[(&str, Option<i64>); 10]>| rates.and_then(|rates| rates[index].1);
+            let text = |rate: Option<i64>| rate.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
+            match (rate(was), rate(is)) {
+                (was, is) if was == is => {}
+                (None, Some(is)) if old.is_none() => write!(f, " {of}{tier}.{name} {is}")?,
+                (was, is) => write!(f, " {of}{tier}.{name} {} → {}", text(was), text(is))?,
+            }
         }
     }
-
-    #[test]
-    fn a_price_list_names_models_and_leaves_other_entries_alone() {
-        let list = r#"{"a": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "mode": "chat"}, "image": {"mode": "image"}}"#;
-        let changes = parse(list).unwrap();
-        assert_eq!(changes.len(), 1);
-        assert_eq!(
-            (changes[0].model.as_str(), changes[0].cost_input, changes[0].cost_cached, changes[0].cost_output),
-            ("a", 1_000_000, 1_000_000, 2_000_000)
-        );
-        assert!(parse("[1]").is_err());
-    }
-
-    /// [B-32]
-    #[test]
-    fn reasoning_costs_what_output_does_unless_it_is_listed_and_audio_is_never_sold_at_the_price_of_text() {
-        let costs = |more: &str| {
-            let list = format!(r#"{{"a": {{"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6{more}}}}}"#);
-            let change = parse(&list).unwrap().remove(0);
-            (change.cost_reasoning, change.cost_audio_in, change.cost_audio_out)
-        };
-        assert_eq!(costs(""), (2_000_000, 0, 0));
-        let listed =
-            r#", "output_cost_per_reasoning_token": 3e-6, "input_cost_per_audio_token": 4e-5, "output_cost_per_audio_token": 8e-5"#;
-        assert_eq!(costs(listed), (3_000_000, 40_000_000, 80_000_000));
-    }
+    Ok(())
 }

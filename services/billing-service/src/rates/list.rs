@@ -5,36 +5,27 @@ use axum::extract::State;
 use contracts::leases::SCOPE_LEASES_WRITE;
 use contracts::rates::{PriceList, PricedModel};
 use identity::CallingService;
-use money::Rates;
 
+use super::{StoredCard, store};
 use crate::error::Error;
 use crate::state::AppState;
 
 /// All cards that are in force or will be.
 pub async fn list(State(state): State<AppState>, caller: CallingService) -> Result<Json<PriceList>, Error> {
     caller.require(SCOPE_LEASES_WRITE)?;
-    let rows = sqlx::query!(
-        "select id, model, valid_from, valid_to, price_input, price_cached, price_cache_write, price_output, price_reasoning, price_audio_in,
-           price_audio_out from rate_cards where valid_to is null or valid_to > $1 order by model, valid_from",
-        state.clock.now()
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    let data = rows.into_iter().map(|row| PricedModel {
-        rate_card_id: row.id,
-        model: row.model,
-        organization_id: None,
-        valid_from: row.valid_from,
-        valid_to: row.valid_to,
-        price: Rates {
-            input: row.price_input,
-            cached_input: row.price_cached,
-            cache_write: row.price_cache_write,
-            output: row.price_output,
-            reasoning: row.price_reasoning,
-            audio_input: row.price_audio_in,
-            audio_output: row.price_audio_out,
-        },
-    });
-    Ok(Json(PriceList { data: data.collect() }))
+    let cards = store::from(&state.pool, state.clock.now()).await?;
+    Ok(Json(PriceList { data: cards.into_iter().map(PricedModel::from).collect() }))
+}
+
+impl From<StoredCard> for PricedModel {
+    fn from(stored: StoredCard) -> Self {
+        Self {
+            rate_card_id: stored.id,
+            model: stored.model,
+            organization_id: stored.organization_id,
+            valid_from: stored.valid_from,
+            valid_to: stored.valid_to,
+            price: stored.card.price,
+        }
+    }
 }

@@ -57,7 +57,7 @@ pub async fn reserve(
     if let Some(reservation) = again(transaction, request, &hash).await? {
         return Ok(reservation);
     }
-    let card = rates::at(transaction, &request.model, now).await?;
+    let card = rates::for_organization(transaction, request.organization_id, &request.model, now).await?;
     let price = card.card.price;
     // Audio without a rate would be free [B-32].
     if request.audio && !price.has_audio() {

@@ -35,8 +35,16 @@ pub struct UsageRow {
     cache_write_tokens: i64,
     /// Generated tokens.
     output_tokens: i64,
+    /// Prompt tokens written to the provider's cache for an hour.
+    cache_write_1h_tokens: i64,
     /// Hidden reasoning tokens.
     reasoning_tokens: i64,
+    /// Audio tokens of the prompt.
+    audio_input_tokens: i64,
+    /// Audio tokens generated.
+    audio_output_tokens: i64,
+    /// Images that are paid by the piece.
+    images: i64,
     /// ISO 4217 code.
     currency: String,
     /// What it cost the organization, in micro-units.
@@ -79,7 +87,8 @@ pub async fn list(
     let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| state.usage_cursors.decode(&cursor)).transpose()?;
     let (after_time, after_id) = after.unzip();
     let rows = sqlx::query!(
-        "select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, currency,
+        "select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+                audio_input_tokens, audio_output_tokens, images, currency,
                 price_micros, cost_micros, api_key_id, trace_id, counted_by, outcome
          from usage_events where organization_id = $1 and ($2::timestamptz is null or (ended_at, request_id) < ($2, $3))
            and ($4::timestamptz is null or ended_at >= $4) and ($5::timestamptz is null or ended_at < $5) and ($6::text is null or model = $6)
@@ -104,7 +113,11 @@ pub async fn list(
         cached_input_tokens: row.cached_input_tokens,
         cache_write_tokens: row.cache_write_tokens,
         output_tokens: row.output_tokens,
+        cache_write_1h_tokens: row.cache_write_1h_tokens,
         reasoning_tokens: row.reasoning_tokens,
+        audio_input_tokens: row.audio_input_tokens,
+        audio_output_tokens: row.audio_output_tokens,
+        images: row.images,
         currency: row.currency,
         price_micros: row.price_micros,
         cost_micros: row.cost_micros,

@@ -19,7 +19,7 @@ use crate::grants::{Payments, Use};
 use crate::leases::{LeaseHold, lock_holds, update_holds};
 use crate::ledger::postings::{self, Posting};
 use crate::ledger::{self, Balances};
-use crate::rates::{self, StoredCard};
+use crate::rates::{self, Charge, StoredCard};
 use crate::state::AppState;
 
 /// A usage event, and what its request took of its lease.
@@ -73,7 +73,7 @@ pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, P
         if work.known.contains(&posted.event.request_id) {
             work.again(state, transaction, posted).await?;
         } else {
-            work.first(state, posted)?;
+            work.first(state, transaction, posted).await?;
         }
     }
     work.write(state, transaction).await
@@ -105,10 +105,11 @@ struct Work {
 
 impl Work {
     /// A request that was not recorded yet.
-    fn first(&mut self, state: &AppState, posted: &Posted) -> Result<(), Error> {
+    async fn first(&mut self, state: &AppState, transaction: &mut Transaction<'static, Postgres>, posted: &Posted) -> Result<(), Error> {
         let event = &posted.event;
-        let card = self.cards.get(&event.rate_card_id).ok_or(Error::ModelNotPriced)?;
-        let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
+        let card = self.card(event)?;
+        // What is free of it returns to the wallet: the gateway does not know what is left of an allowance.
+        let Charge { price, cost } = rates::charge(transaction, event.organization_id, card, &event.usage, event.started_at).await?;
         let lease = self.holds.get_mut(&event.lease_id).filter(|hold| hold.organization_id == event.organization_id);
         let lease = lease.ok_or(Error::NotFound)?;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
@@ -138,7 +139,7 @@ impl Work {
         if before.counted_by != CountedBy::Abandoned.as_str() {
             return Err(Error::ReservationConflict);
         }
-        let card = self.cards.get(&event.rate_card_id).ok_or(Error::ModelNotPriced)?;
+        let card = self.card(event)?;
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
         // A checkpoint never counts more than was used in the end.
         let (more, dearer) = ((price - before.price).max(0), (cost - before.cost).max(0));
@@ -146,6 +147,13 @@ impl Work {
         let posting = postings::late_settlement(event.request_id, balances, more, dearer, state.clock.now());
         self.post(event, posting);
         replace(state, transaction, event.request_id, &used, (before.price + more, before.cost + dearer)).await
+    }
+
+    /// The card that the gateway admitted it by: of this model, and for everybody or this organization.
+    fn card(&self, event: &UsageEvent) -> Result<&StoredCard, Error> {
+        let card = self.cards.get(&event.rate_card_id).filter(|card| card.model == event.model);
+        let card = card.filter(|card| card.organization_id.is_none_or(|owner| owner == event.organization_id));
+        card.ok_or(Error::ModelNotPriced)
     }
 
     /// A posting, what pays for it, and what nothing may pay for.

@@ -51,10 +51,11 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
     sqlx::query!(
         "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
            cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, price_micros,
-           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, currency, recorded_at)
-         select *, $23, $24 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, cache_write_1h_tokens, images, currency, recorded_at)
+         select *, $25, $26 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
            $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
-           $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[], $22::uuid[])",
+           $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[], $22::uuid[],
+           $23::bigint[], $24::bigint[])",
         column!(|row| row.request_id.uuid()),
         column!(|row| row.organization_id.uuid()),
         column!(|row| row.api_key_id.map(ApiKeyId::uuid)) as &[Option<uuid::Uuid>],
@@ -77,6 +78,8 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
         column!(|row| row.used.started_at),
         column!(|row| row.used.ended_at),
         column!(|row| row.lease_id.map(LeaseId::uuid)) as &[Option<uuid::Uuid>],
+        column!(|row| count(row.used.usage.cache_write_1h_tokens)),
+        column!(|row| count(row.used.usage.images)),
         Currency::USD.code(),
         state.clock.now()
     )
@@ -109,7 +112,7 @@ pub async fn recorded(
 ) -> Result<Option<Recorded>, sqlx::Error> {
     let row = sqlx::query!(
         "select input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,
-           audio_output_tokens, counted_by, price_micros, cost_micros from usage_events where request_id = $1",
+           audio_output_tokens, cache_write_1h_tokens, images, counted_by, price_micros, cost_micros from usage_events where request_id = $1",
         request.uuid()
     )
     .fetch_optional(&mut **transaction)
@@ -122,6 +125,8 @@ pub async fn recorded(
             && row.reasoning_tokens == count(used.usage.reasoning_tokens)
             && row.audio_input_tokens == count(used.usage.audio_input_tokens)
             && row.audio_output_tokens == count(used.usage.audio_output_tokens)
+            && row.cache_write_1h_tokens == count(used.usage.cache_write_1h_tokens)
+            && row.images == count(used.usage.images)
             && row.counted_by == used.counted_by.as_str(),
         counted_by: row.counted_by,
         price: row.price_micros,
@@ -143,7 +148,7 @@ pub async fn replace(
     sqlx::query!(
         "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
            audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,
-           started_at = $13, ended_at = $14, recorded_at = $15 where request_id = $1 and counted_by = 'abandoned'",
+           started_at = $13, ended_at = $14, recorded_at = $15, cache_write_1h_tokens = $16, images = $17 where request_id = $1 and counted_by = 'abandoned'",
         request.uuid(),
         count(used.usage.input_tokens),
         count(used.usage.cached_input_tokens),
@@ -158,7 +163,9 @@ pub async fn replace(
         used.outcome.as_str(),
         used.started_at,
         used.ended_at,
-        state.clock.now()
+        state.clock.now(),
+        count(used.usage.cache_write_1h_tokens),
+        count(used.usage.images)
     )
     .execute(&mut **transaction)
     .await?;

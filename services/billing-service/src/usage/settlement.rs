@@ -17,7 +17,7 @@ use crate::grants::{self, Use};
 use crate::ledger;
 use crate::ledger::chart::Account;
 use crate::ledger::postings::{self, Posting};
-use crate::rates;
+use crate::rates::{self, Charge};
 use crate::reservations::{Held, resolve};
 use crate::state::AppState;
 
@@ -78,8 +78,8 @@ pub async fn settle(
         _ => return Err(Error::ReservationConflict),
     }
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
-    let card = rates::at(transaction, &held.model, held.created_at).await?;
-    let (price, cost) = (card.card.price.amount(&used.usage)?, card.card.cost.amount(&used.usage)?);
+    let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
+    let Charge { price, cost } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
     let posting = if abandoned {
@@ -135,7 +135,7 @@ pub async fn record_abandoned(
     held: &Held,
     counted_by: CountedBy,
 ) -> Result<(), Error> {
-    let card = rates::at(transaction, &held.model, held.created_at).await?;
+    let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
     let now = state.clock.now();
     let used = Used { usage: TokenUsage::default(), counted_by, outcome: Outcome::Deadline, started_at: held.created_at, ended_at: now };
     insert_all(state, transaction, &[record(held, &used, card.id, (0, 0))]).await

@@ -8,7 +8,7 @@ use std::time::Duration;
 use admission::{Admission, Admissions, Note, Verdict};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use billing_service::config::{BillingConfig, LeaseConfig, StripeConfig};
+use billing_service::config::{BillingConfig, LeaseConfig, MeteringConfig, StripeConfig, UsageConfig};
 use billing_service::grants::{self, GrantId, NewGrant};
 use billing_service::organizations;
 use billing_service::state::AppState;
@@ -102,6 +102,11 @@ impl App {
                 api_base: "http://127.0.0.1:9".into(),
                 livemode: false,
             },
+            metering: MeteringConfig {
+                late_window: Millis(Duration::from_hours(35 * 24)),
+                close_after: Millis(Duration::from_hours(3 * 24)),
+            },
+            usage: UsageConfig { roll_up: Millis(Duration::from_millis(50)), retention_months: 0, detach: true },
         };
         adjust(&mut config);
         let random = Random::system();
@@ -146,8 +151,13 @@ impl App {
 
     /// A new organization, and a client with one of its API keys.
     pub fn organization(&self) -> (OrganizationId, TestClient) {
+        self.organization_with(Scopes::api_key_default())
+    }
+
+    /// The same with other scopes.
+    pub fn organization_with(&self, scopes: Scopes) -> (OrganizationId, TestClient) {
         let organization_id = OrganizationId::new(&self.clock, &self.random);
-        (organization_id, self.key_of(organization_id, Scopes::api_key_default()))
+        (organization_id, self.key_of(organization_id, scopes))
     }
 
     /// A client with a new API key of the organization.
@@ -321,7 +331,7 @@ fn service_token(signer: &SigningKey, clock: &Clock, audience: &str, scope: &str
     let claims = ServiceClaims {
         iss: text(ISSUER),
         aud: text(audience),
-        exp: now + 86_400,
+        exp: now + 40 * 86_400,
         nbf: now,
         iat: now,
         sub: text("chat-service"),

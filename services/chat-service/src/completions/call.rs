@@ -12,7 +12,7 @@ use contracts::{LeaseId, RequestId};
 use http::HeaderMap;
 use identity::Principal;
 use llm::{ChatRequest, Tally};
-use money::{Rates, TokenUsage};
+use money::{Schedule, TokenUsage};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -98,7 +98,7 @@ impl Call {
     }
 
     /// The usage event with nothing used yet, and the rates of the model.
-    async fn event(&self) -> Result<(UsageEvent, Rates), ApiError> {
+    async fn event(&self) -> Result<(UsageEvent, Schedule), ApiError> {
         let card = self.state.prices.find(&self.model.id, self.caller.organization_id, self.started_at).await?;
         // Audio without a rate would be free [B-32].
         if self.request.audio() && !card.price.has_audio() {

@@ -26,10 +26,13 @@ pub const RATES: Rates = Rates {
     input: 1_000_000,
     cached_input: 500_000,
     cache_write: 1_000_000,
+    cache_write_1h: None,
     output: 2_000_000,
     reasoning: 2_000_000,
-    audio_input: 10_000_000,
-    audio_output: 20_000_000,
+    audio_input: Some(10_000_000),
+    audio_output: Some(20_000_000),
+    image: None,
+    request: 0,
 };
 
 /// What a lease is filled with, if the wallet has it.
@@ -202,7 +205,7 @@ async fn rate_cards(State(state): State<Neighbors>, headers: HeaderMap) -> Respo
         organization_id: None,
         valid_from: chrono::DateTime::UNIX_EPOCH,
         valid_to: None,
-        price: RATES,
+        price: RATES.into(),
     };
     let models = ["sim-small", "sim-large", "gpt-4o"].into_iter().filter(|model| !unpriced.iter().any(|other| other == model));
     Json(PriceList { data: (1..).zip(models).map(card).collect() }).into_response()

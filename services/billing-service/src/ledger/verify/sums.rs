@@ -58,7 +58,8 @@ async fn holds(transaction: &mut Transaction<'static, Postgres>, report: &mut im
 async fn revenue(transaction: &mut Transaction<'static, Postgres>, report: &mut impl FnMut(String)) -> Result<(), sqlx::Error> {
     let revenue = sqlx::query!(
         r#"select coalesce((select sum(balance_micros) from accounts where kind = 'revenue'), 0)::bigint as "posted!",
-                  coalesce((select sum(price_micros) from usage_events), 0)::bigint as "used!""#
+                  (coalesce((select sum(price_micros) from usage_events), 0)
+                    + coalesce((select sum(price_micros) from usage_retired), 0))::bigint as "used!""#
     )
     .fetch_one(&mut **transaction)
     .await?;

@@ -1,0 +1,97 @@
+//! `billing-service admin usage …` and `billing-service admin margin`
+
+use std::io::{Write, stdout};
+use std::pin::pin;
+
+use anyhow::ensure;
+use chrono::{DateTime, Utc};
+use clap::{Args, Subcommand};
+use futures::TryStreamExt;
+use identity::OrganizationId;
+use sqlx::PgPool;
+
+use crate::margin::{self, By};
+use crate::rollups;
+use crate::usage::{Format, chunks};
+
+/// `billing-service admin usage …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum Usage {
+    /// Make the rollups of usage and of meters anew from the rows.
+    Rebuild,
+    /// Compare the rollups with the rows.
+    Verify,
+    /// Print rows, oldest first; of all organizations with our cost.
+    Export {
+        /// How.
+        #[arg(long, value_enum, default_value = "csv")]
+        format: Format,
+        /// Ended at or after this instant (RFC 3339).
+        #[arg(long)]
+        from: DateTime<Utc>,
+        /// Ended before this instant (RFC 3339).
+        #[arg(long)]
+        to: DateTime<Utc>,
+        /// Of this organization only, as it sees them.
+        #[arg(long)]
+        organization: Option<OrganizationId>,
+    },
+}
+
+/// `billing-service admin margin`
+#[derive(Debug, Clone, Args)]
+pub struct Margin {
+    /// What it is told apart by.
+    #[arg(long, value_enum)]
+    by: By,
+    /// The first day (RFC 3339).
+    #[arg(long)]
+    from: DateTime<Utc>,
+    /// The day after the last (RFC 3339).
+    #[arg(long)]
+    to: DateTime<Utc>,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Differences; the database's.
+pub async fn run(command: Usage, pool: &PgPool) -> anyhow::Result<()> {
+    match command {
+        Usage::Rebuild => {
+            rollups::usage::rebuild(pool).await?;
+            rollups::meters::rebuild(pool).await?;
+            writeln!(stdout(), "the rollups are made anew")?;
+        }
+        Usage::Verify => {
+            let differences = rollups::usage::differences(pool).await?;
+            ensure!(differences.is_empty(), "the rollups differ from the rows:\n  {}", differences.join("\n  "));
+            writeln!(stdout(), "the rollups are equal to the rows")?;
+        }
+        Usage::Export { format, from, to, organization } => {
+            let mut rows = pin!(chunks(pool.clone(), organization, from, to, format));
+            while let Some(chunk) = rows.try_next().await? {
+                stdout().write_all(&chunk)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints margins, the worst first.
+///
+/// # Errors
+/// The database's.
+pub async fn margin(Margin { by, from, to }: Margin, pool: &PgPool) -> anyhow::Result<()> {
+    for row in margin::report(pool, by, from, to).await? {
+        let (requests, price, cost) = (row.requests, row.price_micros, row.cost_micros);
+        writeln!(
+            stdout(),
+            "{} {}: margin {} (price {price}, cost {cost}, {requests} requests)",
+            row.value,
+            row.currency,
+            row.margin_micros
+        )?;
+    }
+    Ok(())
+}

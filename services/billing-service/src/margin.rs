@@ -1,0 +1,7 @@
+//! Margin: what was earned, what it cost us, and an alert where the one is less than the other. For operators only.
+
+mod alerts;
+mod report;
+
+pub use alerts::{Alert, look, run};
+pub use report::{By, MarginRow, get, report};

@@ -1,0 +1,19 @@
+//! Metering for any service: events that say what was used, and meters that count them. Nothing here moves money.
+
+mod cloud_event;
+mod definition;
+mod events;
+mod ingest;
+mod meters;
+mod placement;
+mod windows;
+
+pub use events::{__path_receive, receive, receive_internal};
+pub use meters::{__path_create, __path_list, create, list};
+pub use placement::{Placement, Rules, Unplaced};
+pub use windows::{__path_usage, usage};
+
+chassis::define_id!(
+    /// One meter.
+    MeterId, "mtr"
+);

@@ -1,0 +1,70 @@
+//! Rollups of meters.
+
+use chassis::in_transaction;
+use sqlx::{PgPool, Postgres, Transaction};
+
+use super::{BATCH, LOCK};
+use crate::error::Error;
+use crate::metering::MeterId;
+
+/// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
+///
+/// # Errors
+/// The database's.
+pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
+    in_transaction!(pool, |transaction| {
+        let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK).fetch_one(&mut **transaction).await?;
+        if !mine {
+            return Ok(false);
+        }
+        let taken = sqlx::query_scalar!(
+            r#"with taken as (delete from meter_deltas where id in (select id from meter_deltas order by id limit $1) returning *),
+                 distinct_values as (insert into meter_values (meter_id, window_start, groups, value)
+                   select distinct meter_id, hour, groups, value from taken where value is not null on conflict do nothing),
+                 windows as (select 'hour' as grain, hour as window_start, * from taken
+                   union all select 'day', date_trunc('day', hour, 'UTC'), * from taken),
+                 rolled as (insert into meter_rollups as old (meter_id, grain, window_start, groups, events, amount, most)
+                   select meter_id, grain, window_start, groups, sum(events), sum(amount), max(most) from windows group by 1, 2, 3, 4
+                   on conflict (meter_id, grain, window_start, groups) do update
+                   set events = old.events + excluded.events, amount = old.amount + excluded.amount, most = greatest(old.most, excluded.most))
+               select count(*) as "taken!" from taken"#,
+            BATCH
+        )
+        .fetch_one(&mut **transaction)
+        .await?;
+        Ok(taken == BATCH)
+    })
+}
+
+/// Counts every event anew, of one meter or of all, into the deltas; the caller sees to it that nothing of it is there already.
+///
+/// # Errors
+/// The database's.
+pub async fn count_all(transaction: &mut Transaction<'static, Postgres>, meter: Option<MeterId>) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into meter_deltas (meter_id, hour, groups, events, amount, most, value)
+         select meter_id, hour, groups, count(*), coalesce(sum(amount), 0), max(amount), value from meter_contributions
+         where $1::uuid is null or meter_id = $1 group by meter_id, hour, groups, value",
+        meter.map(MeterId::uuid)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Makes the rollups anew from the events. Answers are right all the while.
+///
+/// # Errors
+/// The database's.
+pub async fn rebuild(pool: &PgPool) -> Result<(), Error> {
+    in_transaction!(pool, |transaction| {
+        // Before the first look at any row: what is seen afterwards is one picture, in which an event and its delta are both or neither.
+        sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
+        sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
+        sqlx::query!("lock table meter_rollups in share row exclusive mode").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_rollups").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_values").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_deltas").execute(&mut **transaction).await?;
+        count_all(transaction, None).await
+    })
+}

@@ -1,0 +1,63 @@
+//! The months of the usage table: made ahead of time, and taken out when they are older than the retention.
+
+use std::time::Duration;
+
+use chassis::postgres::keep_running;
+use chrono::{DateTime, Months, Utc};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::UsageConfig;
+use crate::error::Error;
+use crate::state::AppState;
+
+const EVERY: Duration = Duration::from_hours(1);
+/// Months that are there before they begin.
+const AHEAD: i32 = 3;
+/// Months that are never taken out: what is still under way ends in them.
+const LEAST: u32 = 3;
+
+/// Keeps the months until the token is cancelled.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    keep_running("usage-partitions", stop, EVERY, || async { Ok(keep(&state.pool, &state.config.usage, state.clock.now()).await?) }).await;
+}
+
+/// Makes the months that are missing and takes out those that are too old. Any number of replicas may do it at once.
+///
+/// # Errors
+/// The database's.
+pub async fn keep(pool: &PgPool, config: &UsageConfig, now: DateTime<Utc>) -> Result<(), Error> {
+    let made = sqlx::query_scalar!(r#"select usage_partitions_create($1, $2) as "made!""#, now, AHEAD + 1).fetch_one(pool).await?;
+    if made > 0 {
+        tracing::info!(usage.partitions = made, "months of usage were made");
+    }
+    let Some(before) = retired_before(config.retention_months, now) else { return Ok(()) };
+    let retired =
+        sqlx::query_scalar!(r#"select usage_partitions_retire($1, $2) as "name!""#, before, config.detach).fetch_all(pool).await?;
+    for partition in retired {
+        tracing::info!(
+            usage.partition = partition,
+            usage.detached = config.detach,
+            "a month of usage is older than the retention and was taken out"
+        );
+    }
+    Ok(())
+}
+
+/// Months that end at or before this instant are too old; none when all are kept.
+fn retired_before(months: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    (months > 0).then(|| now.checked_sub_months(Months::new(months.max(LEAST)))).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_is_kept_as_long_as_some_instant_of_it_is_within_the_retention() {
+        let before = |months, now: &str| retired_before(months, now.parse().unwrap()).map(|at| at.to_rfc3339());
+        assert_eq!(before(0, "2030-01-01T00:00:00Z"), None);
+        assert_eq!(before(12, "2028-02-29T12:00:00Z").unwrap(), "2027-02-28T12:00:00+00:00");
+        assert_eq!(before(1, "2030-05-31T00:00:00Z").unwrap(), "2030-02-28T00:00:00+00:00", "never less than three months");
+    }
+}

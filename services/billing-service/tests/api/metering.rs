@@ -1,0 +1,273 @@
+//! Events from any service and the meters that count them.
+
+use super::app::App;
+use billing_service::rollups::meters;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use http::Method;
+use identity::Scopes;
+use serde_json::{Value, json};
+use testkit::http::{Answer, TestClient};
+
+const BATCH: &str = "application/cloudevents-batch+json";
+const ONE: &str = "application/cloudevents+json";
+
+fn event(id: &str, time: DateTime<Utc>, data: &Value) -> Value {
+    json!({"specversion": "1.0", "id": id, "source": "/jobs", "type": "job.done", "time": time, "data": data})
+}
+
+async fn send(client: &TestClient, events: &[Value]) -> Answer {
+    client.header("content-type", BATCH).send(Method::POST, "/v1/usage-events", Some(json!(events).to_string())).await
+}
+
+fn statuses(answer: Answer) -> Vec<String> {
+    let results = answer.expect(200).json["results"].as_array().unwrap().clone();
+    results.iter().map(|result| result["code"].as_str().or(result["status"].as_str()).unwrap().to_owned()).collect()
+}
+
+async fn meter(client: &TestClient, aggregation: &str, more: &Value) -> String {
+    let mut body = json!({"name": aggregation, "event_type": "job.done", "aggregation": aggregation, "value_path": ["used", "seconds"], "allow_overlap": true});
+    if aggregation == "count" {
+        body["value_path"] = Value::Null;
+    }
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    client.post("/v1/meters", &body).await.expect(201).string("id")
+}
+
+/// `start=value` of each window.
+async fn windows(client: &TestClient, meter: &str, query: &str) -> Vec<String> {
+    let answer = client.get(&format!("/v1/meters/{meter}/usage?{query}")).await.expect(200).json;
+    let text = |row: &Value| {
+        let groups: Vec<&str> = row["groups"].as_object().unwrap().values().map(|value| value.as_str().unwrap_or("-")).collect();
+        format!("{}{}={}", &row["start"].as_str().unwrap()[5..13], groups.concat(), row["value"].as_str().unwrap())
+    };
+    answer["data"].as_array().unwrap().iter().map(text).collect()
+}
+
+async fn start() -> (App, TestClient) {
+    let app = App::start().await;
+    let (_, client) = app.organization_with(Scopes::all());
+    (app, client)
+}
+
+/// [B-55] [B-57]
+#[tokio::test]
+async fn each_event_of_a_batch_has_its_own_result_and_a_repetition_in_it_or_after_it_counts_once() {
+    let (app, client) = start().await;
+    let sum = meter(&client, "sum", &json!({})).await;
+    let now = app.clock.now();
+    let data = json!({"used": {"seconds": 1.5}});
+    let batch = [
+        event("1", now, &data),
+        event("2", now, &json!({"used": {"seconds": "0.25"}})),
+        event("1", now, &data),
+        json!({"specversion": "1.0", "id": "x"}),
+        event("3", now, &json!({"used": {"seconds": -1}})),
+        event("4", now, &json!({})),
+    ];
+    let expected = ["accepted", "accepted", "duplicate", "invalid_event", "invalid_value", "invalid_value"];
+    assert_eq!(statuses(send(&client, &batch).await), expected);
+    assert_eq!(statuses(send(&client, &batch[..2]).await), ["duplicate", "duplicate"]);
+    assert_eq!(windows(&client, &sum, "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00Z&window=hour").await, ["01-01T00=1.75"]);
+    assert_eq!(app.count("select count(*) from metered_events").await, 2);
+}
+
+/// [B-56]
+#[tokio::test]
+async fn a_write_that_fails_leaves_no_claim_and_the_same_batch_is_taken_whole_afterwards() {
+    let (app, client) = start().await;
+    let count = meter(&client, "count", &json!({})).await;
+    let good = event("1", app.clock.now(), &json!({}));
+    // JSON to everybody but Postgres, whose numbers end somewhere.
+    let mut bad = json!([good]).to_string();
+    bad.truncate(bad.len() - 1);
+    bad.push_str(r#",{"specversion":"1.0","id":"2","source":"/jobs","type":"job.done","data":1e-99999}]"#);
+    client.header("content-type", BATCH).send(Method::POST, "/v1/usage-events", Some(bad)).await.expect(422);
+    assert_eq!(app.count("select count(*) from metered_events").await, 0);
+    app.as_owner("alter table meter_deltas rename to gone").await;
+    send(&client, std::slice::from_ref(&good)).await.expect(500);
+    app.as_owner("alter table gone rename to meter_deltas").await;
+    assert_eq!(statuses(send(&client, std::slice::from_ref(&good)).await), ["accepted"]);
+    assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=1"]);
+}
+
+/// [B-55] [B-57]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_events_from_many_senders_in_opposite_orders_are_each_taken_by_one() {
+    let (app, client) = start().await;
+    let count = meter(&client, "count", &json!({})).await;
+    let events: Vec<Value> = (0..50).map(|id| event(&id.to_string(), app.clock.now(), &json!({}))).collect();
+    let back: Vec<Value> = events.iter().rev().cloned().collect();
+    let answers = join_all((0..16).map(|sender| send(&client, if sender % 2 == 0 { &events } else { &back }))).await;
+    let taken = answers.into_iter().flat_map(statuses).filter(|status| status == "accepted").count();
+    assert_eq!(taken, 50);
+    assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=50"]);
+}
+
+/// [B-59]
+#[tokio::test]
+async fn a_late_event_counts_in_its_month_while_that_is_open_then_as_an_adjustment_and_beyond_the_window_or_ahead_not_at_all() {
+    let (app, client) = start().await;
+    let count = meter(&client, "count", &json!({})).await;
+    let occurred: DateTime<Utc> = "2029-12-31T23:30:00Z".parse().unwrap();
+    let status = async |id: &str, time| statuses(send(&client, &[event(id, time, &json!({}))]).await).remove(0);
+    assert_eq!(status("own", occurred).await, "accepted");
+    app.turn.set("2030-01-04T00:00:00Z".parse().unwrap());
+    assert_eq!(status("adjusted", occurred).await, "adjusted");
+    assert_eq!(status("late", app.clock.now() - TimeDelta::days(35) - TimeDelta::seconds(1)).await, "event_too_late");
+    assert_eq!(status("ahead", app.clock.now() + TimeDelta::minutes(5)).await, "accepted");
+    assert_eq!(status("future", app.clock.now() + TimeDelta::minutes(5) + TimeDelta::seconds(1)).await, "event_in_future");
+    let months = windows(&client, &count, "from=2029-12-01T00:00:00Z&to=2030-02-01T00:00:00Z&window=month").await;
+    assert_eq!(months, ["12-01T00=1", "01-01T00=2"]);
+    let original = "select count(*) from metered_events where adjustment and occurred_at = '2029-12-31T23:30:00Z' and counted_at = '2030-01-04T00:00:00Z'";
+    assert_eq!(app.count(original).await, 1, "the adjustment lost its own instant");
+    assert!(app.metric("billing_metered_events_total").await >= 5.0);
+}
+
+#[tokio::test]
+async fn an_event_comes_in_headers_or_as_json_and_a_single_one_that_is_refused_is_no_success() {
+    let (app, client) = start().await;
+    let headers = client.header("ce-specversion", "1.0").header("ce-id", "h").header("ce-source", "/jobs").header("ce-type", "job.done");
+    assert_eq!(headers.post("/v1/usage-events", &json!({"used": 1})).await.expect(200).json["results"][0]["status"], "accepted");
+    let one = client.header("content-type", ONE);
+    let post = async |event: &Value| one.send(Method::POST, "/v1/usage-events", Some(event.to_string())).await;
+    post(&event("1", app.clock.now(), &json!({}))).await.expect(200);
+    let old = post(&event("2", "2020-01-01T00:00:00Z".parse().unwrap(), &json!({}))).await.expect(422);
+    assert_eq!(old.json["code"], "event_too_late");
+    client.post("/v1/usage-events", &json!({})).await.expect(415);
+    let many: Vec<Value> = (0..1_001).map(|id| event(&id.to_string(), app.clock.now(), &Value::Null)).collect();
+    send(&client, &many).await.expect(422);
+    let (_, reader) = app.organization();
+    send(&reader, &[]).await.expect(403);
+    reader.post("/v1/meters", &json!({"name": "m", "event_type": "t", "aggregation": "count"})).await.expect(403);
+    assert_eq!(app.count("select count(*) from metered_events").await, 2);
+}
+
+#[tokio::test]
+async fn a_service_of_our_own_reports_for_an_organization_with_the_scope_for_it() {
+    let app = App::start().await;
+    let (organization, client) = app.organization_with(Scopes::all());
+    let count = meter(&client, "count", &json!({})).await;
+    let path = format!("/internal/v1/usage-events?organization={organization}");
+    let body = json!([event("1", app.clock.now(), &json!({}))]).to_string();
+    let post = async |service: &TestClient| service.header("content-type", BATCH).send(Method::POST, &path, Some(body.clone())).await;
+    post(&app.private).await.expect(403);
+    assert_eq!(statuses(post(&app.service("usage:write")).await), ["accepted"]);
+    assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=1"]);
+}
+
+/// [B-60]
+#[tokio::test]
+async fn windows_are_half_open_in_utc_and_apart_by_groups_and_filters() {
+    let (app, client) = start().await;
+    app.turn.set("2030-03-02T00:00:00Z".parse().unwrap());
+    let (_, other) = app.organization_with(Scopes::all());
+    let groups = json!([{"name": "region", "path": ["region"]}, {"name": "tier", "path": ["tier"]}]);
+    let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    let data = |seconds: &str, region: Value| json!({"used": {"seconds": seconds}, "region": region, "tier": "free"});
+    let batch = [
+        event("1", at("2030-02-28T22:59:59.999999Z"), &data("1.1", json!("eu"))),
+        event("2", at("2030-02-28T23:00:00Z"), &data("2.2", json!("eu"))),
+        event("3", at("2030-02-28T23:59:59.999999Z"), &data("2.2", json!("us"))),
+        event("4", at("2030-03-01T00:00:00Z"), &data("5", Value::Null)),
+    ];
+    send(&client, &batch).await.expect(200);
+    // Made after the events: a meter counts what came before it too.
+    let ids: Vec<String> = {
+        let mut ids = Vec::new();
+        for aggregation in ["sum", "count", "max", "unique"] {
+            ids.push(meter(&client, aggregation, &json!({"group_by": groups})).await);
+        }
+        ids
+    };
+    let hours = "from=2030-02-28T22:00:00Z&to=2030-03-01T00:00:00Z&window=hour";
+    assert_eq!(windows(&client, &ids[0], hours).await, ["02-28T22=1.1", "02-28T23=4.4"], "the end is not in it");
+    assert_eq!(windows(&client, &ids[1], hours).await, ["02-28T22=1", "02-28T23=2"]);
+    assert_eq!(windows(&client, &ids[2], hours).await, ["02-28T22=1.1", "02-28T23=2.2"]);
+    assert_eq!(windows(&client, &ids[3], hours).await, ["02-28T22=1", "02-28T23=1"]);
+    let months = "from=2030-02-01T00:00:00Z&to=2030-04-01T00:00:00Z&window=month";
+    assert_eq!(windows(&client, &ids[0], &format!("{months}&group_by=region")).await, ["02-01T00eu=3.3", "02-01T00us=2.2", "03-01T00-=5"]);
+    assert_eq!(windows(&client, &ids[3], months).await, ["02-01T00=2", "03-01T00=1"], "a value in two hours of a month is one");
+    let filtered = meter(&client, "count", &json!({"name": "eu", "filters": [{"path": ["region"], "values": ["eu"]}]})).await;
+    assert_eq!(windows(&client, &filtered, months).await, ["02-01T00=2"]);
+    for query in [
+        "from=2030-02-01T00:30:00Z&to=2030-04-01T00:00:00Z&window=day",
+        "from=2030-02-01T00:00:00Z&to=2030-02-01T00:00:00Z&window=day",
+        "from=2030-02-01T00:00:00Z&to=2030-03-01T00:00:00Z&window=day&group_by=nothing",
+    ] {
+        client.get(&format!("/v1/meters/{}/usage?{query}", ids[0])).await.expect(422);
+    }
+    // Somebody else's meter does not exist [B-79].
+    other.get(&format!("/v1/meters/{}/usage?{months}", ids[0])).await.expect(404);
+    assert_eq!(other.get("/v1/meters").await.expect(200).json["data"], json!([]));
+}
+
+/// [B-62]
+#[tokio::test]
+async fn a_meter_that_would_count_an_event_of_another_again_is_refused_unless_that_is_declared_and_shown() {
+    let (_app, client) = start().await;
+    let definition = |name: &str, values: &[&str], allow: bool| json!({"name": name, "event_type": "job.done", "aggregation": "count", "filters": [{"path": ["tier"], "values": values}], "allow_overlap": allow});
+    let first = client.post("/v1/meters", &definition("free", &["free"], false)).await.expect(201).string("id");
+    client.post("/v1/meters", &definition("pro", &["pro"], false)).await.expect(201);
+    assert_eq!(client.post("/v1/meters", &definition("all", &["free", "team"], false)).await.expect(409).json["code"], "meters_overlap");
+    let both = client.post("/v1/meters", &definition("all", &["free", "team"], true)).await.expect(201);
+    assert_eq!(both.json["overlaps_with"], json!([first]));
+    assert_eq!(client.post("/v1/meters", &definition("pro", &["other"], false)).await.expect(409).json["code"], "meter_exists");
+    let listed = client.get("/v1/meters").await.expect(200).json;
+    let overlapping: Vec<&str> = listed["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|meter| meter["overlaps_with"] != json!([]))
+        .map(|meter| meter["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(overlapping, ["all", "free"]);
+    let again = client.header("idempotency-key", "k");
+    let made = again.post("/v1/meters", &definition("new", &["new"], false)).await.expect(201);
+    assert_eq!(again.post("/v1/meters", &definition("new", &["new"], false)).await.expect(201).json, made.json);
+}
+
+/// [B-61]
+#[tokio::test(flavor = "multi_thread")]
+async fn meters_are_equal_to_the_events_before_between_and_after_rollups_and_rebuilds() {
+    let (app, client) = start().await;
+    app.turn.set("2030-02-02T00:00:00Z".parse().unwrap());
+    let mut ids = Vec::new();
+    for aggregation in ["sum", "count", "max", "unique"] {
+        ids.push(meter(&client, aggregation, &json!({"group_by": [{"name": "region", "path": ["region"]}]})).await);
+    }
+    let mut seed = 20_260_728_u64;
+    let mut random = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % below
+    };
+    for round in 0..6 {
+        let batch: Vec<Value> = (0..100)
+            .map(|_| {
+                let time = app.clock.now() - TimeDelta::minutes(i64::try_from(random(60 * 24 * 34)).unwrap());
+                let data = json!({"used": {"seconds": format!("{}.{}", random(50), random(1_000))}, "region": format!("r{}", random(3))});
+                event(&random(400).to_string(), time, &data)
+            })
+            .collect();
+        send(&client, &batch).await.expect(200);
+        match round % 3 {
+            0 => while meters::fold(&app.database.pool).await.unwrap() {},
+            1 => meters::rebuild(&app.database.pool).await.unwrap(),
+            _ => {}
+        }
+        for (id, aggregate) in ids.iter().zip(["sum(n)", "count(*)", "max(n)", "count(distinct n)"]) {
+            let raw = format!(
+                "select to_char(date_trunc('day', counted_at, 'UTC') at time zone 'UTC', 'MM-DD') || 'T00' || region || '=' || trim_scale(({aggregate})::numeric)
+                 from (select counted_at, data ->> 'region' as region, (data #>> '{{used,seconds}}')::numeric as n from metered_events) events
+                 group by date_trunc('day', counted_at, 'UTC'), region order by date_trunc('day', counted_at, 'UTC'), region"
+            );
+            // Values are told apart by their spelling.
+            let raw = if aggregate.contains("distinct") { raw.replace("::numeric as n", " as n") } else { raw };
+            let expected: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(raw)).fetch_all(&app.database.owner).await.unwrap();
+            let counted = windows(&client, id, "from=2029-12-01T00:00:00Z&to=2030-03-01T00:00:00Z&window=day&group_by=region").await;
+            assert_eq!(counted, expected, "{aggregate} in round {round}");
+        }
+    }
+}

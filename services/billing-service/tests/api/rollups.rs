@@ -1,0 +1,230 @@
+//! Usage by month, its rollups, its export, and the margin in it.
+
+use super::app::App;
+use billing_service::config::UsageConfig;
+use billing_service::margin::{By, look, report};
+use billing_service::rollups::usage;
+use billing_service::usage::{Format, PAGE, chunks, partitions};
+use chassis::config::Millis;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::TryStreamExt;
+use futures::future::join_all;
+use identity::OrganizationId;
+use serde_json::Value;
+use sqlx::AssertSqlSafe;
+
+async fn insert(app: &App, organization: OrganizationId, rows: i64, select: &str) {
+    let statement = format!(
+        "insert into usage_events (request_id, organization_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
+           output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by,
+           outcome, started_at, ended_at, recorded_at)
+         select gen_random_uuid(), $1, 'sim-' || n % 3, 'simulator', n, 0, 0, 1, 0, 0, 0, (select min(id) from rate_cards), 'USD', {select}
+         from generate_series(1, $2) n"
+    );
+    sqlx::query(AssertSqlSafe(statement)).bind(organization.uuid()).bind(rows).execute(&app.database.owner).await.unwrap();
+}
+
+const PLAIN: &str = "10, 8, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-01' + n * interval '7 minutes', timestamptz '2030-01-01'";
+const ABANDONED: &str = "0, 0, 'abandoned', 'deadline', timestamptz '2030-01-01', timestamptz '2030-01-31 20:00Z' + n * interval '3 minutes', timestamptz '2030-01-01'";
+
+async fn assert_rolled_up(app: &App) {
+    assert_eq!(usage::differences(&app.database.pool).await.unwrap(), Vec::<String>::new());
+}
+
+/// [B-61] Late rows are rows with an old instant; a replaced row moves to another hour, day and month.
+#[tokio::test(flavor = "multi_thread")]
+async fn rollups_are_equal_to_the_rows_after_inserts_late_ones_and_replaced_abandoned_rows_and_after_a_rebuild() {
+    let app = App::start().await;
+    let pool = &app.database.pool;
+    let ((ada, _), (eve, _)) = (app.organization(), app.organization());
+    for round in 0..4 {
+        insert(&app, ada, 300, PLAIN).await;
+        insert(&app, eve, 50, ABANDONED).await;
+        assert_rolled_up(&app).await;
+        let replaced = "update usage_events set counted_by = 'reported', price_micros = 77, cost_micros = 70, input_tokens = 5,
+            ended_at = timestamptz '2030-02-01 00:30Z' + random() * interval '1 day'
+            where request_id in (select request_id from usage_events where counted_by = 'abandoned' order by request_id limit 25)";
+        assert_eq!(sqlx::query(replaced).execute(pool).await.unwrap().rows_affected(), 25);
+        assert_rolled_up(&app).await;
+        if round % 2 == 0 {
+            while usage::fold(pool).await.unwrap() {}
+        } else {
+            usage::rebuild(pool).await.unwrap();
+        }
+        assert_rolled_up(&app).await;
+    }
+    // Writers, those who add and those who rebuild, all at once.
+    let insert_one = || insert(&app, ada, 20, PLAIN);
+    let (_, folded, rebuilt) = tokio::join!(
+        join_all((0..8).map(|_| insert_one())),
+        join_all((0..4).map(|_| usage::fold(pool))),
+        join_all((0..2).map(|_| usage::rebuild(pool)))
+    );
+    assert!(folded.iter().all(Result::is_ok) && rebuilt.iter().all(Result::is_ok), "{folded:?} {rebuilt:?}");
+    assert_rolled_up(&app).await;
+    // And a difference is told.
+    app.as_owner(
+        "update usage_rollups set cost_micros = cost_micros + 1 where grain = 'day'; delete from usage_deltas where price_micros = 0",
+    )
+    .await;
+    usage::rebuild(pool).await.unwrap();
+    assert_rolled_up(&app).await;
+    while usage::fold(pool).await.unwrap() {}
+    app.as_owner("update usage_rollups set cost_micros = cost_micros + 1 where grain = 'day'").await;
+    assert!(!usage::differences(pool).await.unwrap().is_empty());
+}
+
+/// [B-55]
+#[tokio::test]
+async fn a_request_is_in_usage_once_in_whichever_months_and_also_when_its_month_is_gone() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let config = UsageConfig { roll_up: Millis(std::time::Duration::from_secs(1)), retention_months: 3, detach: false };
+    partitions::keep(&app.database.pool, &config, app.clock.now()).await.unwrap();
+    insert(&app, organization, 3, PLAIN).await;
+    let again = "insert into usage_events select request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
+        cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros,
+        counted_by, outcome, trace_id, started_at, ended_at + interval '1 month', recorded_at from usage_events limit 1";
+    let refused = sqlx::query(again).execute(&app.database.pool).await.unwrap_err();
+    assert_eq!(chassis::postgres::constraint(&refused), Some("usage_requests_pkey"));
+    let request: uuid::Uuid =
+        sqlx::query_scalar("select request_id from usage_events limit 1").fetch_one(&app.database.pool).await.unwrap();
+    partitions::keep(&app.database.pool, &config, "2030-07-01T00:00:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!(app.count("select count(*) from usage_events").await, 0, "an old month is still there");
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_retired").await, 30);
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_by_day").await, 30, "the sums are gone with the rows");
+    usage::rebuild(&app.database.pool).await.unwrap();
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_by_day").await, 30, "a rebuild lost what has no rows any more");
+    let late = "insert into usage_events (request_id, organization_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+        reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by, outcome, started_at, ended_at, recorded_at)
+        select $1, gen_random_uuid(), 'm', 'p', 0, 0, 0, 0, 0, 0, 0, min(id), 'USD', 0, 0, 'reported', 'completed', now(), now(), now() from rate_cards";
+    let refused = sqlx::query(late).bind(request).execute(&app.database.pool).await.unwrap_err();
+    assert_eq!(chassis::postgres::constraint(&refused), Some("usage_requests_pkey"));
+}
+
+#[tokio::test]
+async fn months_are_made_ahead_take_what_came_before_them_and_keep_the_rules_of_the_table() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    insert(&app, organization, 5, "10, 8, 'reported', 'completed', now(), timestamptz '2031-05-31 23:59:59.999999Z', now()").await;
+    insert(&app, organization, 5, "10, 8, 'reported', 'completed', now(), timestamptz '2031-06-01 00:00Z', now()").await;
+    assert_eq!(app.count("select count(*) from usage_events_default").await, 10);
+    let config = UsageConfig { roll_up: Millis(std::time::Duration::from_secs(1)), retention_months: 0, detach: true };
+    let keep = async |now: &str| partitions::keep(&app.database.pool, &config, now.parse().unwrap()).await.unwrap();
+    keep("2031-05-31T23:59:59Z").await;
+    keep("2031-05-31T23:59:59Z").await;
+    assert_eq!(app.count("select count(*) from usage_events_2031_05").await, 5);
+    assert_eq!(app.count("select count(*) from usage_events_2031_06").await, 5);
+    assert_eq!(app.count("select count(*) from usage_events_default").await, 0);
+    assert_eq!(app.count("select count(*) from pg_class where relname = 'usage_events_2031_08'").await, 1);
+    assert_rolled_up(&app).await;
+    // What is settled stays as it is, in every month, and the service may not take rows out.
+    let refused = sqlx::query("update usage_events set price_micros = 0").execute(&app.database.pool).await.unwrap_err();
+    assert_eq!(chassis::postgres::constraint(&refused), Some("usage_events_settled"));
+    assert!(sqlx::query("delete from usage_events").execute(&app.database.pool).await.is_err());
+    assert!(sqlx::query("update usage_events set request_id = gen_random_uuid()").execute(&app.database.pool).await.is_err());
+    assert!(sqlx::query("insert into usage_requests values (gen_random_uuid())").execute(&app.database.pool).await.is_err());
+}
+
+#[tokio::test]
+async fn an_archived_month_stays_as_a_table_and_the_ledger_still_agrees_with_usage() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let config = UsageConfig { roll_up: Millis(std::time::Duration::from_secs(1)), retention_months: 3, detach: true };
+    partitions::keep(&app.database.pool, &config, app.clock.now()).await.unwrap();
+    let hold = app.hold(organization, 10, 10).await;
+    app.settle(&hold, &app.usage(10, 10)).await.expect(200);
+    app.assert_clean().await;
+    partitions::keep(&app.database.pool, &config, "2030-04-30T23:59:59Z".parse().unwrap()).await.unwrap();
+    assert_eq!(app.count("select count(*) from usage_events").await, 1, "a month was taken out before its last instant was old enough");
+    partitions::keep(&app.database.pool, &config, "2030-05-01T00:00:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!(
+        (app.count("select count(*) from usage_events").await, app.count("select count(*) from usage_events_2030_01").await),
+        (0, 1)
+    );
+    app.assert_clean().await;
+}
+
+async fn text_of(app: &App, organization: Option<OrganizationId>, format: Format) -> (String, usize, usize) {
+    let (from, to): (DateTime<Utc>, DateTime<Utc>) = ("2030-01-01T00:00:00Z".parse().unwrap(), "2031-01-01T00:00:00Z".parse().unwrap());
+    let chunks: Vec<_> = chunks(app.database.pool.clone(), organization, from, to, format).try_collect().await.unwrap();
+    let largest = chunks.iter().map(|chunk| std::str::from_utf8(chunk).unwrap().lines().count()).max().unwrap_or(0);
+    (chunks.iter().map(|chunk| std::str::from_utf8(chunk).unwrap()).collect(), chunks.len(), largest)
+}
+
+/// Many rows end at one instant: a page must end in the middle of them and the next go on behind it (Polar's incident B20).
+#[tokio::test]
+async fn an_export_has_every_row_of_its_organization_once_in_order_and_holds_no_more_than_a_page() {
+    let app = App::start().await;
+    let ((ada, client), (eve, _)) = (app.organization(), app.organization());
+    let many = "10, 8, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-01' + n / 2500 * interval '20 days', timestamptz '2030-01-01'";
+    insert(&app, ada, 20_000, many).await;
+    insert(&app, eve, 10, PLAIN).await;
+    let (text, pages, largest) = text_of(&app, Some(ada), Format::Csv).await;
+    let page = usize::try_from(PAGE).unwrap();
+    assert!(pages >= 20_000 / page && largest <= page + 1, "{pages} pages, {largest} lines in one");
+    let mut lines = text.split_terminator("\r\n");
+    assert!(
+        lines.next().unwrap().starts_with("request_id,organization_id,") && !text.contains("cost_micros"),
+        "our cost is nobody's business"
+    );
+    let keys: Vec<(&str, &str)> = lines.map(|line| (line.rsplit(',').next().unwrap(), line.split(',').next().unwrap())).collect();
+    assert_eq!(keys.len(), 20_000);
+    assert!(keys.is_sorted_by(|one, next| one < next), "a row is twice in it or in the wrong place");
+    let (text, ..) = text_of(&app, None, Format::Jsonl).await;
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((rows.len(), &rows[0]["cost_micros"]), (20_010, &Value::from(8)));
+    let served = client.get("/v1/usage/export?format=jsonl&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z").await.expect(200);
+    assert_eq!((served.text.lines().count(), served.header("content-type")), (2_499, "application/jsonl"));
+    client.get("/v1/usage/export?format=csv&from=2030-01-02T00:00:00Z&to=2030-01-01T00:00:00Z").await.expect(422);
+    client.get("/v1/usage/export?format=xml&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z").await.expect(400);
+}
+
+/// [B-33]
+#[tokio::test]
+async fn margin_is_price_less_cost_by_each_dimension_and_is_for_services_with_the_scope_only() {
+    let app = App::start().await;
+    let ((ada, client), (eve, _)) = (app.organization(), app.organization());
+    insert(&app, ada, 30, PLAIN).await;
+    insert(&app, eve, 3, "10, 25, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-02', timestamptz '2030-01-01'")
+        .await;
+    let (from, to) = (app.clock.now(), app.clock.now() + TimeDelta::days(2));
+    let margins = async |by| -> Vec<(String, i64)> {
+        report(&app.database.pool, by, from, to).await.unwrap().into_iter().map(|row| (row.value, row.margin_micros)).collect()
+    };
+    for folded in [false, true] {
+        assert_eq!(margins(By::Organization).await, [(eve.uuid().to_string(), -45), (ada.uuid().to_string(), 60)], "folded: {folded}");
+        assert_eq!(margins(By::Day).await, [("2030-01-02".to_owned(), -45), ("2030-01-01".to_owned(), 60)]);
+        assert_eq!(margins(By::Key).await, [(uuid::Uuid::nil().to_string(), 15)]);
+        assert_eq!(margins(By::Model).await.iter().map(|(_, margin)| margin).sum::<i64>(), 15);
+        while usage::fold(&app.database.pool).await.unwrap() {}
+    }
+    let path = "/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-03T00:00:00Z";
+    client.get(path).await.expect(404);
+    app.private.get(path).await.expect(403);
+    let served = app.service("margin:read").get(path).await.expect(200).json;
+    assert_eq!((&served["data"][0]["value"], &served["data"][0]["margin_micros"]), (&Value::from("2030-01-02"), &Value::from(-45)));
+}
+
+/// [B-33]
+#[tokio::test]
+async fn a_negative_margin_is_told_once_for_each_dimension_and_day() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let state = app.state();
+    let loss = "10, 25, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-01', timestamptz '2030-01-01'";
+    insert(&app, organization, 1, loss).await;
+    let told = join_all((0..8).map(|_| look(&state))).await.into_iter().flat_map(Result::unwrap);
+    let mut told: Vec<(&str, i64)> = told.map(|alert| (alert.dimension, alert.margin_micros)).collect();
+    told.sort_unstable();
+    // The service may have looked when it started, before there was a row; if after it, the alerts are its own.
+    assert!(told.is_empty() || told == [("key", -15), ("model", -15), ("organization", -15)], "{told:?}");
+    assert_eq!(app.count("select count(*) from margin_alerts").await, 3);
+    insert(&app, organization, 1, loss).await;
+    assert_eq!(look(&state).await.unwrap(), []);
+    app.turn.set("2030-01-02T12:00:00Z".parse().unwrap());
+    insert(&app, organization, 1, &loss.replace("'2030-01-01', timestamptz '2030-01-01', ", "'2030-01-02', timestamptz '2030-01-02', "))
+        .await;
+    assert_eq!(look(&state).await.unwrap().len(), 3);
+    assert_eq!(app.count("select count(*) from margin_alerts where day = '2030-01-02'").await, 3);
+}

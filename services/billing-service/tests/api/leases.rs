@@ -273,7 +273,7 @@ async fn the_price_list_and_leases_are_for_gateways_only() {
     client.post("/internal/v1/leases", &body).await.expect(404);
     let list = app.gateway.get("/internal/v1/rate-cards").await.expect(200).json["data"].clone();
     let card = list.as_array().unwrap().iter().find(|card| card["model"] == "sim-large").unwrap();
-    assert_eq!((&card["price"]["input"], &card["price"]["output"]), (&json!(3_000_000), &json!(12_000_000)));
+    assert_eq!((&card["price"]["base"]["input"], &card["price"]["base"]["output"]), (&json!(3_000_000), &json!(12_000_000)));
     app.gateway
         .post("/internal/v1/leases", &json!({"organization_id": organization, "needed_micros": 1, "seen": null, "x": 1}))
         .await

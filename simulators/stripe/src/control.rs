@@ -1,11 +1,14 @@
 //! The routes for tests: time, faults, deliveries.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::acts::Refused;
 use crate::knobs::Knobs;
+use crate::ledger::LedgerRow;
 use crate::simulator::Simulator;
 use crate::webhooks::DeliveryRow;
 
@@ -91,4 +94,62 @@ pub(crate) async fn deliver(State(simulator): State<Simulator>, Json(wanted): Js
 
 pub(crate) async fn deliveries(State(simulator): State<Simulator>) -> Json<Vec<DeliveryRow>> {
     Json(simulator.deliveries())
+}
+
+/// The card that a session is paid with.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Complete {
+    #[serde(default = "working_card")]
+    payment_method: String,
+}
+
+/// What is disputed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OpenDispute {
+    /// `ch_…` or `pi_…`
+    of: String,
+    /// In smallest units; all of it by default.
+    amount: Option<i64>,
+    #[serde(default = "fraudulent")]
+    reason: String,
+}
+
+/// Who is right.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CloseDispute {
+    won: bool,
+}
+
+/// An object, or why not.
+type Acted = Result<Json<Value>, (StatusCode, String)>;
+
+fn acted(outcome: Result<Value, Refused>) -> Acted {
+    outcome.map(Json).map_err(|refused| (StatusCode::CONFLICT, refused.0))
+}
+
+pub(crate) async fn ledger(State(simulator): State<Simulator>) -> Json<Vec<LedgerRow>> {
+    Json(simulator.ledger())
+}
+
+pub(crate) async fn complete(State(simulator): State<Simulator>, Path(id): Path<String>, Json(with): Json<Complete>) -> Acted {
+    acted(simulator.complete_checkout(&id, &with.payment_method))
+}
+
+pub(crate) async fn open_dispute(State(simulator): State<Simulator>, Json(wanted): Json<OpenDispute>) -> Acted {
+    acted(simulator.open_dispute(&wanted.of, wanted.amount, &wanted.reason))
+}
+
+pub(crate) async fn close_dispute(State(simulator): State<Simulator>, Path(id): Path<String>, Json(close): Json<CloseDispute>) -> Acted {
+    acted(simulator.close_dispute(&id, close.won))
+}
+
+fn working_card() -> String {
+    "pm_card_visa".to_owned()
+}
+
+fn fraudulent() -> String {
+    "fraudulent".to_owned()
 }

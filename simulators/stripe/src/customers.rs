@@ -20,15 +20,9 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     let clock = call.maybe_named("test_helpers.test_clock", "test_clock")?;
     let created = clock.as_ref().map_or_else(|| call.world.clock.now(), |clock| number(clock, "frozen_time"));
     let id = call.world.id("cus");
-    let prefix = id.chars().skip(4).take(8).collect::<String>().to_ascii_uppercase();
-    let mut customer = json!({
-        "id": id, "object": "customer", "address": null, "balance": call.params.integer("balance")?.unwrap_or(0), "created": created,
-        "currency": null, "default_source": null, "delinquent": false, "description": null, "discount": null, "email": null,
-        "invoice_prefix": prefix,
-        "invoice_settings": { "custom_fields": null, "default_payment_method": null, "footer": null, "rendering_options": null },
-        "livemode": false, "metadata": {}, "name": null, "next_invoice_sequence": 1, "phone": null, "preferred_locales": [],
-        "shipping": null, "tax_exempt": "none", "test_clock": clock.map_or(Value::Null, |clock| clock["id"].clone()),
-    });
+    let mut customer = blank(&id, created, &Value::Null);
+    customer["balance"] = call.params.integer("balance")?.unwrap_or(0).into();
+    customer["test_clock"] = clock.map_or(Value::Null, |clock| clock["id"].clone());
     let method = call.maybe_named("payment_method", "payment_method")?;
     change(call, &mut customer, true)?;
     call.world.put(&customer);
@@ -37,6 +31,18 @@ pub(crate) fn create(call: &mut Call) -> Answer {
         crate::payment_methods::attach_to(call.world, &method, &text(&customer, "id"))?;
     }
     Ok(customer)
+}
+
+/// A customer of whom nothing is known but perhaps an address.
+pub(crate) fn blank(id: &str, created: i64, email: &Value) -> Value {
+    let prefix = id.chars().skip(4).take(8).collect::<String>().to_ascii_uppercase();
+    json!({
+        "id": id, "object": "customer", "address": null, "balance": 0, "created": created, "currency": null, "default_source": null,
+        "delinquent": false, "description": null, "discount": null, "email": email, "invoice_prefix": prefix,
+        "invoice_settings": { "custom_fields": null, "default_payment_method": null, "footer": null, "rendering_options": null },
+        "livemode": false, "metadata": {}, "name": null, "next_invoice_sequence": 1, "phone": null, "preferred_locales": [],
+        "shipping": null, "tax_exempt": "none", "test_clock": null,
+    })
 }
 
 pub(crate) fn update(call: &mut Call) -> Answer {
@@ -85,10 +91,11 @@ pub(crate) fn list(call: &mut Call) -> Answer {
     page::of(call, "customer", |customer| page::matches(call, customer, "email test_clock"))
 }
 
-/// What remains says that it was there.
+/// Ends its subscriptions too.
 pub(crate) fn delete(call: &mut Call) -> Answer {
     let customer = call.target("customer")?;
     let id = text(&customer, "id");
+    crate::subscriptions::cancel_all_of(call.world, &id);
     call.world.emit("customer.deleted", &customer);
     Ok(call.world.delete(&id))
 }

@@ -3,43 +3,65 @@
 //! It answers in the shapes of [`API_VERSION`], keeps customers, subscriptions, invoices and payments in memory, does what Stripe
 //! does when time passes (renewals, trial ends, retries), and delivers signed events, well or badly as the [`Knobs`] ask. What makes
 //! it useful is that it is exact and can be repeated: amounts are whole numbers, ids and chance come from a seed, time moves when
-//! told to, and a ledger sums what was paid, so that a shop's books can be compared with it to the cent.
+//! told to, and [`Simulator::ledger`] sums what was paid, so that a shop's books can be compared with it to the cent.
 //!
 //! It is not all of Stripe: cards only, no tiers, no Connect, no tax engine. What it does not know it refuses as Stripe does.
 
+#![recursion_limit = "512"]
+
+mod acts;
+mod balance;
+mod calendar;
 mod call;
 mod cards;
+mod charges;
+mod checkout;
 mod clock;
 mod control;
 mod coupons;
+mod credit_notes;
 mod customers;
+mod discounts;
 mod dispatch;
+mod disputes;
 mod endpoints;
 mod error;
 mod events;
 mod expand;
 mod form;
+mod html;
 mod idempotency;
 mod ids;
+mod invoice_items;
+mod invoices;
 mod knobs;
+mod ledger;
+mod meters;
 mod money;
 mod page;
 mod params;
 mod payment_methods;
+mod payments;
+mod portal;
 mod prices;
 mod products;
+mod refunds;
 mod router;
 mod routes;
+mod schedules;
 mod settings;
 mod simulator;
+mod subscriptions;
 mod tax_rates;
 mod test_clocks;
 mod time_passes;
 mod webhooks;
 mod world;
 
+pub use acts::Refused;
 pub use clock::Start;
 pub use knobs::{Fault, FaultKind, Knobs, Order};
+pub use ledger::LedgerRow;
 pub use settings::{AfterRetries, Settings};
 pub use simulator::{Options, Running, Simulator, StripeSimulator, Webhook};
 pub use webhooks::DeliveryRow;

@@ -149,7 +149,7 @@ pub(crate) fn list_of_customer(call: &mut Call) -> Answer {
     page::of(call, "payment_method", |method| method["customer"] == customer["id"] && page::matches(call, method, "type"))
 }
 
-/// What a customer is charged with when nothing else is said: its default, or its newest method where there is only one.
-pub(crate) fn default_of(world: &World, customer: &Value) -> Option<String> {
+/// What a customer is charged with when nothing else is said: its default.
+pub(crate) fn default_of(customer: &Value) -> Option<String> {
     customer["invoice_settings"]["default_payment_method"].as_str().map(str::to_owned)
 }

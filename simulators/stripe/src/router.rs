@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
 
+use crate::checkout::pages;
 use crate::simulator::Simulator;
 use crate::{control, dispatch};
 
@@ -14,6 +15,10 @@ pub(crate) fn router(simulator: Simulator) -> Router {
     Router::new()
         // The API; its endpoints are in `routes`.
         .route("/v1/{*path}", any(dispatch::dispatch))
+        // Pages for a browser.
+        .route("/c/pay/{id}", get(pages::show).post(pages::press))
+        .route("/p/session/{id}", get(pages::portal).post(pages::cancel))
+        .route("/_simulator/3ds/{id}", get(pages::show_challenge).post(pages::answer_challenge))
         // For tests and those who run it.
         .route("/_simulator/clock", get(control::clock))
         .route("/_simulator/clock/advance", post(control::advance))
@@ -21,6 +26,10 @@ pub(crate) fn router(simulator: Simulator) -> Router {
         .route("/_simulator/webhooks/release", post(control::release))
         .route("/_simulator/webhooks/deliver", post(control::deliver))
         .route("/_simulator/deliveries", get(control::deliveries))
+        .route("/_simulator/ledger", get(control::ledger))
+        .route("/_simulator/checkout/sessions/{id}/complete", post(control::complete))
+        .route("/_simulator/disputes", post(control::open_dispute))
+        .route("/_simulator/disputes/{id}/close", post(control::close_dispute))
         .route("/health", get(control::health))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(simulator)

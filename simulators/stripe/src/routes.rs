@@ -1,7 +1,10 @@
 //! Every endpoint of the API, with the parameters that it takes: the table of contents of the simulator.
 
 use crate::call::{Answer, Call};
-use crate::{coupons, customers, endpoints, events, page, payment_methods, prices, products, tax_rates, test_clocks};
+use crate::{
+    balance, charges, checkout, coupons, credit_notes, customers, disputes, endpoints, events, invoice_items, invoices, meters, page,
+    payment_methods, payments, portal, prices, products, refunds, schedules, subscriptions, tax_rates, test_clocks,
+};
 
 /// An endpoint.
 pub(crate) struct Route {
@@ -22,7 +25,7 @@ pub(crate) struct Matched {
 /// The endpoint of a method and a path.
 pub(crate) fn find(method: &str, path: &str) -> Option<Matched> {
     let segments: Vec<&str> = path.trim_end_matches('/').split('/').collect();
-    let tables = [CATALOG, CUSTOMERS, OPERATIONS];
+    let tables = [CATALOG, CUSTOMERS, PAYMENTS, BILLING, OPERATIONS];
     // A fixed segment is meant before an open one: the tables are in that order.
     tables
         .into_iter()
@@ -99,6 +102,9 @@ const CUSTOMERS: &[Route] = &[
     get("/v1/customers/{}", "", customers::retrieve),
     post("/v1/customers/{}", customers::FIELDS, customers::update),
     delete("/v1/customers/{}", "", customers::delete),
+    post("/v1/customers/{}/balance_transactions", "amount currency description metadata.*", balance::create),
+    get("/v1/customers/{}/balance_transactions", page::PARAMS, balance::list),
+    get("/v1/customers/{}/balance_transactions/{}", "", balance::retrieve),
     get("/v1/customers/{}/payment_methods", listed!("type"), payment_methods::list_of_customer),
     post("/v1/payment_methods", payment_methods::NEW_FIELDS, payment_methods::create),
     get("/v1/payment_methods", listed!("customer type"), payment_methods::list),
@@ -106,6 +112,83 @@ const CUSTOMERS: &[Route] = &[
     post("/v1/payment_methods/{}", payment_methods::FIELDS, payment_methods::update),
     post("/v1/payment_methods/{}/attach", "customer", payment_methods::attach),
     post("/v1/payment_methods/{}/detach", "", payment_methods::detach),
+];
+
+/// Money that moves, and goes back.
+const PAYMENTS: &[Route] = &[
+    post("/v1/payment_intents", payments::NEW_FIELDS, payments::create),
+    get("/v1/payment_intents", listed!("customer"), payments::list),
+    get("/v1/payment_intents/{}", "client_secret", payments::retrieve),
+    post("/v1/payment_intents/{}", payments::FIELDS, payments::update),
+    post("/v1/payment_intents/{}/confirm", payments::CONFIRM_FIELDS, payments::confirm),
+    post("/v1/payment_intents/{}/capture", "amount_to_capture", payments::capture),
+    post("/v1/payment_intents/{}/cancel", "cancellation_reason", payments::cancel),
+    get("/v1/setup_intents/{}", "client_secret", payments::retrieve_setup),
+    get("/v1/charges", listed!("customer payment_intent"), charges::list),
+    get("/v1/charges/{}", "", charges::retrieve),
+    post("/v1/refunds", refunds::FIELDS, refunds::create),
+    get("/v1/refunds", listed!("charge payment_intent"), refunds::list),
+    get("/v1/refunds/{}", "", refunds::retrieve),
+    post("/v1/refunds/{}", "metadata.*", refunds::update),
+    get("/v1/disputes", listed!("charge payment_intent"), disputes::list),
+    get("/v1/disputes/{}", "", disputes::retrieve),
+    post("/v1/disputes/{}", "evidence.* metadata.* submit", disputes::update),
+    post("/v1/disputes/{}/close", "", disputes::accept),
+    post("/v1/checkout/sessions", checkout::NEW_FIELDS, checkout::create),
+    get("/v1/checkout/sessions", listed!("customer payment_intent subscription status"), checkout::list),
+    get("/v1/checkout/sessions/{}", "", checkout::retrieve),
+    post("/v1/checkout/sessions/{}", checkout::FIELDS, checkout::update),
+    post("/v1/checkout/sessions/{}/expire", "", checkout::expire),
+    get("/v1/checkout/sessions/{}/line_items", page::PARAMS, checkout::list_line_items),
+    post("/v1/billing_portal/sessions", "customer return_url configuration locale", portal::create),
+    post("/v1/billing_portal/configurations", portal::CONFIGURATION_FIELDS, portal::create_configuration),
+    get("/v1/billing_portal/configurations", listed!("active is_default"), portal::list_configurations),
+    get("/v1/billing_portal/configurations/{}", "", portal::retrieve_configuration),
+    post("/v1/billing_portal/configurations/{}", portal::CONFIGURATION_FIELDS, portal::update_configuration),
+];
+
+/// What recurs.
+const BILLING: &[Route] = &[
+    post("/v1/subscriptions", subscriptions::NEW_FIELDS, subscriptions::create),
+    get("/v1/subscriptions", listed!("customer status price collection_method test_clock"), subscriptions::list),
+    get("/v1/subscriptions/{}", "", subscriptions::retrieve),
+    post("/v1/subscriptions/{}", subscriptions::FIELDS, subscriptions::update),
+    delete("/v1/subscriptions/{}", "cancellation_details.* invoice_now prorate", subscriptions::cancel),
+    post("/v1/subscriptions/{}/resume", "billing_cycle_anchor proration_behavior proration_date", subscriptions::resume),
+    post("/v1/subscription_schedules", schedules::NEW_FIELDS, schedules::create),
+    get("/v1/subscription_schedules", listed!("customer"), schedules::list),
+    get("/v1/subscription_schedules/{}", "", schedules::retrieve),
+    post("/v1/subscription_schedules/{}", schedules::FIELDS, schedules::update),
+    post("/v1/subscription_schedules/{}/release", "preserve_cancel_date", schedules::release),
+    post("/v1/subscription_schedules/{}/cancel", "invoice_now prorate", schedules::cancel),
+    post("/v1/invoices/create_preview", subscriptions::PREVIEW_FIELDS, invoices::create_preview),
+    post("/v1/invoices", invoices::NEW_FIELDS, invoices::create),
+    get("/v1/invoices", listed!("collection_method customer status subscription"), invoices::list),
+    get("/v1/invoices/{}", "", invoices::retrieve),
+    post("/v1/invoices/{}", invoices::FIELDS, invoices::update),
+    delete("/v1/invoices/{}", "", invoices::delete),
+    post("/v1/invoices/{}/finalize", "auto_advance", invoices::finalize),
+    post("/v1/invoices/{}/pay", "payment_method off_session paid_out_of_band forgive", invoices::pay),
+    post("/v1/invoices/{}/void", "", invoices::void),
+    post("/v1/invoices/{}/mark_uncollectible", "", invoices::mark_uncollectible),
+    get("/v1/invoices/{}/lines", page::PARAMS, invoices::list_lines),
+    get("/v1/invoice_payments", listed!("invoice status payment.type payment.payment_intent"), invoices::list_payments),
+    post("/v1/invoiceitems", invoice_items::FIELDS, invoice_items::create),
+    get("/v1/invoiceitems", listed!("customer invoice pending"), invoice_items::list),
+    get("/v1/invoiceitems/{}", "", invoice_items::retrieve),
+    delete("/v1/invoiceitems/{}", "", invoice_items::delete),
+    post("/v1/credit_notes", credit_notes::FIELDS, credit_notes::create),
+    get("/v1/credit_notes", listed!("customer invoice"), credit_notes::list),
+    get("/v1/credit_notes/{}", "", credit_notes::retrieve),
+    post("/v1/billing/meters", meters::FIELDS, meters::create),
+    get("/v1/billing/meters", listed!("status"), meters::list),
+    get("/v1/billing/meters/{}", "", meters::retrieve),
+    post("/v1/billing/meters/{}", "display_name", meters::update),
+    post("/v1/billing/meters/{}/deactivate", "", meters::deactivate),
+    post("/v1/billing/meters/{}/reactivate", "", meters::reactivate),
+    get("/v1/billing/meters/{}/event_summaries", listed!("customer start_time end_time value_grouping_window"), meters::summaries),
+    post("/v1/billing/meter_events", "event_name identifier payload.* timestamp", meters::report),
+    post("/v1/billing/meter_event_adjustments", "event_name type cancel.identifier", meters::adjust),
 ];
 
 /// Events, where they go, and virtual time.

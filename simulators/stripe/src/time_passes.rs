@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::simulator::Simulator;
 use crate::world::{World, text};
+use crate::{checkout, invoices, schedules, subscriptions};
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -39,6 +40,10 @@ fn set(world: &mut World, clock: &str, to: i64) {
 fn wake(world: &mut World, id: &str) {
     let Some(object) = world.find(id).cloned() else { return };
     match text(&object, "object").as_str() {
-        other => tracing::debug!(object.kind = other, "nothing is due"),
+        "subscription" => subscriptions::due(world, &object),
+        "invoice" => invoices::due(world, &object),
+        "checkout.session" => checkout::due(world, &object),
+        "subscription_schedule" => schedules::due(world, &object),
+        _ => {}
     }
 }

@@ -64,6 +64,27 @@ impl World {
         }
     }
 
+    /// A copy to try something on; its events are left behind.
+    pub(crate) fn sketch(&self) -> Self {
+        let kinds = self.kinds.iter().filter(|(kind, _)| *kind != "event").map(|(kind, ids)| (kind.clone(), ids.clone())).collect();
+        let objects = self.objects.iter().filter(|(_, object)| object["object"] != "event");
+        let objects = objects.map(|(id, object)| (id.clone(), object.clone())).collect();
+        Self {
+            objects,
+            kinds,
+            agenda: HashMap::new(),
+            ids: self.ids.clone(),
+            clock: self.clock,
+            settings: self.settings.clone(),
+            origin: self.origin.clone(),
+            fresh_events: Vec::new(),
+            meter_identifiers: BTreeMap::new(),
+            endpoint_secrets: HashMap::new(),
+            invoice_number: self.invoice_number,
+            public_url: self.public_url.clone(),
+        }
+    }
+
     /// A new id.
     pub(crate) fn id(&mut self, prefix: &str) -> String {
         self.ids.id(prefix)

@@ -2,11 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod api {
+    mod billing;
     mod catalog;
+    mod checkout;
     mod client;
     mod customers;
     mod edge;
     mod idempotency;
+    mod payments;
     mod receiver;
+    mod shapes;
+    mod subscriptions;
     mod webhooks;
 }

@@ -81,6 +81,12 @@ impl Shop {
         id(&self.post("prices", &form).await)
     }
 
+    /// Presses a page's button, as a browser does.
+    pub async fn press(&self, url: &str, name: &str, value: &str) -> Response {
+        let request = self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
+        request.body(format!("{name}={value}")).send().await.unwrap()
+    }
+
     /// The types of all events so far.
     pub fn event_types(&self) -> Vec<String> {
         self.simulator.events().iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()

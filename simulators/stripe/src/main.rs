@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -32,6 +33,9 @@ struct Arguments {
     /// What they are signed with; several make several signatures.
     #[arg(long)]
     webhook_secret: Vec<String>,
+    /// File with more of them, commas between, as billing-service reads them.
+    #[arg(long)]
+    webhook_secrets_file: Option<PathBuf>,
     /// What becomes of a subscription that could not be paid after all retries.
     #[arg(long, value_enum, default_value_t)]
     after_retries: AfterRetries,
@@ -52,7 +56,11 @@ fn main() -> anyhow::Result<()> {
     if matches!(arguments.command, Some(Command::Healthcheck)) {
         return healthcheck(arguments.bind);
     }
-    let secrets = arguments.webhook_secret;
+    let mut secrets = arguments.webhook_secret;
+    if let Some(file) = arguments.webhook_secrets_file {
+        let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+        secrets.extend(text.split(',').map(str::trim).filter(|secret| !secret.is_empty()).map(str::to_owned));
+    }
     serve(Options {
         bind: arguments.bind,
         public_url: arguments.public_url,

@@ -6,6 +6,7 @@ mod api {
     mod catalog;
     mod checkout;
     mod client;
+    mod control;
     mod customers;
     mod edge;
     mod idempotency;

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::client::{Shop, id};
 
-async fn session(shop: &Shop, mode: &str, price: &str, more: &str) -> Value {
+async fn session(shop: &Shop, kind: &str, price: &str, more: &str) -> Value {
     let form = format!(
-        "mode={mode}&success_url=http://shop.example/done?s={{CHECKOUT_SESSION_ID}}&line_items[0][price]={price}&line_items[0][quantity]=2{more}"
+        "mode={kind}&success_url=http://shop.example/done?s={{CHECKOUT_SESSION_ID}}&line_items[0][price]={price}&line_items[0][quantity]=2{more}"
     );
     shop.post("checkout/sessions", &form).await
 }

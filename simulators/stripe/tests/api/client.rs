@@ -24,12 +24,9 @@ impl Shop {
 
     /// A request with a test key and a form such as `a=1&b[c]=2`.
     pub fn request(&self, method: Method, path: &str, form: &str) -> RequestBuilder {
-        let request = self.http.request(method.clone(), format!("{}/v1/{path}", self.simulator.url)).bearer_auth("sk_test_1");
-        if method == Method::POST {
-            request.header("content-type", "application/x-www-form-urlencoded").body(form.to_owned())
-        } else {
-            request
-        }
+        let sends = method == Method::POST;
+        let request = self.http.request(method, format!("{}/v1/{path}", self.simulator.url)).bearer_auth("sk_test_1");
+        if sends { request.header("content-type", "application/x-www-form-urlencoded").body(form.to_owned()) } else { request }
     }
 
     /// A POST; the status and the body.

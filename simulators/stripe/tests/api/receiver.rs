@@ -55,7 +55,7 @@ impl Received {
         let time = self.signature.split(',').find_map(|part| part.strip_prefix("t=")).unwrap();
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
         mac.update(format!("{time}.{}", self.body).as_bytes());
-        let expected: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = mac.finalize().into_bytes().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         self.signature.split(',').any(|part| part.strip_prefix("v1=") == Some(&expected))
     }
 }

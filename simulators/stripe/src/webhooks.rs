@@ -120,13 +120,13 @@ impl Sender {
 
 /// The deliveries of an event: one for each endpoint that asks for its type.
 pub(crate) fn deliveries(world: &mut World, event: &str) -> Vec<Delivery> {
-    let Some(mut object) = world.find(event).cloned() else { return Vec::new() };
-    let kind = text(&object, "type");
+    let Some(kind) = world.find(event).map(|event| text(event, "type")) else { return Vec::new() };
     let wants = |endpoint: &&Value| {
         let listed = endpoint["enabled_events"].as_array();
         endpoint["status"] == "enabled" && listed.is_some_and(|listed| listed.iter().any(|name| *name == kind || *name == "*"))
     };
     let endpoints: Vec<Value> = world.all("webhook_endpoint").filter(wants).cloned().collect();
+    let Some(mut object) = world.find(event).filter(|_| !endpoints.is_empty()).cloned() else { return Vec::new() };
     object["pending_webhooks"] = endpoints.len().into();
     world.put(&object);
     let body = format!("{:#}", shown(&object));

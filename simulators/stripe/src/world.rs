@@ -92,8 +92,12 @@ impl World {
 
     /// Keeps an object under its `id`, new or changed.
     pub(crate) fn put(&mut self, object: &Value) {
-        let (id, kind) = (text(object, "id"), text(object, "object"));
-        if self.objects.insert(id.clone(), object.clone()).is_none() {
+        self.insert(object.clone());
+    }
+
+    fn insert(&mut self, object: Value) {
+        let (id, kind) = (text(&object, "id"), text(&object, "object"));
+        if self.objects.insert(id.clone(), object).is_none() {
             self.kinds.entry(kind).or_default().push(id);
         }
     }
@@ -180,7 +184,7 @@ impl World {
             "type": kind,
             "__real": self.clock.now(),
         });
-        self.put(&event);
+        self.insert(event);
         self.fresh_events.push(id);
     }
 
@@ -188,7 +192,7 @@ impl World {
     pub(crate) fn update(&mut self, kind: &str, object: &Value) {
         let before = self.objects.get(&text(object, "id")).cloned();
         self.put(object);
-        if before.as_ref().map(shown) != Some(shown(object)) {
+        if !before.as_ref().is_some_and(|before| looks_like(before, object)) {
             self.emit_change(kind, object, before.as_ref());
         }
     }
@@ -227,6 +231,13 @@ pub(crate) fn shown(object: &Value) -> Value {
         Value::Array(entries) => Value::Array(entries.iter().map(shown).collect()),
         other => other.clone(),
     }
+}
+
+/// Whether two objects are shown alike.
+fn looks_like(one: &Value, other: &Value) -> bool {
+    let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return one == other };
+    let visible = |fields: &Map<String, Value>| fields.keys().filter(|name| !name.starts_with("__")).count();
+    visible(one) == visible(other) && one.iter().all(|(name, value)| name.starts_with("__") || other.get(name) == Some(value))
 }
 
 fn difference(before: &Value, after: &Value) -> Value {

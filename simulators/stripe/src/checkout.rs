@@ -22,10 +22,10 @@ pub(crate) const NEW_FIELDS: &str = "mode line_items.price line_items.price_data
     payment_intent_data.statement_descriptor_suffix \
     subscription_data.metadata.* subscription_data.description subscription_data.trial_period_days subscription_data.trial_end \
     subscription_data.trial_settings.end_behavior.missing_payment_method subscription_data.default_tax_rates \
-    subscription_data.billing_mode.* subscription_data.proration_behavior subscription_data.billing_cycle_anchor \
+    subscription_data.billing_mode.* \
     setup_intent_data.metadata.* setup_intent_data.description \
     discounts.coupon discounts.promotion_code allow_promotion_codes automatic_tax.enabled tax_id_collection.enabled \
-    billing_address_collection phone_number_collection.enabled invoice_creation.enabled invoice_creation.invoice_data.* \
+    billing_address_collection phone_number_collection.enabled \
     payment_method_options.* saved_payment_method_options.* consent_collection.* custom_text.* after_expiration.*";
 
 const DAY: i64 = 86_400;
@@ -146,7 +146,7 @@ fn sum_up(call: &mut Call, session: &mut Value, mut items: Vec<Value>) -> Result
     let mut left: Vec<i64> = items.iter().map(|item| number(item, "amount_subtotal")).collect();
     let subtotal: i64 = left.iter().sum();
     for entry in call.params.list("discounts") {
-        let (coupon, code) = discounts::coupon_of(call.world, &entry)?;
+        let (coupon, code) = discounts::coupon_of(call.world, &entry, &session["customer"])?;
         let off = coupons::off(&coupon, left.iter().sum(), &currency);
         let parts = money::allocate(off, &left);
         for (left, part) in left.iter_mut().zip(parts) {

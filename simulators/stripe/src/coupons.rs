@@ -7,10 +7,8 @@ use crate::error::Failure;
 use crate::world::{World, number, text};
 use crate::{money, page};
 
-pub(crate) const FIELDS: &str =
-    "amount_off currency duration duration_in_months id max_redemptions metadata.* name percent_off redeem_by applies_to.products";
-pub(crate) const CODE_FIELDS: &str = "active code customer expires_at max_redemptions metadata.* promotion.type promotion.coupon \
-    restrictions.first_time_transaction restrictions.minimum_amount restrictions.minimum_amount_currency";
+pub(crate) const FIELDS: &str = "amount_off currency duration duration_in_months id max_redemptions metadata.* name percent_off redeem_by";
+pub(crate) const CODE_FIELDS: &str = "active code customer expires_at max_redemptions metadata.* promotion.type promotion.coupon";
 
 pub(crate) fn create(call: &mut Call) -> Answer {
     let params = call.params;
@@ -35,7 +33,7 @@ pub(crate) fn create(call: &mut Call) -> Answer {
         "duration": duration, "duration_in_months": months, "livemode": false, "max_redemptions": params.natural("max_redemptions")?,
         "metadata": {}, "name": params.value("name"), "percent_off": percent.as_ref().map(|(shown, _)| shown),
         "redeem_by": params.integer("redeem_by")?, "times_redeemed": 0, "valid": true,
-        "__percent": percent.map(|(_, exact)| exact), "__products": params.texts("applies_to.products"),
+        "__percent": percent.map(|(_, exact)| exact),
     });
     params.change_metadata(&mut coupon);
     call.world.put(&coupon);
@@ -102,11 +100,7 @@ pub(crate) fn create_code(call: &mut Call) -> Answer {
         "created": call.world.clock.now(), "customer": customer.map(|customer| customer["id"].clone()),
         "expires_at": call.params.integer("expires_at")?, "livemode": false, "max_redemptions": call.params.natural("max_redemptions")?,
         "metadata": {}, "promotion": { "type": "coupon", "coupon": coupon["id"] },
-        "restrictions": {
-            "first_time_transaction": call.params.flag("restrictions.first_time_transaction")?.unwrap_or(false),
-            "minimum_amount": call.params.natural("restrictions.minimum_amount")?,
-            "minimum_amount_currency": call.params.value("restrictions.minimum_amount_currency"),
-        },
+        "restrictions": { "first_time_transaction": false, "minimum_amount": null, "minimum_amount_currency": null },
         "times_redeemed": 0,
     });
     call.params.change_metadata(&mut promotion);

@@ -8,7 +8,7 @@ use crate::world::{World, number, text};
 use crate::{calendar, coupons};
 
 /// The coupon, and the code it came by, that an entry of `discounts` names.
-pub(crate) fn coupon_of(world: &World, entry: &Params) -> Result<(Value, Option<String>), Failure> {
+pub(crate) fn coupon_of(world: &World, entry: &Params, customer: &Value) -> Result<(Value, Option<String>), Failure> {
     if let Some(id) = entry.text("coupon") {
         return Ok((coupons::usable(world, id, "coupon")?, None));
     }
@@ -16,7 +16,8 @@ pub(crate) fn coupon_of(world: &World, entry: &Params) -> Result<(Value, Option<
     let code = world.get("promotion_code", id, "promotion_code")?;
     let late = code["expires_at"].as_i64().is_some_and(|at| at < world.clock.now());
     let spent = code["max_redemptions"].as_i64().is_some_and(|most| number(&code, "times_redeemed") >= most);
-    if code["active"] != true || late || spent {
+    let of_another = code["customer"].is_string() && code["customer"] != *customer;
+    if code["active"] != true || late || spent || of_another {
         return Err(Failure::invalid("This promotion code is not active.").code("promotion_code_inactive").param("discounts"));
     }
     let coupon = coupons::usable(world, &text(&code["promotion"], "coupon"), "coupon")?;
@@ -25,7 +26,7 @@ pub(crate) fn coupon_of(world: &World, entry: &Params) -> Result<(Value, Option<
 
 /// Makes the discounts of a `discounts` parameter; their ids.
 pub(crate) fn from_params(world: &mut World, params: &Params, customer: &Value) -> Result<Vec<Value>, Failure> {
-    let entries = params.list("discounts").iter().map(|entry| coupon_of(world, entry)).collect::<Result<Vec<_>, _>>()?;
+    let entries = params.list("discounts").iter().map(|entry| coupon_of(world, entry, &customer["id"])).collect::<Result<Vec<_>, _>>()?;
     Ok(entries.iter().map(|(coupon, code)| make(world, coupon, code.as_deref(), customer)["id"].clone()).collect())
 }
 

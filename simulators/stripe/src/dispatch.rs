@@ -98,7 +98,12 @@ async fn answer(simulator: &Simulator, request: Request) -> Response {
     }
     // On a task of its own: what was begun is ended and its answer kept, also when the caller has gone.
     let simulator = simulator.clone();
+    let hangs = fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::TimeoutAfterEffect);
     let done = tokio::spawn(async move { finish(&simulator, request, fault).await }).await;
+    if hangs {
+        // Until the caller goes.
+        std::future::pending::<()>().await;
+    }
     done.unwrap_or_else(|error| {
         tracing::error!(error.message = %error, "a request ended in a panic");
         respond(StatusCode::INTERNAL_SERVER_ERROR, &Failure::internal().body(), &request_id)
@@ -125,9 +130,6 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     }
     if let Some(key) = key {
         simulator.keys().end(&key, status, &body, &request_id);
-    }
-    if kind == Some(FaultKind::TimeoutAfterEffect) {
-        std::future::pending::<()>().await;
     }
     let mut response = respond(status, &body, &request_id);
     if let Some(asked) = fault.filter(|_| status.is_server_error()).and_then(|fault| fault.should_retry) {

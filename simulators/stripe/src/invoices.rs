@@ -68,6 +68,9 @@ pub(crate) fn draft(world: &mut World, new: New) -> Value {
         "__payments": page::embedded(&[], "/v1/invoice_payments"), "__intent": null, "__subscription": subscription["id"],
         "__tax_rates": subscription["__tax_rates"].as_array().cloned().unwrap_or_default(), "__confirmation_secret": null,
     });
+    if let Some(days) = subscription["days_until_due"].as_i64() {
+        invoice["due_date"] = (now + days * 24 * HOUR).into();
+    }
     lines::sum_up(world, &mut invoice);
     invoice
 }

@@ -17,17 +17,17 @@ mod periods;
 pub(crate) use changes::{preview, update};
 pub(crate) use periods::due;
 
-pub(crate) const FIELDS: &str = "items.id items.price items.price_data.* items.quantity items.deleted items.metadata.* items.tax_rates \
+pub(crate) const FIELDS: &str = "items.id items.price items.price_data.* items.quantity items.deleted items.metadata.* \
     items.clear_usage proration_behavior proration_date trial_end cancel_at_period_end cancel_at default_payment_method metadata.* \
     pause_collection.behavior pause_collection.resumes_at discounts.coupon discounts.promotion_code description billing_cycle_anchor \
     payment_behavior off_session collection_method days_until_due trial_settings.end_behavior.missing_payment_method \
     cancellation_details.* payment_settings.* default_tax_rates automatic_tax.enabled trial_from_plan";
-pub(crate) const NEW_FIELDS: &str = "customer currency items.price items.price_data.* items.quantity items.metadata.* items.tax_rates \
+pub(crate) const NEW_FIELDS: &str = "customer currency items.price items.price_data.* items.quantity items.metadata.* \
     trial_end trial_period_days trial_settings.end_behavior.missing_payment_method cancel_at_period_end cancel_at \
-    default_payment_method metadata.* discounts.coupon discounts.promotion_code description billing_cycle_anchor proration_behavior \
+    default_payment_method metadata.* discounts.coupon discounts.promotion_code description \
     payment_behavior off_session collection_method days_until_due payment_settings.* default_tax_rates automatic_tax.enabled \
-    billing_mode.* trial_from_plan backdate_start_date";
-pub(crate) const PREVIEW_FIELDS: &str = "customer subscription currency preview_mode discounts.coupon schedule subscription_details.items.id \
+    billing_mode.* trial_from_plan";
+pub(crate) const PREVIEW_FIELDS: &str = "customer subscription currency preview_mode subscription_details.items.id \
     subscription_details.items.price subscription_details.items.price_data.* subscription_details.items.quantity \
     subscription_details.items.deleted subscription_details.items.metadata.* subscription_details.proration_behavior \
     subscription_details.proration_date subscription_details.trial_end subscription_details.cancel_at_period_end \
@@ -47,7 +47,7 @@ pub(crate) enum First {
 
 pub(crate) fn create(call: &mut Call) -> Answer {
     let customer = call.named("customer", "customer")?;
-    let behaviors = ["allow_incomplete", "default_incomplete", "error_if_incomplete", "pending_if_incomplete"];
+    let behaviors = ["allow_incomplete", "default_incomplete", "error_if_incomplete"];
     let behavior = call.params.one_of("payment_behavior", &behaviors)?.unwrap_or("allow_incomplete");
     let off_session = call.params.flag("off_session")?.unwrap_or(false);
     let first = if behavior == "default_incomplete" { First::Wait } else { First::Collect { off_session } };

@@ -51,6 +51,21 @@ async fn a_coupon_takes_off_a_percentage_or_an_amount_and_not_both() {
 }
 
 #[tokio::test]
+async fn a_code_is_for_its_customer_and_for_as_often_as_it_says() {
+    let shop = Shop::start().await;
+    let (owner, other) = (shop.customer_with("pm_card_visa").await, shop.customer_with("pm_card_visa").await);
+    let price = shop.price(1000, "usd", Some("month")).await;
+    shop.post("coupons", "percent_off=50&duration=forever&id=HALF").await;
+    let form = format!("promotion[type]=coupon&promotion[coupon]=HALF&code=ONE&customer={owner}&max_redemptions=1");
+    let code = id(&shop.post("promotion_codes", &form).await);
+    let buy = |customer: &str| format!("customer={customer}&items[0][price]={price}&discounts[0][promotion_code]={code}");
+    assert_eq!(shop.try_post("subscriptions", &buy(&other)).await.0, 400);
+    assert_eq!(shop.try_post("subscriptions", &buy(&owner)).await.0, 200);
+    assert_eq!(shop.try_post("subscriptions", &buy(&owner)).await.0, 400);
+    assert_eq!(shop.get("coupons/HALF").await["times_redeemed"], 1);
+}
+
+#[tokio::test]
 async fn a_product_with_prices_cannot_be_deleted() {
     let shop = Shop::start().await;
     let price = shop.price(100, "usd", None).await;

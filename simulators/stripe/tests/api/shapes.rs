@@ -66,6 +66,16 @@ async fn every_object_of_a_subscription_bought_by_checkout_can_be_read() {
 }
 
 #[tokio::test]
+async fn what_lacks_a_required_field_cannot_be_read() {
+    let shop = Shop::start().await;
+    let mut customer = shop.get(&format!("customers/{}", shop.customer().await)).await;
+    assert!(miniserde::json::from_str::<Customer>(&customer.to_string()).is_ok());
+    assert!(miniserde::json::from_str::<Invoice>(&customer.to_string()).is_err());
+    customer.as_object_mut().unwrap().remove("livemode");
+    assert!(miniserde::json::from_str::<Customer>(&customer.to_string()).is_err());
+}
+
+#[tokio::test]
 async fn every_event_and_the_odd_objects_can_be_read() {
     let shop = Shop::start().await;
     let asked = shop.post("payment_intents", "amount=500&currency=jpy&payment_method=pm_card_threeDSecure2Required&confirm=true").await;

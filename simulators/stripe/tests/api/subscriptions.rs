@@ -141,6 +141,21 @@ async fn a_first_payment_that_fails_is_waited_for_23_hours() {
 }
 
 #[tokio::test]
+async fn a_subscription_that_waits_becomes_active_when_its_intent_is_confirmed() {
+    let shop = Shop::start().await;
+    let customer = shop.customer().await;
+    let price = shop.price(1000, "usd", Some("month")).await;
+    let more = "&payment_behavior=default_incomplete&expand[]=latest_invoice.confirmation_secret&expand[]=latest_invoice.payments";
+    let bought = subscribe(&shop, &customer, &price, more).await;
+    assert_eq!((&bought["status"], &bought["latest_invoice"]["status"]), (&"incomplete".into(), &"open".into()));
+    let secret = bought["latest_invoice"]["confirmation_secret"]["client_secret"].as_str().unwrap();
+    let intent = bought["latest_invoice"]["payments"]["data"][0]["payment"]["payment_intent"].as_str().unwrap();
+    assert!(secret.starts_with(intent));
+    shop.post(&format!("payment_intents/{intent}/confirm"), "payment_method=pm_card_visa").await;
+    assert_eq!(shop.get(&format!("subscriptions/{}", id(&bought))).await["status"], "active");
+}
+
+#[tokio::test]
 async fn a_renewal_that_fails_is_retried_and_then_ends_as_the_settings_say() {
     for (after_retries, last) in [(AfterRetries::Cancel, "canceled"), (AfterRetries::Unpaid, "unpaid"), (AfterRetries::PastDue, "past_due")]
     {

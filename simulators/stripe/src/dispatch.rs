@@ -147,7 +147,12 @@ fn execute(simulator: &Simulator, request: Request) -> Answer {
     let mut world = simulator.world();
     world.origin = request.origin;
     simulator.catch_up(&mut world);
+    world.begin();
     let result = (route.handler)(&mut Call { world: &mut world, path: &path, params: &params });
+    match &result {
+        Err(failure) if failure.takes_back => world.roll_back(),
+        _ => world.commit(),
+    }
     simulator.hand_over_events(&mut world);
     let mut answer = expand(&world, result?, &params.texts("expand"))?;
     if answer["object"] == "list" && answer["url"] == "" {

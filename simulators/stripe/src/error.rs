@@ -10,6 +10,8 @@ pub(crate) struct Failure {
     pub(crate) status: StatusCode,
     /// The `error` object.
     pub(crate) error: Map<String, Value>,
+    /// Whether nothing of the request stays. A card that was refused leaves its charge behind.
+    pub(crate) takes_back: bool,
 }
 
 impl Failure {
@@ -17,7 +19,7 @@ impl Failure {
         let mut error = Map::new();
         error.insert("message".to_owned(), Value::String(message.into()));
         error.insert("type".to_owned(), kind.into());
-        Self { status, error }
+        Self { status, error, takes_back: status != StatusCode::PAYMENT_REQUIRED }
     }
 
     /// The request makes no sense.

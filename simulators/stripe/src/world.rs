@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) invoice_number: u64,
     /// Where pages are found by a browser.
     pub(crate) public_url: String,
+    /// What the request at work has changed, with what was there before; none while nothing could be taken back.
+    undo: Option<Vec<(String, Option<Value>)>>,
 }
 
 impl World {
@@ -61,6 +63,7 @@ impl World {
             endpoint_secrets: HashMap::new(),
             invoice_number: 0,
             public_url: String::new(),
+            undo: None,
         }
     }
 
@@ -82,6 +85,7 @@ impl World {
             endpoint_secrets: HashMap::new(),
             invoice_number: self.invoice_number,
             public_url: self.public_url.clone(),
+            undo: None,
         }
     }
 
@@ -97,9 +101,37 @@ impl World {
 
     fn insert(&mut self, object: Value) {
         let (id, kind) = (text(&object, "id"), text(&object, "object"));
-        if self.objects.insert(id.clone(), object).is_none() {
-            self.kinds.entry(kind).or_default().push(id);
+        let before = self.objects.insert(id.clone(), object);
+        if before.is_none() {
+            self.kinds.entry(kind).or_default().push(id.clone());
         }
+        if let Some(undo) = &mut self.undo {
+            undo.push((id, before));
+        }
+    }
+
+    /// From here on changes can be taken back.
+    pub(crate) fn begin(&mut self) {
+        self.undo = Some(Vec::new());
+    }
+
+    /// What was changed stays.
+    pub(crate) fn commit(&mut self) {
+        self.undo = None;
+    }
+
+    /// Takes back what was changed since the begin, with its events. What was deleted stays so: that is a request's last act.
+    pub(crate) fn roll_back(&mut self) {
+        for (id, before) in self.undo.take().into_iter().flatten().rev() {
+            if let Some(before) = before {
+                self.objects.insert(id, before);
+            } else if let Some(object) = self.objects.remove(&id)
+                && let Some(ids) = self.kinds.get_mut(&text(&object, "object"))
+            {
+                ids.retain(|kept| *kept != id);
+            }
+        }
+        self.fresh_events.clear();
     }
 
     /// Forgets an object; what remains says that it was there.

@@ -69,7 +69,7 @@ fn collect(world: &mut World, changed: &mut Value, draft: &Value, params: &Param
     let off_session = params.flag("off_session")?.unwrap_or(false);
     let outcome = invoices::collect_now(world, draft, None, Some(off_session));
     if let (Err(failure), Some("error_if_incomplete")) = (outcome, params.text("payment_behavior")) {
-        return Err(failure);
+        return Err(Failure { takes_back: true, ..failure });
     }
     *changed = world.get("subscription", &text(changed, "id"), "id")?;
     Ok(())

@@ -45,6 +45,17 @@ async fn errors_have_the_shape_and_the_codes_of_stripe() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_refused_late_leaves_nothing_behind() {
+    let shop = Shop::start().await;
+    let form = "mode=payment&success_url=http://s.example&line_items[0][quantity]=1&line_items[0][price_data][currency]=usd\
+                &line_items[0][price_data][unit_amount]=10&line_items[0][price_data][product_data][name]=x";
+    assert_eq!(shop.try_post("checkout/sessions", form).await.1["error"]["code"], "amount_too_small");
+    assert!(shop.get("products").await["data"].as_array().unwrap().is_empty());
+    assert!(shop.get("prices").await["data"].as_array().unwrap().is_empty());
+    assert!(shop.simulator.events().is_empty());
+}
+
+#[tokio::test]
 async fn lists_are_cut_by_cursors_in_both_directions() {
     let shop = Shop::start().await;
     let mut ids = Vec::new();

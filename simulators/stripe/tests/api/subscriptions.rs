@@ -156,6 +156,23 @@ async fn a_subscription_that_waits_becomes_active_when_its_intent_is_confirmed()
 }
 
 #[tokio::test]
+async fn a_change_that_may_not_fail_to_be_paid_is_taken_back_as_a_whole() {
+    let shop = Shop::start().await;
+    let customer = shop.customer_with("pm_card_visa").await;
+    let price = shop.price(1000, "usd", Some("month")).await;
+    let bought = subscribe(&shop, &customer, &price, "").await;
+    let failing = id(&shop.post("payment_methods/pm_card_chargeCustomerFail/attach", &format!("customer={customer}")).await);
+    shop.post(&format!("customers/{customer}"), &format!("invoice_settings[default_payment_method]={failing}")).await;
+    let (path, before) = (format!("subscriptions/{}", id(&bought)), shop.simulator.events());
+    let change = format!("items[0][id]={}&items[0][quantity]=5&proration_behavior=always_invoice", id(&bought["items"]["data"][0]));
+    assert_eq!(shop.try_post(&path, &format!("{change}&payment_behavior=error_if_incomplete")).await.0, 402);
+    assert_eq!(shop.get(&path).await, bought);
+    assert_eq!(invoices(&shop, &bought).await.len(), 1);
+    assert_eq!(shop.simulator.events(), before);
+    assert_eq!(shop.post(&path, &change).await["status"], "past_due");
+}
+
+#[tokio::test]
 async fn a_renewal_that_fails_is_retried_and_then_ends_as_the_settings_say() {
     for (after_retries, last) in [(AfterRetries::Cancel, "canceled"), (AfterRetries::Unpaid, "unpaid"), (AfterRetries::PastDue, "past_due")]
     {

@@ -149,12 +149,13 @@ fn execute(simulator: &Simulator, request: Request) -> Answer {
     simulator.catch_up(&mut world);
     world.begin();
     let result = (route.handler)(&mut Call { world: &mut world, path: &path, params: &params });
+    let result = result.and_then(|answer| expand(&world, answer, &params.texts("expand")));
     match &result {
         Err(failure) if failure.takes_back => world.roll_back(),
         _ => world.commit(),
     }
     simulator.hand_over_events(&mut world);
-    let mut answer = expand(&world, result?, &params.texts("expand"))?;
+    let mut answer = result?;
     if answer["object"] == "list" && answer["url"] == "" {
         answer["url"] = request.path.into();
     }

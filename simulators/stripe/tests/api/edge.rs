@@ -50,6 +50,7 @@ async fn a_request_that_is_refused_late_leaves_nothing_behind() {
     let form = "mode=payment&success_url=http://s.example&line_items[0][quantity]=1&line_items[0][price_data][currency]=usd\
                 &line_items[0][price_data][unit_amount]=10&line_items[0][price_data][product_data][name]=x";
     assert_eq!(shop.try_post("checkout/sessions", form).await.1["error"]["code"], "amount_too_small");
+    assert_eq!(shop.try_post("products", "name=x&expand[]=color").await.0, 400);
     assert!(shop.get("products").await["data"].as_array().unwrap().is_empty());
     assert!(shop.get("prices").await["data"].as_array().unwrap().is_empty());
     assert!(shop.simulator.events().is_empty());

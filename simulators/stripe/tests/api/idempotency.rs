@@ -92,3 +92,21 @@ async fn a_limit_of_the_rate_does_nothing_and_says_when_to_come_back() {
     assert_eq!(send(&shop, "k", "name=a").await.status(), 200);
     assert_eq!(shop.get("customers").await["data"].as_array().unwrap().len(), 1);
 }
+
+/// [B-68]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_64_requests_at_once_with_one_key_one_makes_the_customer() {
+    let shop = std::sync::Arc::new(Shop::start().await);
+    let race: Vec<_> = (0..64)
+        .map(|_| {
+            let shop = std::sync::Arc::clone(&shop);
+            tokio::spawn(async move { send(&shop, "k", "name=a").await.status().as_u16() })
+        })
+        .collect();
+    for one in race {
+        let status = one.await.unwrap();
+        assert!(status == 200 || status == 409, "{status}");
+    }
+    assert_eq!(shop.get("customers").await["data"].as_array().unwrap().len(), 1);
+    assert_eq!(shop.simulator.events().len(), 1);
+}

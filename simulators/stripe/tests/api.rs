@@ -10,6 +10,7 @@ mod api {
     mod customers;
     mod edge;
     mod idempotency;
+    mod invariants;
     mod payments;
     mod receiver;
     mod shapes;

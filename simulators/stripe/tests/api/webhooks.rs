@@ -31,6 +31,20 @@ async fn events_arrive_in_order_signed_by_each_secret() {
     }
 }
 
+/// As while a secret is being replaced [B-5].
+#[tokio::test]
+async fn a_second_secret_signs_beside_the_first_while_a_knob_says_so() {
+    let receiver = Receiver::start(0).await;
+    let shop = shop_with(&receiver, &["whsec_old"], Knobs { extra_secret: vec!["whsec_new".to_owned()], ..Knobs::default() }).await;
+    shop.customer().await;
+    shop.simulator.settled().await;
+    shop.simulator.turn_knobs(|knobs| *knobs = Knobs::default());
+    shop.customer().await;
+    shop.simulator.settled().await;
+    let signed: Vec<_> = receiver.all().iter().map(|one| (one.is_signed_by("whsec_old"), one.is_signed_by("whsec_new"))).collect();
+    assert_eq!(signed, [(true, true), (true, false)]);
+}
+
 #[tokio::test]
 async fn held_events_go_out_reversed_and_doubled() {
     let receiver = Receiver::start(0).await;

@@ -66,6 +66,7 @@ impl Stack {
             ("TRIVET_BILLING_PORT", "13003"),
             ("TRIVET_JAEGER_PORT", "26686"),
             ("TRIVET_SIMULATOR_PORT", "14010"),
+            ("TRIVET_STRIPE_SIMULATOR_PORT", "14020"),
             ("OPENAI_BASE_URL", "http://llm-simulator:4010/v1"),
             // Small, so that a wallet can be emptied; short, so that the hold of a dead process ends while we look.
             ("BILLING_SIGNUP_GRANT_MICROS", "50000"),

@@ -66,7 +66,7 @@ stack_status() {
   printf '\n%-18s %-26s %-22s %9s %10s\n' service url health image memory
   local service id url health image size memory used
   used=$(docker stats --no-stream --format '{{.ID}} {{.MemUsage}}' | cut -d/ -f1)
-  for service in auth-service chat-service billing-service llm-simulator postgres redis jaeger; do
+  for service in auth-service chat-service billing-service llm-simulator stripe-simulator postgres redis jaeger; do
     id=$(docker ps --quiet --filter "label=com.docker.compose.project=${COMPOSE_PROJECT_NAME:-trivet}" --filter "label=com.docker.compose.service=$service" | head -n 1)
     [ -n "$id" ] || { printf '%-18s %-26s %s\n' "$service" - "not running"; continue; }
     url=$(docker port "$id" 2>/dev/null | sed -n 's/.*-> \(.*\)/http:\/\/\1/p' | head -n 1)

@@ -11,7 +11,7 @@ import unittest
 ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
 SERVICES = {"auth-service", "billing-service", "chat-service"}
 MIGRATIONS = {"auth-migrate", "billing-migrate"}
-SIMULATORS = {"llm-simulator"}
+SIMULATORS = {"llm-simulator", "stripe-simulator"}
 INFRA = {"postgres", "redis", "jaeger"}
 
 
@@ -117,7 +117,7 @@ class Policy(unittest.TestCase):
     def test_h33_the_data_network_leads_nowhere_and_the_default_one_is_not_used(self):
         self.assertTrue(self.model["networks"]["data"]["internal"])
         for _, service in self.each():
-            self.assertTrue(set(service["networks"]) <= {"data", "saas-network", "provider"}, service["networks"])
+            self.assertTrue(set(service["networks"]) <= {"data", "saas-network", "provider", "payments"}, service["networks"])
 
     def test_h34_a_service_is_on_the_networks_it_needs(self):
         networks = {name: set(service["networks"]) for name, service in self.services.items()}
@@ -128,6 +128,7 @@ class Policy(unittest.TestCase):
         # What only the gateway talks to can reach neither the others nor their private listeners.
         self.assertEqual(networks["chat-service"], {"data", "saas-network", "provider"})
         self.assertEqual(networks["llm-simulator"], {"provider"})
+        self.assertEqual(networks["stripe-simulator"], {"payments"})
 
     def test_h35_health_checks_need_no_shell(self):
         for name, service in self.each((SERVICES | SIMULATORS | INFRA) - {"jaeger"}):

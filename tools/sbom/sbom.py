@@ -19,7 +19,7 @@ def key(entry, packages):
 def reachable(lock, package):
     """The crates from the registry that the package needs, sorted."""
     packages = lock["package"]
-    tests = {"testkit", "proptest", "llm-simulator"}
+    tests = {"testkit", "proptest", "llm-simulator", "stripe-simulator", "async-stripe-shared"}
     seen, queue = {}, [key(package, packages)]
     while queue:
         current = queue.pop()

@@ -1,0 +1,63 @@
+//! `Idempotency-Key` as Stripe treats it: the first answer is given again for 24 hours, failures of Stripe's own included.
+
+use std::collections::HashMap;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::error::Failure;
+
+/// How long a key is remembered, in seconds.
+pub(crate) const KEPT_SECONDS: i64 = 24 * 3600;
+const MAX_KEY_LENGTH: usize = 255;
+
+/// What is known of a key.
+#[derive(Debug, Clone)]
+struct Entry {
+    request: Bytes,
+    answer: Option<(StatusCode, Value, String)>,
+    since: i64,
+}
+
+/// All keys of the account.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(HashMap<String, Entry>);
+
+/// What to do with a request.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Do it: it is the first.
+    Execute,
+    /// Answer as the first was answered; the last is the first one's request id.
+    Replay(StatusCode, Value, String),
+}
+
+impl Keys {
+    /// Takes a key for a request (its method, path and body).
+    pub(crate) fn begin(&mut self, key: &str, request: &Bytes, now: i64) -> Result<Turn, Failure> {
+        if key.len() > MAX_KEY_LENGTH {
+            return Err(Failure::invalid(format!("Idempotency keys must be at most {MAX_KEY_LENGTH} characters long.")));
+        }
+        self.0.retain(|_, entry| entry.since + KEPT_SECONDS > now);
+        match self.0.get(key) {
+            None => {
+                self.0.insert(key.to_owned(), Entry { request: request.clone(), answer: None, since: now });
+                Ok(Turn::Execute)
+            }
+            Some(entry) if entry.request != request => Err(Failure::idempotency(key)),
+            Some(Entry { answer: Some((status, body, id)), .. }) => Ok(Turn::Replay(*status, body.clone(), id.clone())),
+            Some(_) => Err(Failure::in_progress(key)),
+        }
+    }
+
+    /// Keeps the answer, unless the request was refused before anything was done for it: then the key is free again.
+    pub(crate) fn end(&mut self, key: &str, status: StatusCode, body: &Value, request_id: &str) {
+        let executed = status.is_success() || status.is_server_error() || status == StatusCode::PAYMENT_REQUIRED;
+        if !executed {
+            self.0.remove(key);
+        } else if let Some(entry) = self.0.get_mut(key) {
+            entry.answer = Some((status, body.clone(), request_id.to_owned()));
+        }
+    }
+}

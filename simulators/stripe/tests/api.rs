@@ -1,0 +1,19 @@
+//! The simulator over HTTP, as a shop and its tests see it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod api {
+    mod billing;
+    mod catalog;
+    mod checkout;
+    mod client;
+    mod control;
+    mod customers;
+    mod edge;
+    mod idempotency;
+    mod invariants;
+    mod payments;
+    mod receiver;
+    mod shapes;
+    mod subscriptions;
+    mod webhooks;
+}

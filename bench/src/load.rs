@@ -75,13 +75,18 @@ impl Target {
             }
             anyhow::Ok(times)
         });
-        let mut times: Vec<u64> = try_join_all(clients).await?.into_iter().flatten().collect();
-        let seconds = started.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let at = |hundredth: usize| times.get(times.len() * hundredth / 100).or(times.last()).copied().unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "counts of a few thousand")]
-        let rps = times.len() as f64 / seconds;
+        let times = try_join_all(clients).await?.into_iter().flatten().collect();
         let kind = if self.stream { "stream" } else { "whole" };
-        Ok(Measured { lane: self.lane, kind, concurrency, round, requests: times.len(), rps, p50_us: at(50), p99_us: at(99) })
+        Ok(summary(self.lane, kind, concurrency, round, times, started.elapsed()))
     }
+}
+
+/// What times of single requests come to.
+#[must_use]
+pub fn summary(lane: &'static str, kind: &'static str, concurrency: usize, round: usize, mut times: Vec<u64>, taken: Duration) -> Measured {
+    times.sort_unstable();
+    let at = |hundredth: usize| times.get(times.len() * hundredth / 100).or(times.last()).copied().unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "counts of a few thousand")]
+    let rps = times.len() as f64 / taken.as_secs_f64();
+    Measured { lane, kind, concurrency, round, requests: times.len(), rps, p50_us: at(50), p99_us: at(99) }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use gateway_bench::admission::{Gateway, Way};
 use gateway_bench::load::{Measured, Target};
-use gateway_bench::stack::{Programs, Stack};
+use gateway_bench::stack::{ISSUER, Programs, Stack};
 use serde_json::{Value, json};
 
 #[derive(Debug, Parser)]
@@ -30,7 +31,8 @@ async fn main() -> Result<()> {
     let http = chassis::http::client::builder().timeout(Duration::from_secs(30)).build()?;
     let stack = Stack::start(&arguments.programs, &http).await?;
     let memory_idle = memory(&stack)?;
-    let measured = measure(&arguments, &stack, &http).await?;
+    let mut measured = measure(&arguments, &stack, &http).await?;
+    measured.extend(measure_admission(&arguments, &stack, &http).await?);
     let ready: Value = stack.running.iter().map(|running| (running.name.to_owned(), json!(running.ready.as_secs_f64() * 1000.0))).collect();
     let report = json!({
         "seconds": arguments.seconds,
@@ -41,6 +43,23 @@ async fn main() -> Result<()> {
     });
     writeln!(std::io::stdout(), "{report:#}")?;
     Ok(())
+}
+
+/// Money alone: from a lease, and by a call for each request; on one wallet and on many.
+async fn measure_admission(arguments: &Arguments, stack: &Stack, http: &reqwest::Client) -> Result<Vec<Measured>> {
+    let mut measured = Vec::new();
+    for (kind, wallets) in [("one wallet", 1), ("1000 wallets", 1000)] {
+        let urls = (ISSUER, stack.auth_url.as_str(), stack.billing_url.as_str());
+        let gateway = Gateway::start(urls, &stack.chat_key, &stack.redis, http.clone(), wallets).await?;
+        for round in 0..arguments.rounds {
+            for &concurrency in &arguments.concurrency {
+                for way in [Way::CallPerRequest, Way::Lease] {
+                    measured.push(gateway.measure(way, kind, concurrency, Duration::from_secs(arguments.seconds), round).await?);
+                }
+            }
+        }
+    }
+    Ok(measured)
 }
 
 /// Resident memory of each program.

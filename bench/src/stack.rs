@@ -17,7 +17,8 @@ use testkit::postgres::PostgresServer;
 
 use crate::processes::{Process, free_port};
 
-const ISSUER: &str = "http://auth.example.com";
+/// The issuer of all tokens.
+pub const ISSUER: &str = "http://auth.example.com";
 const PASSWORD: &str = "correct horse battery staple";
 
 /// Where the programs are.
@@ -60,8 +61,15 @@ pub struct Stack {
     pub running: Vec<Running>,
     /// A customer's API key.
     pub key: String,
+    /// chat-service's own key.
+    pub chat_key: String,
+    /// Base URL of the private listener of auth-service.
+    pub auth_url: String,
+    /// The same of billing-service.
+    pub billing_url: String,
+    /// Redis.
+    pub redis: TestRedis,
     _postgres: PostgresServer,
-    _redis: TestRedis,
 }
 
 /// A service's own key, and its public half for auth-service.
@@ -141,8 +149,8 @@ impl Stack {
 
         let mut variables = around.service(chat, free_port()?);
         variables.extend([
-            ("TRIVET_AUTH_URL", auth_url),
-            ("TRIVET_SERVICE_KEY", chat_key),
+            ("TRIVET_AUTH_URL", auth_url.clone()),
+            ("TRIVET_SERVICE_KEY", chat_key.clone()),
             ("TRIVET_BILLING_URL", format!("http://127.0.0.1:{billing_private}")),
             ("OPENAI_BASE_URL", format!("{provider}/v1")),
             ("CHAT_REQUESTS_PER_MINUTE", "100000000".to_owned()),
@@ -155,7 +163,8 @@ impl Stack {
         running.push(run("plain-proxy", &programs.plain_proxy, 1, &arguments, &BTreeMap::new(), (proxy, "/health"), http).await?);
 
         let key = sign_up(http, &format!("http://127.0.0.1:{auth}")).await?;
-        Ok(Self { running, key, _postgres: around.postgres, _redis: around.redis })
+        let billing_url = format!("http://127.0.0.1:{billing_private}");
+        Ok(Self { running, key, chat_key, auth_url, billing_url, redis: around.redis, _postgres: around.postgres })
     }
 
     /// Base URL of a program.

@@ -5,7 +5,8 @@ import pathlib
 import statistics
 import sys
 
-BASE = "plain proxy"
+# What each kind of measurement is compared with.
+BASES = ("plain proxy", "call per request")
 
 
 class ReportError(Exception):
@@ -28,15 +29,15 @@ def medians(measured):
 
 
 def latency(measured):
-    """Latency and throughput of each lane, and what it adds to the plain proxy."""
+    """Latency and throughput of each lane, and what it adds to the lane it is compared with."""
     found = medians(measured)
     rows = []
     for (kind, concurrency, lane), figures in found.items():
-        base = found.get((kind, concurrency, BASE))
+        base = next((found[kind, concurrency, name] for name in BASES if (kind, concurrency, name) in found), None)
         if base is None:
-            raise ReportError(f"{kind} at {concurrency} has no {BASE} to compare with")
-        added = [f"{figures[name] - base[name]:+.0f}" for name in ("p50_us", "p99_us")] if lane != BASE else ["", ""]
-        ratio = f"{figures['rps'] / base['rps']:.2f}" if lane != BASE else ""
+            raise ReportError(f"{kind} at {concurrency} has nothing to compare with: none of {', '.join(BASES)}")
+        added = [f"{figures[name] - base[name]:+.0f}" for name in ("p50_us", "p99_us")] if lane not in BASES else ["", ""]
+        ratio = f"{figures['rps'] / base['rps']:.2f}" if lane not in BASES else ""
         rows.append([lane, kind, str(concurrency), f"{figures['rps']:.0f}", ratio, f"{figures['p50_us']:.0f}", added[0], f"{figures['p99_us']:.0f}", added[1]])
     return table(["lane", "answer", "clients", "requests/s", "ratio", "p50 µs", "added", "p99 µs", "added"], rows)
 

@@ -1,0 +1,172 @@
+//! Admission and settlement alone: from a lease, as chat-service does it, beside a hold for each request.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use admission::{Admission, Admissions, End, Note, Settlement, Verdict};
+use anyhow::{Context, Result, bail, ensure};
+use chassis::http::Client;
+use chassis::{Clock, Random};
+use contracts::billing::{BillingClient, SCOPE_RESERVATIONS_WRITE, SERVICE};
+use contracts::leases::LeaseRequest;
+use contracts::usage::{CountedBy, Outcome, UsageEvent};
+use contracts::{LeaseId, RequestId};
+use futures::future::try_join_all;
+use identity::jwt::SigningKey;
+use identity::{OrganizationId, ServiceTokens};
+use money::TokenUsage;
+use serde_json::{Value, json};
+use testkit::TestRedis;
+
+use crate::load::{Measured, summary};
+
+/// What is taken for a request, and what it turns out to cost, in micro-units.
+const RESERVED: i64 = 1500;
+const PRICE: i64 = 150;
+
+/// How money is had for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Two scripts in Redis.
+    Lease,
+    /// Two calls of billing-service, a transaction of Postgres each.
+    CallPerRequest,
+}
+
+/// A gateway without a provider.
+#[derive(Debug)]
+pub struct Gateway {
+    admissions: Admissions,
+    billing: BillingClient,
+    tokens: ServiceTokens,
+    http: reqwest::Client,
+    billing_url: String,
+    clock: Clock,
+    random: Random,
+    wallets: Vec<OrganizationId>,
+    next: AtomicUsize,
+}
+
+impl Gateway {
+    /// With so many wallets, each of which has its lease already.
+    ///
+    /// # Errors
+    /// When a service does not answer.
+    pub async fn start(
+        (issuer, auth_url, billing_url): (&str, &str, &str),
+        key: &str,
+        redis: &TestRedis,
+        http: reqwest::Client,
+        wallets: usize,
+    ) -> Result<Self> {
+        let (clock, random) = (Clock::system(), Random::system());
+        let wait = Duration::from_secs(10);
+        let key = SigningKey::from_pem("chat-service", key).map_err(|_| anyhow::anyhow!("a key cannot be read"))?;
+        let tokens = ServiceTokens::new("chat-service", issuer, key, Client::new(auth_url, wait)?, clock.clone(), random.clone());
+        let gateway = Self {
+            admissions: Admissions::new(redis.redis.clone()),
+            billing: BillingClient::new(Client::new(billing_url, wait)?, tokens.clone()),
+            tokens,
+            http,
+            billing_url: billing_url.to_owned(),
+            wallets: (0..wallets).map(|_| OrganizationId::new(&clock, &random)).collect(),
+            next: AtomicUsize::new(0),
+            clock,
+            random,
+        };
+        for organization_id in &gateway.wallets {
+            let request = LeaseRequest { organization_id: *organization_id, needed_micros: 100 * RESERVED, seen: None };
+            gateway.billing.lease(&request).await?;
+        }
+        Ok(gateway)
+    }
+
+    /// The wallets take turns.
+    fn wallet(&self) -> OrganizationId {
+        self.wallets[self.next.fetch_add(1, Ordering::Relaxed) % self.wallets.len()]
+    }
+
+    /// One request, admitted and settled; microseconds of both together.
+    async fn request(&self, way: Way) -> Result<u64> {
+        let (organization, request) = (self.wallet(), RequestId::new(&self.clock, &self.random));
+        let started = Instant::now();
+        match way {
+            Way::Lease => self.by_lease(organization, request).await?,
+            Way::CallPerRequest => self.by_calls(organization, request).await?,
+        }
+        Ok(u64::try_from(started.elapsed().as_micros())?)
+    }
+
+    async fn by_lease(&self, organization_id: OrganizationId, request_id: RequestId) -> Result<()> {
+        let now = self.clock.now();
+        let mut event = UsageEvent {
+            request_id,
+            lease_id: LeaseId::from_uuid(request_id.uuid()),
+            reserved_micros: RESERVED,
+            rate_card_id: 2,
+            organization_id,
+            api_key_id: None,
+            user_id: None,
+            model: "sim-large".into(),
+            provider: "bench".into(),
+            usage: TokenUsage::default(),
+            counted_by: CountedBy::Reported,
+            outcome: Outcome::Completed,
+            started_at: now,
+            ended_at: now,
+        };
+        let note = Note { event: event.clone(), counted: Vec::new(), traceparent: None };
+        let deadline = now + Duration::from_mins(5);
+        let admission = Admission { request_id, organization_id, cost_micros: RESERVED, now, deadline, limits: &[], note: &note };
+        event.lease_id = loop {
+            let (needed_micros, seen) = match self.admissions.admit(&admission).await? {
+                Verdict::Admitted { lease, low } => {
+                    if low {
+                        self.billing.lease(&LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) }).await?;
+                    }
+                    break lease.lease_id;
+                }
+                Verdict::Short { lease, missing_micros } => (missing_micros, Some(lease)),
+                Verdict::NoLease => (RESERVED, None),
+                refused => bail!("{refused:?}"),
+            };
+            self.billing.lease(&LeaseRequest { organization_id, needed_micros, seen }).await?;
+        };
+        event.usage = TokenUsage::text(10, 10);
+        let settlement = Settlement { event: &event, price_micros: PRICE, end: End::Used, counted: &[], traceparent: None };
+        ensure!(self.admissions.settle(&settlement).await? >= PRICE, "a settlement took too little");
+        Ok(())
+    }
+
+    async fn by_calls(&self, organization: OrganizationId, request: RequestId) -> Result<()> {
+        let token = self.tokens.get(SERVICE, SCOPE_RESERVATIONS_WRITE).await.map_err(|_| anyhow::anyhow!("no service token"))?;
+        let now = self.clock.now();
+        let body = json!({"request_id": request, "organization_id": organization, "api_key_id": null, "user_id": null, "model": "sim-large",
+            "provider": "bench", "max_input_tokens": 100, "max_output_tokens": 100, "audio": false, "expires_at": now + Duration::from_mins(5)});
+        let url = format!("{}/internal/v1/reservations", self.billing_url);
+        let held: Value = self.http.post(&url).bearer_auth(&token).json(&body).send().await?.error_for_status()?.json().await?;
+        let id = held["id"].as_str().context("a reservation")?;
+        let body = json!({"usage": {"input_tokens": 10, "output_tokens": 10}, "counted_by": "reported", "outcome": "completed",
+            "started_at": now, "ended_at": now});
+        self.http.post(format!("{url}/{id}/settle")).bearer_auth(&token).json(&body).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Asks with `concurrency` clients for `time`.
+    ///
+    /// # Errors
+    /// When one request fails.
+    pub async fn measure(&self, way: Way, kind: &'static str, concurrency: usize, time: Duration, round: usize) -> Result<Measured> {
+        let started = Instant::now();
+        let clients = (0..concurrency).map(|_| async {
+            let mut times = Vec::new();
+            while started.elapsed() < time {
+                times.push(self.request(way).await?);
+            }
+            anyhow::Ok(times)
+        });
+        let times = try_join_all(clients).await?.into_iter().flatten().collect();
+        let lane = if way == Way::Lease { "lease" } else { "call per request" };
+        Ok(summary(lane, kind, concurrency, round, times, started.elapsed()))
+    }
+}

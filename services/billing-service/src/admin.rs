@@ -87,7 +87,7 @@ pub enum Stripe {
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service")?;
     match command {
-        Command::Catalog(command) => catalog::run(command, config).await?,
+        Command::Catalog(command) => Box::pin(catalog::run(command, config)).await?,
         Command::Ledger(command) => ledger::run(command, &pool).await?,
         Command::Wallet(command) => {
             let redis = Redis::connect(&config.redis)?;

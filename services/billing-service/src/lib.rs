@@ -147,6 +147,6 @@ impl ServiceProgram for Program {
     }
 
     async fn operate(command: admin::Command, config: BillingConfig) -> anyhow::Result<()> {
-        admin::run(command, config).await
+        Box::pin(admin::run(command, config)).await
     }
 }

@@ -280,7 +280,7 @@ mod tests {
                 "c must be listed once",
             ]
         );
-        assert!(parse("[1]").unwrap_err()[0].field == "the list");
+        assert_eq!(parse("[1]").unwrap_err()[0].field, "the list");
     }
 
     proptest! {

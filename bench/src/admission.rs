@@ -10,7 +10,7 @@ use chassis::{Clock, Random};
 use contracts::billing::{BillingClient, SCOPE_RESERVATIONS_WRITE, SERVICE};
 use contracts::leases::LeaseRequest;
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
-use contracts::{LeaseId, RequestId};
+use contracts::{LeaseId, RequestId, Shard};
 use futures::future::try_join_all;
 use identity::jwt::SigningKey;
 use identity::{OrganizationId, ServiceTokens};
@@ -35,7 +35,8 @@ pub enum Way {
 
 /// A gateway without a provider.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Gateway<'r> {
+    redis: &'r TestRedis,
     admissions: Admissions,
     billing: BillingClient,
     tokens: ServiceTokens,
@@ -47,7 +48,7 @@ pub struct Gateway {
     next: AtomicUsize,
 }
 
-impl Gateway {
+impl<'r> Gateway<'r> {
     /// With so many wallets, each of which has its lease already.
     ///
     /// # Errors
@@ -55,7 +56,7 @@ impl Gateway {
     pub async fn start(
         (issuer, auth_url, billing_url): (&str, &str, &str),
         key: &str,
-        redis: &TestRedis,
+        redis: &'r TestRedis,
         http: reqwest::Client,
         wallets: usize,
     ) -> Result<Self> {
@@ -64,6 +65,7 @@ impl Gateway {
         let key = SigningKey::from_pem("chat-service", key).map_err(|_| anyhow::anyhow!("a key cannot be read"))?;
         let tokens = ServiceTokens::new("chat-service", issuer, key, Client::new(auth_url, wait)?, clock.clone(), random.clone());
         let gateway = Self {
+            redis,
             admissions: Admissions::new(redis.redis.clone()),
             billing: BillingClient::new(Client::new(billing_url, wait)?, tokens.clone()),
             tokens,
@@ -152,6 +154,17 @@ impl Gateway {
         Ok(())
     }
 
+    /// Waits until billing-service has posted all that was settled: the next measurement must not pay for this one.
+    async fn posted(&self) -> Result<()> {
+        let mut connection = self.redis.redis.connection();
+        for shard in Shard::all() {
+            while redis::cmd("XLEN").arg(shard.usage_stream()).query_async::<u64>(&mut connection).await? > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Asks with `concurrency` clients for `time`.
     ///
     /// # Errors
@@ -166,7 +179,9 @@ impl Gateway {
             anyhow::Ok(times)
         });
         let times = try_join_all(clients).await?.into_iter().flatten().collect();
+        let taken = started.elapsed();
+        self.posted().await?;
         let lane = if way == Way::Lease { "lease" } else { "call per request" };
-        Ok(summary(lane, kind, concurrency, round, times, started.elapsed()))
+        Ok(summary(lane, kind, concurrency, round, times, taken))
     }
 }

@@ -16,5 +16,16 @@ took
 bash "$prepare" "$secrets" "$root"
 cd "$root"
 started=$EPOCHREALTIME
-"$docker" compose up --detach --wait --remove-orphans
+if ! "$docker" compose up --detach --wait --remove-orphans; then
+  # Postgres keeps the passwords it was made with: the secrets of another clone do not open its volume.
+  if "$docker" compose logs --no-color 2>/dev/null | grep 'password authentication failed' >/dev/null; then
+    cat >&2 <<EOF
+
+Postgres refuses the passwords in $root/secrets: its data was made with other ones, as by another clone.
+    Copy that clone's secrets/ here; or forget the data: ./dev down --volumes;
+    or start beside it: COMPOSE_PROJECT_NAME=other ./dev up, with other ports in .env.
+EOF
+  fi
+  exit 1
+fi
 took

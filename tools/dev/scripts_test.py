@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import unittest
 
 from tools.dev.count import count
@@ -48,6 +49,27 @@ class Dev(unittest.TestCase):
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
         return folder
+
+
+class Up(unittest.TestCase):
+    def start(self, logs):
+        """Runs `compose/up.sh` with a Docker that cannot start the stack and has these logs."""
+        folder = pathlib.Path(tempfile.mkdtemp(dir=os.environ.get("TEST_TMPDIR", "/tmp")))
+        (folder / "docker").write_text(f'#!/bin/sh\ncase "$2" in logs) echo "{logs}" ;; *) exit 1 ;; esac\n')
+        (folder / "docker").chmod(0o755)
+        environment = {"PATH": "/usr/bin:/bin", "DOCKER": str(folder / "docker"), "BUILD_WORKSPACE_DIRECTORY": str(folder)}
+        command = ["bash", str(ROOT / "compose/up.sh"), "/dev/null", "/dev/null", "/dev/null"]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    def test_secrets_that_do_not_open_the_volume_are_named_with_three_ways_out(self):
+        done = self.start("FATAL: password authentication failed for user billing_migrator")
+        self.assertEqual(done.returncode, 1)
+        for way in ("another clone", "./dev down --volumes", "COMPOSE_PROJECT_NAME"):
+            self.assertIn(way, done.stderr)
+
+    def test_another_failure_is_not_blamed_on_the_secrets(self):
+        done = self.start("out of memory")
+        self.assertEqual((done.returncode, "passwords" in done.stderr), (1, False), done.stderr)
 
 
 class Count(unittest.TestCase):

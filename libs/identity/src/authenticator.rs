@@ -33,6 +33,16 @@ pub enum Actor {
     },
 }
 
+/// `user usr_…` or `api key key_…`: how a record says who did something.
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::User { user_id, .. } => write!(f, "user {user_id}"),
+            Self::ApiKey { api_key_id } => write!(f, "api key {api_key_id}"),
+        }
+    }
+}
+
 /// Who is calling, for whom, and what they may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {

@@ -100,6 +100,14 @@ pub fn minor_units(currency: Currency, micros: i64) -> i64 {
     if micros < 0 { -minor } else { minor }
 }
 
+/// What an amount of a payment provider is in micro-units; none when it does not fit.
+#[must_use]
+pub fn from_minor_units(currency: Currency, minor: i64) -> Option<i64> {
+    // UGX and ISK come as hundredths, of which there are none.
+    let decimals = if matches!(currency.0, "UGX" | "ISK") { 2 } else { currency.decimals() };
+    minor.checked_mul(10_i64.pow(6 - decimals))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +124,18 @@ mod tests {
         assert_eq!(minor("KWD", 1_234_567), 1_235);
         assert_eq!(minor("UGX", 3_000_000), 300);
         assert_eq!(minor("ISK", 2_600_000), 300);
+    }
+
+    /// [B-27]
+    #[test]
+    fn what_a_provider_says_is_what_it_was_told() {
+        for (code, _) in TABLE {
+            let currency: Currency = code.parse().unwrap();
+            for minor in [0, 100, 12_300, -700] {
+                assert_eq!(from_minor_units(currency, minor).map(|micros| minor_units(currency, micros)), Some(minor), "{code}");
+            }
+        }
+        assert_eq!(from_minor_units(Currency::USD, i64::MAX), None);
     }
 
     /// [B-29]

@@ -14,7 +14,7 @@ use super::store::{self, Movement};
 use crate::error::Error;
 use crate::ledger;
 use crate::ledger::chart::Account;
-use crate::ledger::postings::{self, Posting};
+use crate::ledger::postings::{self, Posting, Sale};
 use crate::state::AppState;
 
 /// How a dispute ended.
@@ -29,20 +29,20 @@ pub enum Dispute {
     },
 }
 
-/// Takes back the credit of a sale (`sale`, the paid object) because its money was given back (`key`, the refund). Returns what was
-/// taken, which is never more than is left of the sale after earlier refunds and disputes; none when this refund was here before.
+/// Takes back a part of a sale (`sale`, the paid object) because its money was given back (`key`, the refund). Returns the credit that
+/// was taken, which is never more than is left of the sale after earlier refunds and disputes; none when this refund was here before.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the organization bought nothing by that name; the database's.
+/// [`Error::NotFound`] when the organization bought no credit by that name; the database's.
 pub async fn refund(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     sale: &str,
-    amount: i64,
+    part: Sale,
     key: &str,
 ) -> Result<Option<i64>, Error> {
-    take_back(state, transaction, organization, sale, amount, Movement::Refund, key).await
+    take_back(state, transaction, organization, sale, part, Movement::Refund, key).await
 }
 
 /// The same because its money is disputed (`key`, the dispute).
@@ -54,10 +54,10 @@ pub async fn open_dispute(
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     sale: &str,
-    amount: i64,
+    part: Sale,
     key: &str,
 ) -> Result<Option<i64>, Error> {
-    take_back(state, transaction, organization, sale, amount, Movement::Dispute, key).await
+    take_back(state, transaction, organization, sale, part, Movement::Dispute, key).await
 }
 
 async fn take_back(
@@ -65,7 +65,7 @@ async fn take_back(
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     sale: &str,
-    amount: i64,
+    part: Sale,
     movement: Movement,
     key: &str,
 ) -> Result<Option<i64>, Error> {
@@ -80,17 +80,18 @@ async fn take_back(
     .fetch_optional(&mut **transaction)
     .await?
     .ok_or(Error::NotFound)?;
-    let taken = amount.min(lot.left);
-    if taken <= 0 {
+    let part = Sale { credit: part.credit.min(lot.left), ..part };
+    if part.credit <= 0 {
         return Ok(None);
     }
     let inserted = sqlx::query!(
-        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, occurred_at) values ($1, $2, $3, $4, $5)
+        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, occurred_at) values ($1, $2, $3, $4, $5, $6)
          on conflict on constraint grant_takebacks_fact_key do nothing",
         lot.id,
         movement.as_str(),
         key,
-        taken,
+        part.credit,
+        part.paid,
         now
     )
     .execute(&mut **transaction)
@@ -99,14 +100,14 @@ async fn take_back(
         return Ok(None);
     }
     let posting = if movement == Movement::Refund {
-        postings::refund(key, taken, balances, now)
+        postings::refund(key, part, balances, now)
     } else {
-        postings::dispute_opened(key, taken, balances, now)
+        postings::dispute_opened(key, part, balances, now)
     };
     ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
     let first = Some(GrantId::from_uuid(lot.id));
     pay(state, transaction, organization, movement, posting.credit_used(), Use::ANYTHING, key, now, first).await?;
-    Ok(Some(taken))
+    Ok(Some(part.credit))
 }
 
 /// Closes a dispute: won, its credit returns to where it came from; lost, the money is gone. False when it was closed before.
@@ -122,9 +123,9 @@ pub async fn close_dispute(
 ) -> Result<bool, Error> {
     let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
-    let amount = sqlx::query_scalar!(
-        "select t.amount_micros from grant_takebacks t join grants g on g.id = t.grant_id
-         where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2",
+    let taken = sqlx::query!(
+        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!" from grant_takebacks t join grants g on g.id = t.grant_id
+           where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2"#,
         key,
         organization.uuid()
     )
@@ -139,9 +140,10 @@ pub async fn close_dispute(
     if closed.fetch_one(&mut **transaction).await? {
         return Ok(false);
     }
+    let part = Sale { paid: taken.paid, credit: taken.amount_micros };
     let posting = match outcome {
-        Dispute::Won => postings::dispute_won(key, amount, balances, now),
-        Dispute::Lost { fee } => postings::dispute_lost(key, amount, fee, now),
+        Dispute::Won => postings::dispute_won(key, part, balances, now),
+        Dispute::Lost { fee } => postings::dispute_lost(key, part.paid, fee, now),
     };
     give_back(state, transaction, organization, &posting, (Movement::Dispute, key)).await
 }

@@ -3,6 +3,7 @@
 use super::app::App;
 use billing_service::error::Error;
 use billing_service::grants::{self, Dispute, NewGrant, Source};
+use billing_service::ledger::postings::Sale;
 use chassis::in_transaction;
 use contracts::RequestId;
 use identity::OrganizationId;
@@ -18,13 +19,16 @@ fn sale(key: &str, amount: i64) -> NewGrant {
 
 async fn refund(app: &App, organization: OrganizationId, sale: &str, amount: i64, key: &str) -> Result<Option<i64>, Error> {
     let state = app.state();
-    in_transaction!(state.pool, |transaction| { grants::refund(&state, transaction, organization, sale, amount, key).await })
+    in_transaction!(state.pool, |transaction| {
+        grants::refund(&state, transaction, organization, sale, Sale { paid: amount, credit: amount }, key).await
+    })
 }
 
 async fn dispute(app: &App, organization: OrganizationId, sale: &str, amount: i64, key: &str) -> Option<i64> {
     let state = app.state();
-    let opened: Result<_, Error> =
-        in_transaction!(state.pool, |transaction| { grants::open_dispute(&state, transaction, organization, sale, amount, key).await });
+    let opened: Result<_, Error> = in_transaction!(state.pool, |transaction| {
+        grants::open_dispute(&state, transaction, organization, sale, Sale { paid: amount, credit: amount }, key).await
+    });
     opened.unwrap()
 }
 

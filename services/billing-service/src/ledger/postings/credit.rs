@@ -31,14 +31,36 @@ pub struct Sale {
     pub credit: i64,
 }
 
+impl Sale {
+    /// What of the credit nobody paid for.
+    #[must_use]
+    pub fn bonus(self) -> i64 {
+        (self.credit - self.paid).max(0)
+    }
+
+    /// What of the money is no credit.
+    #[must_use]
+    pub fn fee(self) -> i64 {
+        (self.paid - self.credit).max(0)
+    }
+
+    /// What of the credit goes with so much of the money: of all the money all the credit, whatever was rounded on the way there.
+    #[must_use]
+    pub fn credit_of(self, paid: i64) -> i64 {
+        let share = i128::from(self.credit) * i128::from(paid.clamp(0, self.paid)) / i128::from(self.paid.max(1));
+        // No more than the credit, which fits.
+        i64::try_from(share).unwrap_or(self.credit)
+    }
+}
+
 /// Credit that was paid for: money at Stripe, a liability to the customer. Only from a paid fact, whose key this is [B-47].
 #[must_use]
 pub fn sale(key: impl Into<String>, sale: Sale, restricted: bool, balances: Balances, at: DateTime<Utc>) -> Posting {
     let (wallet, repaid) = if restricted { (sale.credit, 0) } else { returned(sale.credit, balances) };
     let entries = vec![
         (Account::StripeClearing, -sale.paid),
-        (Account::Promotion, -(sale.credit - sale.paid).max(0)),
-        (Account::PlanFees, (sale.paid - sale.credit).max(0)),
+        (Account::Promotion, -sale.bonus()),
+        (Account::PlanFees, sale.fee()),
         (Account::Wallet, wallet),
         (Account::Debt, repaid),
     ];

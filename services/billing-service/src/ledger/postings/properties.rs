@@ -44,9 +44,9 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         late_settlement(REQUEST, balances, price, cost, AT),
         shortfall("k", amount, AT),
         usage_refund("k", amount, balances, AT),
-        refund("k", amount, balances, AT),
-        dispute_opened("k", amount, balances, AT),
-        dispute_won("k", amount, balances, AT),
+        refund("k", Sale { paid: price, credit: amount }, balances, AT),
+        dispute_opened("k", Sale { paid: price, credit: amount }, balances, AT),
+        dispute_won("k", Sale { paid: price, credit: amount }, balances, AT),
         dispute_lost("k", amount, cost, AT),
         rounding("k", amount, AT),
     ]
@@ -89,7 +89,7 @@ proptest! {
         let given = |posting: Posting| (posting, hold);
         for (posting, returns) in [(void(REQUEST, hold, balances, AT), hold), (settled, hold - price.min(hold)),
             given(grant("k", Account::Promotion, hold, false, balances, AT)), given(usage_refund("k", hold, balances, AT)),
-            given(dispute_won("k", hold, balances, AT)), given(sale("k", Sale { paid: price, credit: hold }, false, balances, AT))] {
+            given(dispute_won("k", Sale { paid: price, credit: hold }, balances, AT)), given(sale("k", Sale { paid: price, credit: hold }, false, balances, AT))] {
             prop_assert_eq!(posting.moved(Account::Debt), returns.min(balances.debt));
             prop_assert_eq!(posting.moved(Account::Wallet), returns - returns.min(balances.debt));
         }
@@ -107,7 +107,7 @@ proptest! {
     /// [B-48]
     #[test]
     fn money_given_back_for_credit_that_was_burned_is_owed(balances in balances(), amount in amount()) {
-        for posting in [refund("k", amount, balances, AT), dispute_opened("k", amount, balances, AT), adjustment("k", amount, balances, AT)] {
+        for posting in [refund("k", Sale { paid: amount, credit: amount }, balances, AT), dispute_opened("k", Sale { paid: amount, credit: amount }, balances, AT), adjustment("k", amount, balances, AT)] {
             prop_assert_eq!(-posting.moved(Account::Wallet), amount.min(balances.wallet));
             prop_assert_eq!(-posting.moved(Account::Debt), (amount - balances.wallet).max(0));
         }
@@ -116,13 +116,13 @@ proptest! {
     /// [B-48] A dispute that is won leaves everything as it was; one that is lost costs the house its fee and no more.
     #[test]
     fn a_closed_dispute_leaves_its_fee_on_the_disputes_and_nothing_else(balances in balances(), amount in amount(), fee in 0..50_000_000_i64) {
-        let opened = dispute_opened("k", amount, balances, AT);
+        let opened = dispute_opened("k", Sale { paid: amount, credit: amount }, balances, AT);
         let after = Balances {
             wallet: balances.wallet + opened.moved(Account::Wallet),
             debt: balances.debt - opened.moved(Account::Debt),
             ..balances
         };
-        let won = dispute_won("k", amount, after, AT);
+        let won = dispute_won("k", Sale { paid: amount, credit: amount }, after, AT);
         prop_assert_eq!(opened.moved(Account::Disputes) + won.moved(Account::Disputes), 0);
         prop_assert_eq!(after.available() + won.moved(Account::Wallet) + won.moved(Account::Debt), balances.available());
         let lost = dispute_lost("k", amount, fee, AT);
@@ -137,5 +137,21 @@ proptest! {
         prop_assert_eq!((sold.moved(Account::Wallet), sold.moved(Account::StripeClearing)), (credit, -paid));
         prop_assert_eq!(sold.moved(Account::PlanFees) + sold.moved(Account::Promotion), paid - credit);
         prop_assert!(sold.moved(Account::PlanFees) == 0 || sold.moved(Account::Promotion) == 0);
+    }
+
+    /// [B-48] In however many parts, a sale that is given back whole leaves nothing anywhere.
+    #[test]
+    fn the_parts_of_a_sale_that_are_given_back_sum_to_the_sale(paid in 1..2_000_000_000_i64, credit in amount(), parts in prop::collection::vec(1..1_000_000_i64, 1..8)) {
+        let sale = Sale { paid, credit };
+        let whole: i64 = parts.iter().sum();
+        let (mut money, mut given, mut share) = (0, 0, 0);
+        for (number, part) in parts.iter().enumerate() {
+            share += part;
+            let next = if number + 1 == parts.len() { paid } else { i64::try_from(i128::from(paid) * i128::from(share) / i128::from(whole)).unwrap() };
+            let part = Sale { paid: next - money, credit: sale.credit_of(next) - sale.credit_of(money) };
+            prop_assert!(part.paid >= 0 && part.credit >= 0);
+            (money, given) = (next, given + part.credit);
+        }
+        prop_assert_eq!((money, given), (paid, credit));
     }
 }

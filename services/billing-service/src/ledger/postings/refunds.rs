@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Kind, Posting, returned, taken};
+use super::{Kind, Posting, Sale, returned, taken};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 
@@ -13,29 +13,48 @@ pub fn usage_refund(key: impl Into<String>, amount: i64, balances: Balances, at:
     Posting::new(Kind::UsageRefund, key, at, vec![(Account::Refunds, -amount), (Account::Wallet, wallet), (Account::Debt, repaid)])
 }
 
-/// Money given back: Stripe pays it, the customer's credit goes with it.
+/// Money given back: Stripe pays it, and the part of the sale that is credited goes with it, wherever the sale had put it.
 #[must_use]
-pub fn refund(key: impl Into<String>, amount: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let (wallet, owed) = taken(amount, balances);
-    Posting::new(Kind::Refund, key, at, vec![(Account::Wallet, wallet), (Account::Debt, owed), (Account::StripeClearing, amount)])
+pub fn refund(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let entries = undone(part, Account::StripeClearing, balances);
+    Posting::new(Kind::Refund, key, at, entries)
 }
 
 /// A bank disputes a charge: its credit is taken back and stands between customer and house until the dispute is closed.
 #[must_use]
-pub fn dispute_opened(key: impl Into<String>, amount: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let (wallet, owed) = taken(amount, balances);
-    Posting::new(Kind::DisputeOpened, key, at, vec![(Account::Wallet, wallet), (Account::Debt, owed), (Account::Disputes, amount)])
+pub fn dispute_opened(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let entries = undone(part, Account::Disputes, balances);
+    Posting::new(Kind::DisputeOpened, key, at, entries)
 }
 
-/// The charge stands: the credit returns.
+/// The charge stands: all returns to where the dispute had taken it from.
 #[must_use]
-pub fn dispute_won(key: impl Into<String>, amount: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let (wallet, repaid) = returned(amount, balances);
-    Posting::new(Kind::DisputeWon, key, at, vec![(Account::Disputes, -amount), (Account::Wallet, wallet), (Account::Debt, repaid)])
+pub fn dispute_won(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let (wallet, repaid) = returned(part.credit, balances);
+    let entries = vec![
+        (Account::Disputes, -part.paid),
+        (Account::Promotion, -part.bonus()),
+        (Account::PlanFees, part.fee()),
+        (Account::Wallet, wallet),
+        (Account::Debt, repaid),
+    ];
+    Posting::new(Kind::DisputeWon, key, at, entries)
 }
 
 /// The charge is reversed: the money has left Stripe, and its fee with it, which stays on the account as what disputes cost.
 #[must_use]
-pub fn dispute_lost(key: impl Into<String>, amount: i64, fee: i64, at: DateTime<Utc>) -> Posting {
-    Posting::new(Kind::DisputeLost, key, at, vec![(Account::Disputes, -amount - fee), (Account::StripeClearing, amount + fee)])
+pub fn dispute_lost(key: impl Into<String>, paid: i64, fee: i64, at: DateTime<Utc>) -> Posting {
+    Posting::new(Kind::DisputeLost, key, at, vec![(Account::Disputes, -paid - fee), (Account::StripeClearing, paid + fee)])
+}
+
+/// A part of a sale taken back, its money to `to`.
+fn undone(part: Sale, to: Account, balances: Balances) -> Vec<(Account, i64)> {
+    let (wallet, owed) = taken(part.credit, balances);
+    vec![
+        (Account::Wallet, wallet),
+        (Account::Debt, owed),
+        (Account::Promotion, part.bonus()),
+        (Account::PlanFees, -part.fee()),
+        (to, part.paid),
+    ]
 }

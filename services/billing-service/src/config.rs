@@ -96,6 +96,8 @@ chassis::settings! {
         pub api_base: String = default "STRIPE_API_BASE" "https://api.stripe.com",
         /// Whether events must be of live mode.
         pub livemode: bool = default "STRIPE_LIVEMODE" "false",
+        /// Whether Stripe computes tax on what is bought and charged (Stripe Tax must be set up there).
+        pub automatic_tax: bool = default "STRIPE_AUTOMATIC_TAX" "false",
     }
 }
 

@@ -37,6 +37,15 @@ pub enum Error {
     /// Redis answered with an error.
     #[error("Redis failed")]
     Redis(#[from] redis::RedisError),
+    /// Stripe refused, or could not be asked.
+    #[error("Stripe failed")]
+    Stripe(#[from] crate::stripe::transport::TransportError),
+    /// An object of Stripe's has not what is needed of it.
+    #[error("an object of Stripe's has no readable field {0}")]
+    Unreadable(&'static str),
+    /// No key of Stripe's is configured.
+    #[error("no key of Stripe's is configured")]
+    NoStripe,
     /// Something that must not happen.
     #[error("{0}")]
     Internal(&'static str),
@@ -99,9 +108,11 @@ impl IntoResponse for Error {
             Self::Price(_) => Problem::invalid_field("usage", "must come to an amount that fits"),
             Self::Refused(problem) => problem.clone(),
             Self::LeaseUnavailable => Problem::unavailable("the lease"),
+            Self::NoStripe => Problem::new(StatusCode::NOT_IMPLEMENTED, "payments_not_configured", "Payments are not configured"),
+            Self::Stripe(error) if !error.is_final() => Problem::unavailable("Stripe"),
             Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),
             Self::Redis(error) if chassis::redis::is_unavailable(error) => Problem::unavailable("Redis"),
-            Self::Database(_) | Self::Redis(_) | Self::Internal(_) => Problem::internal(&self),
+            Self::Database(_) | Self::Redis(_) | Self::Stripe(_) | Self::Unreadable(_) | Self::Internal(_) => Problem::internal(&self),
         };
         problem.into_response()
     }

@@ -5,25 +5,30 @@ pub mod audit;
 pub mod balance;
 pub mod budgets;
 pub mod catalog;
+pub mod checkouts;
 pub mod config;
 pub mod entitlements;
 pub mod error;
 pub mod grants;
 pub mod intents;
+pub mod invoices;
 pub mod leases;
 pub mod ledger;
 pub mod margin;
 pub mod metering;
 pub mod organizations;
+pub mod portal;
 pub mod rates;
 pub mod reservations;
 pub mod rollups;
 pub mod router;
+pub mod sales;
 pub mod spreadsheet;
 pub mod state;
 pub mod statements;
 pub mod stripe;
 pub mod subscriptions;
+pub mod top_ups;
 pub mod usage;
 
 use std::net::SocketAddr;
@@ -64,6 +69,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0041_metering",
         "0042_usage_partitions",
         "0043_margin",
+        "0050_payments",
+        "0051_top_ups",
     ],
 };
 

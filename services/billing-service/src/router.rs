@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use crate::state::AppState;
 use crate::{
-    balance, budgets, catalog, entitlements, grants, leases, ledger, margin, metering, rates, reservations, statements, stripe,
-    subscriptions, usage,
+    balance, budgets, catalog, checkouts, entitlements, grants, invoices, leases, ledger, margin, metering, portal, rates, reservations,
+    statements, stripe, subscriptions, top_ups, usage,
 };
 
 #[derive(OpenApi)]
@@ -31,6 +31,13 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(subscriptions::api::get))
         .routes(routes!(subscriptions::api::preview))
         .routes(routes!(entitlements::api::get))
+        // How it is paid for.
+        .routes(routes!(subscriptions::changes::change))
+        .routes(routes!(checkouts::create))
+        .routes(routes!(portal::create))
+        .routes(routes!(portal::payment_methods))
+        .routes(routes!(invoices::list))
+        .routes(routes!(top_ups::api::get, top_ups::api::put))
         // What the organization wants to spend at most, and where it is told.
         .routes(routes!(budgets::api::list, budgets::api::create))
         .routes(routes!(budgets::api::change, budgets::api::delete))

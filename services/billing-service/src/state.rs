@@ -20,8 +20,9 @@ use tokio::sync::Notify;
 
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
+use crate::stripe::transport::Transport;
 use crate::usage::UsageEvents;
-use crate::{budgets, entitlements, grants, leases, ledger, margin, reservations, rollups, stripe, subscriptions, usage};
+use crate::{budgets, entitlements, grants, leases, ledger, margin, reservations, rollups, stripe, subscriptions, top_ups, usage};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -50,6 +51,8 @@ pub struct AppState {
     pub usage_cursors: CursorKey,
     /// Seals cursors of the ledger.
     pub ledger_cursors: CursorKey,
+    /// Stripe, if a key is configured.
+    pub stripe: Option<Transport>,
     /// Wakes the worker when an event of Stripe was stored.
     pub stripe_events: Arc<Notify>,
     /// Seals cursors of the list of grants.
@@ -79,6 +82,7 @@ impl AppState {
             usage_cursors: CursorKey::derive(&config.secret, "usage"),
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
             grant_cursors: CursorKey::derive(&config.secret, "grants"),
+            stripe: stripe(&config)?,
             config: Arc::new(config),
             pool,
             admissions: Admissions::new(redis.clone()),
@@ -141,6 +145,15 @@ impl AppState {
         let state = self.clone();
         host.spawn("subscriptions-due", |stop| async move { subscriptions::due::run_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
+        host.spawn(
+            "subscription-grants",
+            |stop| async move { subscriptions::grants::run_until(&state, state.config.sweep.0, &stop).await },
+        );
+        let state = self.clone();
+        host.spawn("top-ups", |stop| async move { top_ups::run_until(&state, state.config.sweep.0, &stop).await });
+        let state = self.clone();
+        host.spawn("stripe-sender", |stop| async move { stripe::sender::run(&state, &stop).await });
+        let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
     }
 
@@ -157,6 +170,15 @@ impl AppState {
             delete_acknowledged: true,
         }
     }
+}
+
+/// The way to Stripe. A key of one mode with events of the other would mix play money with real money: that does not start.
+fn stripe(config: &BillingConfig) -> anyhow::Result<Option<Transport>> {
+    let Some(key) = config.stripe.secret_key.clone() else { return Ok(None) };
+    let mode = if config.stripe.livemode { "live" } else { "test" };
+    let fits = ["sk", "rk"].iter().any(|kind| key.expose_secret().starts_with(&format!("{kind}_{mode}_")));
+    anyhow::ensure!(fits, "STRIPE_SECRET_KEY must be a key of {mode} mode (sk_{mode}_… or rk_{mode}_…), as STRIPE_LIVEMODE says");
+    Ok(Some(Transport::new(&config.stripe.api_base, key)?))
 }
 
 impl FromRef<AppState> for Authenticator {

@@ -1,7 +1,17 @@
-//! Stripe: events in, customers out.
+//! Stripe, in both directions. In: `webhook` stores an event, `worker` fetches what it is about, `facts` says what that means. Out:
+//! what we want is written with the change that wants it (`intents`), and `sender` has it done by `operations`. Between: `reconcile`
+//! compares, and `gaps` finds events that never came.
 
 pub(crate) mod backoff;
+pub mod call;
+mod catalog;
+pub mod collect;
 pub mod customers;
+pub mod facts;
+pub mod object;
+mod operations;
+mod pace;
+pub mod sender;
 pub mod signature;
 pub mod transport;
 pub mod webhook;

@@ -5,8 +5,10 @@
 //! may do has changed.
 
 pub mod api;
+pub mod changes;
 pub mod command;
 pub mod due;
+pub mod grants;
 pub mod machine;
 pub mod moving;
 pub mod period;

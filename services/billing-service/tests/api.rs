@@ -31,6 +31,8 @@ mod lots_migration;
 mod metering;
 #[path = "api/money_back.rs"]
 mod money_back;
+#[path = "api/payments.rs"]
+mod payments;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]
@@ -43,14 +45,22 @@ mod reservations;
 mod rollups;
 #[path = "api/seals.rs"]
 mod seals;
+#[path = "api/shop.rs"]
+mod shop;
 #[path = "api/statements.rs"]
 mod statements;
 #[path = "api/stream_failures.rs"]
 mod stream_failures;
 #[path = "api/stripe.rs"]
 mod stripe;
+#[path = "api/stripe_faults.rs"]
+mod stripe_faults;
+#[path = "api/subscription_payments.rs"]
+mod subscription_payments;
 #[path = "api/subscriptions.rs"]
 mod subscriptions;
+#[path = "api/top_ups.rs"]
+mod top_ups;
 #[path = "api/usage_events.rs"]
 mod usage_events;
 #[path = "api/usage_migration.rs"]

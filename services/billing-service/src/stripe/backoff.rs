@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::transport::TransportError;
 use crate::state::AppState;
 
 /// The longest pause.
@@ -17,6 +18,14 @@ pub fn next(state: &AppState, seconds: i64) -> DateTime<Utc> {
     let pause = seconds.min(LONGEST_SECONDS);
     let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
     state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter)
+}
+
+/// When to ask Stripe again after so many tries: a longer pause with each, as long as Stripe asks for, and the longest where the same
+/// call cannot succeed before somebody changes something.
+pub fn after(state: &AppState, attempts: i32, error: &TransportError) -> DateTime<Utc> {
+    let grown = if error.is_final() { LONGEST_SECONDS } else { seconds(attempts) };
+    let asked = error.retry_after().map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(LONGEST_SECONDS));
+    next(state, grown.max(asked))
 }
 
 #[cfg(test)]

@@ -1,22 +1,29 @@
 //! One Stripe customer for each organization: wanted in the transaction of the wallet, made afterwards with an idempotency key that
-//! was stored before the first try [B-63, B-67, B-68].
+//! was stored before the first try [B-63, B-67, B-68]; and the card that it pays with when nobody is there.
 
 use std::time::Duration;
 
 use chassis::postgres::keep_running;
 use contracts::events::OrganizationCreated;
+use identity::OrganizationId;
+use serde_json::json;
 use sqlx::{Postgres, Transaction};
 use stripe::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::customer::CreateCustomer;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::backoff;
+use super::call::Call;
+use super::object::Object;
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
+use crate::intents::{self, Intent};
 use crate::state::AppState;
 
 const POLL: Duration = Duration::from_secs(1);
+/// Between the tries of somebody who waits for a customer.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900), Duration::from_millis(2700)];
 
 /// What we need of the answer.
 #[derive(Debug, miniserde::Deserialize)]
@@ -24,45 +31,92 @@ struct MadeCustomer {
     id: String,
 }
 
+/// A customer that is wanted.
+struct Wanted {
+    organization: OrganizationId,
+    email: String,
+    name: String,
+    idempotency_key: String,
+}
+
 /// Notes that the organization needs a customer; once.
 ///
 /// # Errors
 /// The database's.
 pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postgres>, created: &OrganizationCreated) -> Result<(), Error> {
-    let now = state.clock.now();
+    note(state, &mut **transaction, created.organization_id, &created.billing_email, &created.name).await
+}
+
+async fn note(
+    state: &AppState,
+    executor: impl sqlx::PgExecutor<'_>,
+    organization: OrganizationId,
+    email: &str,
+    name: &str,
+) -> Result<(), Error> {
     sqlx::query!(
         "insert into stripe_customers (organization_id, email, name, idempotency_key, next_attempt_at, created_at) values ($1, $2, $3, $4, $5, $5)
          on conflict do nothing",
-        created.organization_id.uuid(),
-        created.billing_email,
-        created.name,
-        format!("customer-{}", created.organization_id),
-        now
+        organization.uuid(),
+        email,
+        name,
+        format!("customer-{organization}"),
+        state.clock.now()
     )
-    .execute(&mut **transaction)
+    .execute(executor)
     .await?;
     Ok(())
 }
 
+/// The customer of an organization, if it is made.
+///
+/// # Errors
+/// The database's.
+pub async fn find(state: &AppState, organization: OrganizationId) -> Result<Option<String>, Error> {
+    let found = sqlx::query_scalar!("select customer_id from stripe_customers where organization_id = $1", organization.uuid());
+    Ok(found.fetch_optional(&state.pool).await?.flatten())
+}
+
+/// The customer of an organization, made now if it is not yet. Any number of callers get the same one: their requests have one key.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub async fn ensure(state: &AppState, stripe: &Transport, organization: OrganizationId) -> Result<String, Error> {
+    if let Some(customer) = find(state, organization).await? {
+        return Ok(customer);
+    }
+    // One that was founded before there was a key of Stripe's is wanted by nobody; we know neither its name nor its address.
+    note(state, &state.pool, organization, "", &organization.to_string()).await?;
+    let wanted = sqlx::query!("select email, name, idempotency_key from stripe_customers where organization_id = $1", organization.uuid())
+        .fetch_one(&state.pool)
+        .await?;
+    let wanted = Wanted { organization, email: wanted.email, name: wanted.name, idempotency_key: wanted.idempotency_key };
+    for pause in PAUSES {
+        match make(state, stripe, &wanted).await {
+            // Somebody else is making it at this moment, or Stripe wants to be asked again.
+            Err(Error::Stripe(error)) if !error.is_final() => tokio::time::sleep(pause).await,
+            made => return made,
+        }
+        if let Some(customer) = find(state, organization).await? {
+            return Ok(customer);
+        }
+    }
+    make(state, stripe, &wanted).await
+}
+
 /// Makes wanted customers until the token is cancelled; without a key nothing is ever sent.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
-    let Some(client) = client(state) else { return stop.cancelled().await };
+    let Some(stripe) = &state.stripe else { return stop.cancelled().await };
     keep_running("stripe-customers", stop, POLL, || async {
-        while make_one(state, &client).await? {}
+        while make_one(state, stripe).await? {}
         Ok(())
     })
     .await;
 }
 
-fn client(state: &AppState) -> Option<Transport> {
-    let config = &state.config.stripe;
-    let client = Transport::new(&config.api_base, config.secret_key.clone()?);
-    client.inspect_err(|error| tracing::error!(error.message = %error, "the Stripe client could not be made")).ok()
-}
-
 /// Makes the next customer that is due; false when none is. No lock is held while Stripe is asked [B-82]: the attempt is noted
 /// first, so that another replica leaves it alone, and the key makes a second try the same customer.
-async fn make_one(state: &AppState, client: &Transport) -> Result<bool, Error> {
+async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let now = state.clock.now();
     let due = sqlx::query!(
         "update stripe_customers set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute'
@@ -74,35 +128,76 @@ async fn make_one(state: &AppState, client: &Transport) -> Result<bool, Error> {
     .fetch_optional(&state.pool)
     .await?;
     let Some(due) = due else { return Ok(false) };
-    let organization = identity::OrganizationId::from_uuid(due.organization_id);
-    let request =
-        CreateCustomer::new().email(due.email).name(due.name).metadata([("organization_id".to_owned(), organization.to_string())]);
-    // Not the generated `Customer`: it holds nearly every type of Stripe's, and an answer that lacks one of their fields could not be
-    // read [B28].
-    let request = request.build().customize::<MadeCustomer>();
-    let key = IdempotencyKey::new(&due.idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
-    match request.request_strategy(RequestStrategy::Idempotent(key)).send(client).await {
-        Ok(customer) => {
-            sqlx::query!("update stripe_customers set customer_id = $2 where organization_id = $1", due.organization_id, customer.id)
-                .execute(&state.pool)
-                .await?;
-        }
-        Err(error) => {
+    let organization = OrganizationId::from_uuid(due.organization_id);
+    let wanted = Wanted { organization, email: due.email, name: due.name, idempotency_key: due.idempotency_key };
+    match make(state, stripe, &wanted).await {
+        Err(Error::Stripe(error)) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
-            postpone(state, due.organization_id, due.attempts, &error).await?;
+            postpone(state, organization, due.attempts, &error).await?;
+        }
+        made => {
+            made?;
         }
     }
     Ok(true)
 }
 
+async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<String, Error> {
+    let Wanted { organization, email, name, idempotency_key } = wanted;
+    let mut request = CreateCustomer::new().name(name).metadata([("organization_id".to_owned(), organization.to_string())]);
+    if !email.is_empty() {
+        request = request.email(email);
+    }
+    // Not the generated `Customer`: it holds nearly every type of Stripe's, and an answer that lacks one of their fields could not be
+    // read [B28].
+    let request = request.build().customize::<MadeCustomer>();
+    let key = IdempotencyKey::new(idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
+    let customer = request.request_strategy(RequestStrategy::Idempotent(key)).send(stripe).await?;
+    sqlx::query!(
+        "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
+        organization.uuid(),
+        customer.id
+    )
+    .execute(&state.pool)
+    .await?;
+    find(state, *organization).await?.ok_or(Error::Internal("a customer that was made is not there"))
+}
+
 /// A longer pause with each try; as long as Stripe asks for, and the longest where the same call cannot succeed before somebody
 /// changes something.
-async fn postpone(state: &AppState, organization: Uuid, attempts: i32, error: &TransportError) -> Result<(), Error> {
-    let grown = if error.is_final() { backoff::LONGEST_SECONDS } else { backoff::seconds(attempts) };
-    let asked = error.retry_after().map_or(0, |after| i64::try_from(after.as_secs()).unwrap_or(backoff::LONGEST_SECONDS));
-    let next = backoff::next(state, grown.max(asked));
-    sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization, next)
+async fn postpone(state: &AppState, organization: OrganizationId, attempts: i32, error: &TransportError) -> Result<(), Error> {
+    let next = backoff::after(state, attempts, error);
+    sqlx::query!("update stripe_customers set next_attempt_at = $2 where organization_id = $1", organization.uuid(), next)
         .execute(&state.pool)
         .await?;
     Ok(())
+}
+
+/// Has the card with which something was paid or set up (`from`, the path of that) pay what comes later.
+///
+/// # Errors
+/// The database's.
+pub async fn want_card(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    from: &str,
+) -> Result<(), Error> {
+    let intent = Intent {
+        kind: "customer.card",
+        subject: organization.to_string(),
+        organization_id: Some(organization),
+        idempotency_key: format!("customer.card-{}", from.rsplit('/').next().unwrap_or(from)),
+        payload: json!({"from": from}),
+    };
+    intents::want(state, transaction, &intent).await
+}
+
+/// Does that. The customer's default is Stripe's to keep: the portal changes it too.
+pub(super) async fn set_card(stripe: &Transport, customer: &str, from: &str, key: &str) -> Result<String, Error> {
+    let paid = stripe.ask(&Call::get(from)).await?;
+    let method = Object(&paid).related("payment_method").ok_or(Error::Unreadable("payment_method"))?;
+    let call = Call::post(format!("/customers/{customer}"), key).with("invoice_settings[default_payment_method]", method);
+    stripe.ask(&call).await?;
+    Ok(method.to_owned())
 }

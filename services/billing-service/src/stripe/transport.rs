@@ -5,16 +5,25 @@
 //! program. Trying again is the caller's business: it has the idempotency key in its database.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chassis::{ExposeSecret, SecretString};
 use reqwest::{Client, Method, Response};
 use serde::Deserialize;
+use serde_json::Value;
 use stripe_client_core::{CustomizedStripeRequest, StripeClient, StripeClientErr, StripeMethod, VERSION};
+use tracing::Instrument;
+
+use super::call::Call;
+use super::pace::Pace;
 
 /// Longest time that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long somebody waits for an answer that needs more than one try.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause before the second try; doubled with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a call did not succeed. Nothing of Stripe's prose: it may quote what customers typed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +41,8 @@ pub enum TransportError {
         should_retry: Option<bool>,
         /// `Retry-After`.
         retry_after: Option<Duration>,
+        /// `Idempotent-Replayed`: not answered anew, but as the first request with the key was.
+        replayed: bool,
     },
     /// There was no answer: whether there was an effect is not known.
     #[error("Stripe cannot be reached: {0}")]
@@ -49,6 +60,30 @@ impl TransportError {
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// The HTTP status, if Stripe answered.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Stripe's code, if it refused.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Whether Stripe has nothing of that name.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.status() == Some(404)
     }
 
     /// Whether the same call cannot succeed without somebody changing something.
@@ -74,6 +109,7 @@ pub struct Transport {
     client: Client,
     base: String,
     key: SecretString,
+    pace: Pace,
 }
 
 impl Transport {
@@ -83,7 +119,70 @@ impl Transport {
     /// When TLS cannot be set up.
     pub fn new(base: &str, key: SecretString) -> Result<Self, reqwest::Error> {
         let client = chassis::http::client::builder().connect_timeout(Duration::from_secs(5)).timeout(TIMEOUT).build()?;
-        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key })
+        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::default() })
+    }
+
+    /// Sends a request of our own making, once. The answer is read as it is: a field that is missing is missed where it is needed, and
+    /// not where the answer is read [B28].
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn ask(&self, call: &Call) -> Result<Value, TransportError> {
+        let answer = self.send(call.method.clone(), &call.path, &call.query(), call.body(), call.key()).await?;
+        serde_json::from_slice(&answer).map_err(|error| TransportError::Unreadable(error.to_string()))
+    }
+
+    /// The same for somebody who waits for the answer: tried again for a few seconds, with the same key, as Stripe wants it.
+    ///
+    /// # Errors
+    /// [`TransportError`] of the last try.
+    pub async fn ask_patiently(&self, call: &Call) -> Result<Value, TransportError> {
+        let until = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.ask(call).await {
+                Err(error) if !error.is_final() => error,
+                answered => return answered,
+            };
+            let wait = error.retry_after().unwrap_or(pause);
+            if Instant::now() + wait >= until {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+            pause *= 2;
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: Option<String>,
+        key: Option<&str>,
+    ) -> Result<Bytes, TransportError> {
+        let route = super::call::route(path);
+        let span = tracing::info_span!("stripe", otel.name = %format!("{method} {route}"), otel.kind = "client", http.request.method = %method,
+            url.template = %route, http.response.status_code = tracing::field::Empty);
+        async {
+            self.pace.turn().await;
+            let mut call = self.client.request(method, format!("{}{path}{query}", self.base));
+            call = call.bearer_auth(self.key.expose_secret()).header("stripe-version", VERSION.as_str());
+            if let Some(key) = key {
+                call = call.header("idempotency-key", key);
+            }
+            if let Some(body) = body {
+                call = call.header("content-type", "application/x-www-form-urlencoded").body(body);
+            }
+            let answer = call.send().await.map_err(|error| TransportError::Unreachable(error.without_url()))?;
+            tracing::Span::current().record("http.response.status_code", answer.status().as_u16());
+            if !answer.status().is_success() {
+                return Err(refused(answer).await);
+            }
+            answer.bytes().await.map_err(|error| TransportError::Unreachable(error.without_url()))
+        }
+        .instrument(span)
+        .await
     }
 }
 
@@ -98,19 +197,8 @@ impl StripeClient for Transport {
             StripeMethod::Delete => Method::DELETE,
         };
         let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
-        let mut call = self.client.request(method, format!("{}{}{query}", self.base, request.path));
-        call = call.bearer_auth(self.key.expose_secret()).header("stripe-version", VERSION.as_str());
-        if let Some(key) = overrides.request_strategy.and_then(|strategy| strategy.get_key()) {
-            call = call.header("idempotency-key", key.as_str());
-        }
-        if let Some(body) = request.body {
-            call = call.header("content-type", "application/x-www-form-urlencoded").body(body);
-        }
-        let answer = call.send().await.map_err(|error| TransportError::Unreachable(error.without_url()))?;
-        if !answer.status().is_success() {
-            return Err(refused(answer).await);
-        }
-        answer.bytes().await.map_err(|error| TransportError::Unreachable(error.without_url()))
+        let key = overrides.request_strategy.and_then(|strategy| strategy.get_key());
+        self.send(method, &request.path, &query, request.body, key.as_ref().map(stripe_client_core::IdempotencyKey::as_str)).await
     }
 }
 
@@ -134,8 +222,9 @@ async fn refused(answer: Response) -> TransportError {
     let request_id = header("request-id").unwrap_or_default();
     let should_retry = header("stripe-should-retry").and_then(|text| text.parse().ok());
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+    let replayed = header("idempotent-replayed").as_deref() == Some("true");
     // An error without a readable body is still an error with a status.
     let body: ErrorBody = answer.json().await.unwrap_or_default();
     let code = body.error.code.or(body.error.kind).unwrap_or_else(|| "unknown".to_owned());
-    TransportError::Refused { status, code, request_id, should_retry, retry_after }
+    TransportError::Refused { status, code, request_id, should_retry, retry_after, replayed }
 }

@@ -57,6 +57,10 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
     if event.livemode != state.config.stripe.livemode {
         return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's").into());
     }
+    // Its object is fetched in our version anyway; but somebody should know that the endpoint was made with another [B-21].
+    if event.api_version.as_deref() != Some(stripe_client_core::VERSION.as_str()) {
+        metrics::counter!("billing_stripe_events_of_other_version_total").increment(1);
+    }
     sqlx::query!(
         "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at)
          values ($1, $2, $3, $4, $5, 'received', $6, $7, $7) on conflict do nothing",

@@ -6,11 +6,11 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff;
+use super::facts::{self, Family};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -64,15 +64,28 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The effect of an event and its mark.
+/// The effect of an event and its mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
 async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
+    let event =
+        sqlx::query!("select kind, payload -> 'data' -> 'object' ->> 'id' as object_id from stripe_events where event_id = $1", event_id)
+            .fetch_one(&state.pool)
+            .await?;
+    let fetched = match (Family::of(&event.kind), &event.object_id) {
+        (None, _) => None,
+        (Some(_), None) => return Err(Error::Unreadable("id")),
+        (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
+    };
     in_transaction!(state.pool, |transaction| {
-        let event =
-            sqlx::query!("select kind, payload from stripe_events where event_id = $1 and state = 'received' for no key update", event_id)
-                .fetch_optional(&mut **transaction)
-                .await?;
-        let Some(event) = event else { return Ok(()) };
-        let outcome = if apply(transaction, &event.kind, &event.payload).await? { "handled" } else { "ignored" };
+        let waiting =
+            sqlx::query_scalar!("select 1 from stripe_events where event_id = $1 and state = 'received' for no key update", event_id);
+        if waiting.fetch_optional(&mut **transaction).await?.is_none() {
+            return Ok(());
+        }
+        let ours = match &fetched {
+            Some(fetched) => facts::apply(state, transaction, fetched).await?,
+            None => false,
+        };
+        let outcome = if ours { "handled" } else { "ignored" };
         sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = $1", event_id, outcome, state.clock.now())
             .execute(&mut **transaction)
             .await?;
@@ -82,7 +95,8 @@ async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
 
 /// Leaves an event for its next try, or sets it aside.
 async fn failed(state: &AppState, event_id: &str, attempts: i32, error: &Error) -> Result<(), Error> {
-    if attempts < MAX_ATTEMPTS {
+    // What cannot be read today cannot be read tomorrow: set aside at once, for people to look at [B-20].
+    if attempts < MAX_ATTEMPTS && !matches!(error, Error::Unreadable(_)) {
         tracing::warn!(
             stripe.event.id = event_id,
             attempts,
@@ -117,27 +131,4 @@ pub async fn replay(pool: &PgPool, event_id: &str, now: DateTime<Utc>) -> Result
     .execute(pool)
     .await?;
     Ok(replayed.rows_affected() == 1)
-}
-
-/// The effect of an event; false when its kind is none of ours.
-async fn apply(transaction: &mut Transaction<'static, Postgres>, kind: &str, payload: &Value) -> Result<bool, Error> {
-    let object = &payload["data"]["object"];
-    match kind {
-        // A customer that we made and whose answer got lost is recognized by the organization in its metadata.
-        "customer.created" | "customer.updated" => {
-            let organization: Option<identity::OrganizationId> =
-                object["metadata"]["organization_id"].as_str().and_then(|id| id.parse().ok());
-            if let (Some(organization), Some(customer)) = (organization, object["id"].as_str()) {
-                sqlx::query!(
-                    "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
-                    organization.uuid(),
-                    customer
-                )
-                .execute(&mut **transaction)
-                .await?;
-            }
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
 }

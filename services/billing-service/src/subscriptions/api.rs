@@ -127,7 +127,12 @@ async fn decide(
 }
 
 /// The terms of a plan for somebody who is subscribed: of their own plan and interval, those they have.
-async fn terms(connection: &mut PgConnection, subscription: &Subscription, plan: &Code, interval: Interval) -> Result<Terms, Error> {
+pub(super) async fn terms(
+    connection: &mut PgConnection,
+    subscription: &Subscription,
+    plan: &Code,
+    interval: Interval,
+) -> Result<Terms, Error> {
     if *plan == subscription.terms.plan && interval == subscription.terms.interval {
         return Ok(subscription.terms.clone());
     }
@@ -135,6 +140,7 @@ async fn terms(connection: &mut PgConnection, subscription: &Subscription, plan:
     Ok(Terms::of(&stored::sold(connection, plan).await?, currency, interval)?)
 }
 
-fn field<T: std::str::FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, Problem> {
+/// A field of a request, read.
+pub(crate) fn field<T: std::str::FromStr<Err: ToString>>(name: &str, text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error: T::Err| Problem::invalid_field(name, error.to_string()))
 }

@@ -170,4 +170,16 @@ impl Subscription {
             Status::Unpaid | Status::Paused | Status::IncompleteExpired | Status::Canceled => None,
         }
     }
+
+    /// The credit that comes with a charge that is still open.
+    #[must_use]
+    pub fn promised(&self, period_start: DateTime<Utc>, reason: &str) -> Option<Grant> {
+        self.open.iter().find(|charge| charge.period_start == period_start && charge.reason == reason)?.grant.clone()
+    }
+
+    /// Whether money for this comes too late: it never began, and does not begin any more.
+    #[must_use]
+    pub fn refuses_payment(&self, reason: &str) -> bool {
+        self.status == Status::IncompleteExpired || self.status == Status::Canceled && reason == "start"
+    }
 }

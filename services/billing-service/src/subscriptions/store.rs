@@ -137,6 +137,25 @@ pub async fn apply(
     command: &Command,
     actor: &str,
 ) -> Result<Stored, Error> {
+    let before = locked(transaction, organization, id).await?;
+    let outcome = machine::decide(&before, command, state.clock.now())?;
+    if outcome.subscription == before {
+        return Ok(Stored { id, subscription: before });
+    }
+    write(state, transaction, id, &before, &outcome.subscription).await?;
+    effects::record(state, transaction, organization, id, actor, &json!(command), Some(before.status), &outcome).await?;
+    Ok(Stored { id, subscription: outcome.subscription })
+}
+
+/// A subscription of an organization, locked until the transaction ends.
+///
+/// # Errors
+/// [`Error::NotFound`]; the database's.
+pub async fn locked(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: SubscriptionId,
+) -> Result<Subscription, Error> {
     let row = sqlx::query!(
         "select state from subscriptions where organization_id = $1 and id = $2 for no key update",
         organization.uuid(),
@@ -145,14 +164,7 @@ pub async fn apply(
     .fetch_optional(&mut **transaction)
     .await?
     .ok_or(Error::NotFound)?;
-    let before = read(row.state)?;
-    let outcome = machine::decide(&before, command, state.clock.now())?;
-    if outcome.subscription == before {
-        return Ok(Stored { id, subscription: before });
-    }
-    write(state, transaction, id, &before, &outcome.subscription).await?;
-    effects::record(state, transaction, organization, id, actor, &json!(command), Some(before.status), &outcome).await?;
-    Ok(Stored { id, subscription: outcome.subscription })
+    read(row.state)
 }
 
 async fn write(

@@ -101,6 +101,7 @@ impl App {
                 webhook_secrets: CommaList(Vec::new()),
                 api_base: "http://127.0.0.1:9".into(),
                 livemode: false,
+                automatic_tax: false,
             },
             metering: MeteringConfig {
                 late_window: Millis(Duration::from_hours(35 * 24)),

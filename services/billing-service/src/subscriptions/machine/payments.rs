@@ -20,8 +20,7 @@ pub fn succeeded(
         return Ok(());
     };
     let paid = subscription.open.remove(index);
-    if subscription.status == Status::IncompleteExpired || subscription.status == Status::Canceled && reason == "start" {
-        // It never began, and does not begin any more.
+    if subscription.refuses_payment(reason) {
         effects.push(Effect::Refund { period_start, reason: reason.to_owned() });
         return Ok(());
     }

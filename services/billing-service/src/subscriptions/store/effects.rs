@@ -48,16 +48,12 @@ pub async fn record(
     .execute(&mut **transaction)
     .await?;
     let owner = Owner { organization, id };
-    want(state, transaction, owner, "subscription.changed", &subscription.revision.to_string(), json!(subscription)).await?;
     for effect in &outcome.effects {
         match effect {
             Effect::Charge(charge) => insert_charge(state, transaction, owner, charge).await?,
             Effect::Grant(grant) => insert_grant(state, transaction, owner, grant).await?,
-            Effect::Refund { period_start, reason } => {
-                let key = format!("{}-{reason}", period_start.timestamp_millis());
-                want(state, transaction, owner, "subscription.refund", &key, json!({"period_start": period_start, "reason": reason}))
-                    .await?;
-            }
+            // Which payment it was is known to who told of it, and has it returned (`sales`).
+            Effect::Refund { .. } => {}
             Effect::EntitlementsChanged => entitlements::changed(state, transaction, organization).await?,
         }
     }
@@ -71,10 +67,11 @@ async fn insert_charge(
     owner: Owner,
     charge: &Charge,
 ) -> Result<(), Error> {
+    let id = state.random.uuid_v7(&state.clock);
     sqlx::query!(
         "insert into subscription_charges (id, subscription_id, organization_id, period_start, reason, currency, lines, total_micros, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        state.random.uuid_v7(&state.clock),
+        id,
         owner.id.uuid(),
         owner.organization.uuid(),
         charge.period_start,
@@ -87,7 +84,11 @@ async fn insert_charge(
     .execute(&mut **transaction)
     .await?;
     let key = format!("{}-{}", charge.period_start.timestamp_millis(), charge.reason);
-    want(state, transaction, owner, "subscription.charge", &key, json!(charge)).await
+    // The first charge is paid by the customer, on a page (`checkouts`); the later ones are collected.
+    if charge.reason == "start" {
+        return Ok(());
+    }
+    want(state, transaction, owner, "subscription.charge", &key, json!({"charge_id": id, "charge": charge})).await
 }
 
 /// Credit to be posted to the ledger by whoever owns grants there; once [B-77].

@@ -1,0 +1,100 @@
+//! The page at Stripe: made once for each checkout, however often it is asked for.
+
+use chrono::TimeDelta;
+use sqlx::{Postgres, Transaction};
+
+use super::store::{self, Checkout};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::stripe::call::Call;
+use crate::stripe::customers;
+use crate::stripe::object::Object;
+use crate::stripe::transport::Transport;
+use crate::subscriptions::command::Command;
+use crate::subscriptions::status::Status;
+
+/// The shortest life of a page that Stripe makes, and some minutes for the way there.
+const SHORTEST: TimeDelta = TimeDelta::minutes(35);
+
+/// The checkout with its page. The request has the same key each time [B-63], so that a lost answer costs nothing.
+pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Checkout) -> Result<Checkout, Error> {
+    if checkout.url.is_some() {
+        return Ok(checkout);
+    }
+    let customer = customers::ensure(state, stripe, checkout.organization).await?;
+    let session = stripe.ask_patiently(&request(state, &checkout, &customer)).await?;
+    let session = Object(&session);
+    let (id, url) = (session.needs("id")?, session.needs("url")?);
+    store::opened(state, checkout.id, id, url).await?;
+    checkout.url = Some(url.to_owned());
+    checkout.session_id = Some(id.to_owned());
+    Ok(checkout)
+}
+
+fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
+    let call = Call::post("/checkout/sessions", format!("checkout-{}", checkout.id))
+        .with("customer", customer)
+        .with("client_reference_id", checkout.organization)
+        .with("success_url", &checkout.success_url)
+        .with("cancel_url", &checkout.cancel_url)
+        .with("expires_at", checkout.expires_at.timestamp())
+        .metadata("checkout_id", checkout.id)
+        .metadata("organization_id", checkout.organization);
+    let currency = checkout.currency.code().to_lowercase();
+    if checkout.amount == 0 {
+        return call.with("mode", "setup").with("currency", currency);
+    }
+    let call = call
+        .with("mode", "payment")
+        .with("line_items[0][quantity]", 1)
+        .with("line_items[0][price_data][currency]", currency)
+        .with("line_items[0][price_data][unit_amount]", money::minor_units(checkout.currency, checkout.amount))
+        .with("line_items[0][price_data][product_data][name]", &checkout.description)
+        // The card stays, for later charges of a plan and for top-ups.
+        .with("payment_intent_data[setup_future_usage]", "off_session")
+        .with("payment_intent_data[metadata][checkout_id]", checkout.id);
+    if !state.config.stripe.automatic_tax {
+        return call;
+    }
+    call.with("automatic_tax[enabled]", true)
+        .with("tax_id_collection[enabled]", true)
+        .with("customer_update[address]", "auto")
+        .with("customer_update[name]", "auto")
+}
+
+/// Whether a page can still be paid, as far as the clock says.
+pub(super) fn is_usable(state: &AppState, checkout: &Checkout) -> bool {
+    // One that is not made yet must still be long enough for Stripe.
+    let margin = if checkout.session_id.is_some() { TimeDelta::zero() } else { SHORTEST };
+    state.clock.now() + margin < checkout.expires_at
+}
+
+/// Takes a page away at Stripe, so that nobody can pay it any more.
+pub(super) async fn take_away(stripe: &Transport, checkout: &Checkout) -> Result<(), Error> {
+    let Some(session) = &checkout.session_id else { return Ok(()) };
+    let call = Call::post(format!("/checkout/sessions/{session}/expire"), format!("checkout-{}-expire", checkout.id));
+    match stripe.ask_patiently(&call).await {
+        Ok(_) => Ok(()),
+        // Paid or over already: what it is, its event will tell.
+        Err(error) if error.status() == Some(400) => Err(chassis::Problem::conflict(
+            "checkout_ended",
+            "The page that was open has just been paid or has ended; look at the subscription and the balance, and try again",
+        )
+        .into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives up a checkout that nobody can pay any more, and the subscription that waited for it.
+pub(super) async fn give_up(state: &AppState, transaction: &mut Transaction<'static, Postgres>, checkout: &Checkout) -> Result<(), Error> {
+    // In the order in which an event of the page would lock them.
+    store::lock(transaction, checkout.id).await?;
+    if let Some(id) = checkout.subscription {
+        let subscription = crate::subscriptions::store::locked(transaction, checkout.organization, id).await?;
+        if subscription.status == Status::Incomplete {
+            let (organization, command) = (checkout.organization, Command::CancelNow);
+            crate::subscriptions::store::apply(state, transaction, organization, id, &command, "checkout").await?;
+        }
+    }
+    store::end(state, transaction, checkout.id, "expired").await
+}

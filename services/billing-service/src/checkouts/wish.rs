@@ -1,0 +1,159 @@
+//! What somebody wants to buy, priced. A plan begins as a subscription that waits for its first payment.
+
+use chrono::{DateTime, Utc};
+use identity::OrganizationId;
+use money::Currency;
+use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
+
+use super::api::Urls;
+use crate::catalog::domain::Expiry;
+use crate::catalog::{Code, Interval, stored};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::subscriptions::status::Status;
+use crate::subscriptions::store::Wanted;
+use crate::subscriptions::terms::Terms;
+use crate::subscriptions::{SubscriptionId, store};
+
+/// What a page is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Credit.
+    CreditPack,
+    /// The first charge of a plan.
+    Plan,
+    /// A card, for a plan that is in its trial.
+    Card,
+}
+
+impl Kind {
+    /// Its name in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CreditPack => "credit_pack",
+            Self::Plan => "plan",
+            Self::Card => "card",
+        }
+    }
+}
+
+/// Something to be bought.
+#[derive(Debug)]
+pub struct Wish {
+    pub(super) kind: Kind,
+    pub(super) item: Code,
+    pub(super) wanted: Value,
+    pub(super) description: String,
+    pub(super) currency: Currency,
+    pub(super) amount: i64,
+    pub(super) credit: i64,
+    pub(super) credit_days: Option<i32>,
+    pub(super) subscription: Option<SubscriptionId>,
+    pub(super) urls: Urls,
+}
+
+/// What a request for a plan is recognized by.
+pub(super) fn plan_key(wanted: &Wanted) -> Value {
+    json!({"plan": wanted.plan, "interval": wanted.interval, "currency": wanted.currency, "seats": wanted.seats, "coupon": wanted.coupon})
+}
+
+/// Credit is kept in one currency: what gives some must be paid in it.
+fn in_currency_of_credit(currency: Currency, credit: i64) -> Result<(), Error> {
+    if credit == 0 || currency == Currency::USD {
+        return Ok(());
+    }
+    let problem = chassis::Problem::conflict("currency_of_credit", "Credit is kept in another currency");
+    Err(problem.field("currency", format!("must be {} for what comes with credit", Currency::USD)).into())
+}
+
+/// A pack that is sold in the currency.
+pub(super) async fn credit_pack(
+    transaction: &mut Transaction<'static, Postgres>,
+    code: &Code,
+    currency: Currency,
+    urls: Urls,
+) -> Result<Wish, Error> {
+    let catalog = stored::current(transaction).await?;
+    let pack = catalog.credit_packs.get(code).ok_or(Error::NotFound)?;
+    let not_sold = || crate::subscriptions::command::Refusal::NotSold;
+    let amount = *pack.prices.get(&currency).ok_or_else(not_sold)?;
+    let credit = *pack.credit.get(&currency).ok_or_else(not_sold)?;
+    in_currency_of_credit(currency, credit)?;
+    let credit_days = match pack.expires {
+        Expiry::Days(days) => Some(i32::try_from(days).map_err(|_| Error::Internal("an expiry does not fit"))?),
+        Expiry::Never | Expiry::PeriodEnd => None,
+    };
+    let wanted = json!({"credit_pack": code, "currency": currency, "amount_micros": amount, "credit_micros": credit});
+    let description = pack.name.clone();
+    Ok(Wish {
+        kind: Kind::CreditPack,
+        item: code.clone(),
+        wanted,
+        description,
+        currency,
+        amount,
+        credit,
+        credit_days,
+        subscription: None,
+        urls,
+    })
+}
+
+/// Begins the subscription. None to pay when it is in force already: nothing is to be paid for it, and no card is needed.
+pub(super) async fn plan(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    wanted: &Wanted,
+    actor: &str,
+    urls: Urls,
+) -> Result<(store::Stored, Option<Wish>), Error> {
+    let sold = stored::sold(transaction, &wanted.plan).await?;
+    in_currency_of_credit(wanted.currency, Terms::of(&sold, wanted.currency, wanted.interval)?.credit_micros())?;
+    let begun = store::start(state, transaction, organization, wanted, actor).await?;
+    let subscription = &begun.subscription;
+    let kind = match subscription.status {
+        Status::Incomplete => Kind::Plan,
+        // A plan that costs nothing later either asks for no card.
+        Status::Trialing if subscription.terms.total_micros(subscription.seats)? > 0 => Kind::Card,
+        _ => return Ok((begun, None)),
+    };
+    let wish = Wish {
+        kind,
+        item: subscription.terms.group.clone(),
+        wanted: plan_key(wanted),
+        description: describe(&sold.plan.name, wanted),
+        currency: wanted.currency,
+        amount: if kind == Kind::Plan { first_charge(transaction, begun.id).await? } else { 0 },
+        credit: 0,
+        credit_days: None,
+        subscription: Some(begun.id),
+        urls,
+    };
+    Ok((begun, Some(wish)))
+}
+
+async fn first_charge(transaction: &mut Transaction<'static, Postgres>, id: SubscriptionId) -> Result<i64, Error> {
+    let total =
+        sqlx::query_scalar!("select total_micros from subscription_charges where subscription_id = $1 and reason = 'start'", id.uuid())
+            .fetch_one(&mut **transaction)
+            .await?;
+    Ok(total)
+}
+
+fn describe(name: &str, wanted: &Wanted) -> String {
+    let every = match wanted.interval {
+        Interval::Month => "per month",
+        Interval::Year => "per year",
+    };
+    let seats = if wanted.seats > 1 { format!(", {} seats", wanted.seats) } else { String::new() };
+    let coupon = wanted.coupon.as_ref().map_or_else(String::new, |coupon| format!(", with {coupon}"));
+    format!("{name} {every}{seats}{coupon}")
+}
+
+/// Until when a page can be used that is made now: as long as the first payment of a subscription may take, and within Stripe's day.
+pub(super) fn expires_at(now: DateTime<Utc>) -> DateTime<Utc> {
+    now + chrono::TimeDelta::hours(crate::subscriptions::state::INCOMPLETE_HOURS)
+}

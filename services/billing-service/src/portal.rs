@@ -1,0 +1,118 @@
+//! Stripe's portal, where a customer changes its card and sees its invoices; and the cards that it has.
+
+use axum::extract::State;
+use chassis::Problem;
+use chassis::http::Json;
+use chassis::problem::ProblemBody;
+use http::StatusCode;
+use identity::{Authenticated, Scope};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::error::Error;
+use crate::state::AppState;
+use crate::stripe::call::Call;
+use crate::stripe::customers;
+use crate::stripe::object::Object;
+
+/// A visit to the portal.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortalRequest {
+    /// Where a browser goes from it.
+    #[schema(example = "https://example.com/account")]
+    return_url: String,
+}
+
+/// The portal.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PortalView {
+    /// The page, for a few minutes.
+    #[schema(example = "https://billing.stripe.com/p/session/test_1")]
+    url: String,
+}
+
+/// A card.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PaymentMethodView {
+    /// Stripe's id.
+    id: String,
+    /// `card`, or another of Stripe's types.
+    #[serde(rename = "type")]
+    kind: String,
+    /// `visa`, …
+    brand: Option<String>,
+    /// The last four digits.
+    last_four: Option<String>,
+    /// The month in which it ends.
+    exp_month: Option<i64>,
+    /// The year in which it ends.
+    exp_year: Option<i64>,
+    /// Whether later charges are paid with it.
+    default: bool,
+}
+
+/// Cards.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PaymentMethodList {
+    /// Newest first, at most a hundred.
+    data: Vec<PaymentMethodView>,
+    /// Always absent.
+    next_cursor: Option<String>,
+}
+
+/// Open Stripe's portal for the organization.
+#[utoipa::path(post, path = "/v1/portal-sessions", tag = "payments", request_body = PortalRequest, security(("bearer" = [])),
+    responses((status = 201, body = PortalView), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 422, body = ProblemBody), (status = 501, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn create(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    Json(request): Json<PortalRequest>,
+) -> Result<(StatusCode, axum::Json<PortalView>), Error> {
+    principal.require(Scope::BillingWrite)?;
+    let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
+    let url = url::Url::parse(&request.return_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.ok_or_else(|| Problem::invalid_field("return_url", "must be an absolute http or https URL"))?;
+    let customer = customers::ensure(&state, stripe, principal.organization_id).await?;
+    // Each visit is one of its own; one too many harms nobody.
+    let call = Call::post("/billing_portal/sessions", format!("portal-{}", state.random.uuid_v7(&state.clock)))
+        .with("customer", customer)
+        .with("return_url", request.return_url);
+    let session = stripe.ask_patiently(&call).await?;
+    Ok((StatusCode::CREATED, axum::Json(PortalView { url: Object(&session).needs("url")?.to_owned() })))
+}
+
+/// The cards of the organization, as Stripe has them now.
+#[utoipa::path(get, path = "/v1/payment-methods", tag = "payments", security(("bearer" = [])),
+    responses((status = 200, body = PaymentMethodList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 501, body = ProblemBody), (status = 503, body = ProblemBody)))]
+pub async fn payment_methods(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+) -> Result<axum::Json<PaymentMethodList>, Error> {
+    principal.require(Scope::BillingRead)?;
+    let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
+    let Some(customer) = customers::find(&state, principal.organization_id).await? else {
+        return Ok(axum::Json(PaymentMethodList { data: Vec::new(), next_cursor: None }));
+    };
+    let found = stripe.ask_patiently(&Call::get(format!("/customers/{customer}"))).await?;
+    let default = Object(&found).at("invoice_settings").related("default_payment_method");
+    let page = stripe.ask_patiently(&Call::get(format!("/customers/{customer}/payment_methods")).with("limit", 100)).await?;
+    let data = Object(&page).list("data").map(|method| view(method, default)).collect::<Result<_, Error>>()?;
+    Ok(axum::Json(PaymentMethodList { data, next_cursor: None }))
+}
+
+fn view(method: Object<'_>, default: Option<&str>) -> Result<PaymentMethodView, Error> {
+    let (id, card) = (method.needs("id")?, method.at("card"));
+    let text = |name| card.text(name).map(ToOwned::to_owned);
+    Ok(PaymentMethodView {
+        id: id.to_owned(),
+        kind: method.needs("type")?.to_owned(),
+        brand: text("brand"),
+        last_four: text("last4"),
+        exp_month: card.number("exp_month"),
+        exp_year: card.number("exp_year"),
+        default: default == Some(id),
+    })
+}

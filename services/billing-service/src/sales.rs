@@ -1,0 +1,173 @@
+//! Money that arrived: one sale in the ledger for each payment, whatever tells of it and however often [B-47]. What it was for gets
+//! its effect in the same transaction: credit, or a charge of a subscription with the credit that comes with it.
+
+mod reversals;
+
+use chrono::{DateTime, Utc};
+use identity::OrganizationId;
+use money::Currency;
+use serde_json::json;
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::grants::{self, NewGrant, Source};
+use crate::intents::{self, Intent};
+use crate::ledger::postings::Sale;
+use crate::ledger::{self, postings};
+use crate::state::AppState;
+use crate::subscriptions::SubscriptionId;
+use crate::subscriptions::command::Command;
+use crate::subscriptions::store;
+
+pub use reversals::{Reversal, disputed, refunded};
+
+/// Who changed a subscription, when a payment did.
+const ACTOR: &str = "stripe";
+
+/// By what something was paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaidBy {
+    /// A page on which somebody pressed a button.
+    Checkout,
+    /// An invoice for a charge of a subscription.
+    Charge,
+    /// An invoice for credit that was topped up.
+    TopUp,
+}
+
+impl PaidBy {
+    /// Its name in the database and in Stripe's metadata.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Checkout => "checkout",
+            Self::Charge => "charge",
+            Self::TopUp => "top_up",
+        }
+    }
+}
+
+/// A payment that succeeded.
+#[derive(Debug, Clone)]
+pub struct Payment {
+    /// Stripe's `PaymentIntent`: the key of the sale.
+    pub intent: String,
+    /// Whose money it was.
+    pub organization: OrganizationId,
+    /// By what it was paid.
+    pub by: PaidBy,
+    /// Which one of those.
+    pub by_id: Uuid,
+    /// In what.
+    pub currency: Currency,
+    /// In micro-units, without tax.
+    pub amount: i64,
+}
+
+/// Which charge of a subscription.
+#[derive(Debug, Clone)]
+pub struct ChargeRef {
+    /// The subscription.
+    pub subscription: SubscriptionId,
+    /// Of the period that began then.
+    pub period_start: DateTime<Utc>,
+    /// For what.
+    pub reason: String,
+}
+
+/// Credit was paid for. False when that is known already, and nothing is changed.
+///
+/// # Errors
+/// The database's.
+pub async fn of_credit(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    payment: &Payment,
+    credit: i64,
+    expires_at: Option<DateTime<Utc>>,
+) -> Result<bool, Error> {
+    if !insert(state, transaction, payment, credit, true).await? {
+        return Ok(false);
+    }
+    let grant = NewGrant { paid: Some(payment.amount), expires_at, ..NewGrant::plain(Source::Purchase, &payment.intent, credit) };
+    grants::issue(state, transaction, payment.organization, &grant).await?;
+    Ok(true)
+}
+
+/// A charge of a subscription was paid: the subscription goes on, and the credit of the period is given. What is paid for a charge that
+/// nobody waits for any more is no sale, and goes back. False when the payment is known already.
+///
+/// # Errors
+/// [`Error::NotFound`] when the organization has no such subscription; the database's.
+pub async fn of_charge(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    payment: &Payment,
+    charge: &ChargeRef,
+) -> Result<bool, Error> {
+    let ChargeRef { subscription, period_start, reason } = charge;
+    let before = store::locked(transaction, payment.organization, *subscription).await?;
+    let awaited = before.open.iter().any(|open| open.period_start == *period_start && open.reason == *reason);
+    let command = Command::PaymentSucceeded { period_start: *period_start, reason: reason.clone() };
+    let sold = awaited && !before.refuses_payment(reason);
+    let grant = if sold { before.promised(*period_start, reason) } else { None };
+    let credit = grant.as_ref().map_or(0, |grant| grant.amount_micros);
+    if !insert(state, transaction, payment, credit, sold).await? {
+        return Ok(false);
+    }
+    store::apply(state, transaction, payment.organization, *subscription, &command, ACTOR).await?;
+    if !sold {
+        give_back(state, transaction, payment).await?;
+        return Ok(true);
+    }
+    let sale = Sale { paid: payment.amount, credit };
+    let Some(grant) = grant else {
+        let balances = ledger::lock(transaction, payment.organization).await?;
+        let posting = postings::sale(&payment.intent, sale, false, balances, state.clock.now());
+        ledger::post(state, transaction, Some(payment.organization), payment.currency, &posting).await?;
+        return Ok(true);
+    };
+    let given =
+        NewGrant { paid: Some(sale.paid), expires_at: grant.expires_at, ..NewGrant::plain(Source::Plan, &payment.intent, sale.credit) };
+    grants::issue(state, transaction, payment.organization, &given).await?;
+    crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
+    Ok(true)
+}
+
+/// Has a payment that was for nothing returned.
+async fn give_back(state: &AppState, transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<(), Error> {
+    let intent = Intent {
+        kind: "payment.refund",
+        subject: payment.intent.clone(),
+        organization_id: Some(payment.organization),
+        idempotency_key: format!("payment.refund-{}", payment.intent),
+        payload: json!({"payment_intent": payment.intent, "reason": "nothing was waiting for it"}),
+    };
+    intents::want(state, transaction, &intent).await
+}
+
+async fn insert(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    payment: &Payment,
+    credit: i64,
+    sold: bool,
+) -> Result<bool, Error> {
+    let inserted = sqlx::query!(
+        "insert into stripe_payments (payment_intent_id, organization_id, source, source_id, currency, amount_micros, credit_micros, sold, paid_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
+        payment.intent,
+        payment.organization.uuid(),
+        payment.by.as_str(),
+        payment.by_id,
+        payment.currency.code(),
+        payment.amount,
+        credit,
+        sold,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}

@@ -1,0 +1,226 @@
+//! Money that went back, or that a bank asks about: each refund and each dispute takes its part of the sale once [B-48]. With all the
+//! money all the credit goes, in however many parts.
+
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+
+use crate::catalog::stored;
+use crate::error::Error;
+use crate::grants::{self, Dispute};
+use crate::ledger::postings::{Posting, Sale};
+use crate::ledger::{self, postings};
+use crate::state::AppState;
+
+/// A refund or a dispute as Stripe has it now.
+#[derive(Debug, Clone)]
+pub struct Reversal {
+    /// Stripe's id.
+    pub id: String,
+    /// Of what payment.
+    pub payment_intent: String,
+    /// In smallest units of the payment's currency.
+    pub amount_minor: i64,
+    /// Stripe's status.
+    pub status: String,
+    /// The number of the look.
+    pub fetched: i64,
+}
+
+/// The payment that is reversed, and what is known of the reversal, both locked.
+struct Known {
+    organization: OrganizationId,
+    currency: Currency,
+    sale: Sale,
+    sold: bool,
+    reversed: i64,
+    amount: i64,
+    posted: bool,
+    /// What was taken back of the sale when it was posted.
+    part: Sale,
+    closed: bool,
+}
+
+/// Which of the two takes something back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    Refund,
+    Dispute,
+}
+
+impl Taking {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refund => "refund",
+            Self::Dispute => "dispute",
+        }
+    }
+}
+
+/// A refund: once its money is on its way, its part of the sale goes with it.
+///
+/// # Errors
+/// [`Error::NotFound`] while the payment is not known; the database's.
+pub async fn refunded(state: &AppState, transaction: &mut Transaction<'static, Postgres>, refund: &Reversal) -> Result<(), Error> {
+    let known = note(state, transaction, refund, Taking::Refund).await?;
+    match refund.status.as_str() {
+        "succeeded" | "pending" if !known.posted => {
+            take_back(state, transaction, &known, refund, Taking::Refund).await?;
+        }
+        // The money came back to Stripe after all: whether the credit returns is for people to decide.
+        "failed" | "canceled" if known.posted => {
+            metrics::counter!("billing_stripe_refunds_failed_total").increment(1);
+            tracing::error!(stripe.refund.id = refund.id, "a refund failed after its credit was taken back: decide whether it returns");
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A dispute: its part of the sale is taken back while it lasts; won, it returns; lost, it is gone, and the fee (in micro-units) with it.
+///
+/// # Errors
+/// [`Error::NotFound`] while the payment is not known; the database's.
+pub async fn disputed(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    dispute: &Reversal,
+    fee: i64,
+) -> Result<(), Error> {
+    // A question of the bank's that has taken no money.
+    if dispute.status.starts_with("warning") || dispute.status == "prevented" {
+        return Ok(());
+    }
+    let mut known = note(state, transaction, dispute, Taking::Dispute).await?;
+    if !known.posted {
+        known.part = take_back(state, transaction, &known, dispute, Taking::Dispute).await?;
+    }
+    let outcome = match dispute.status.as_str() {
+        "won" => Dispute::Won,
+        "lost" => Dispute::Lost { fee },
+        _ => return Ok(()),
+    };
+    if known.closed {
+        return Ok(());
+    }
+    close(state, transaction, &known, dispute, outcome).await?;
+    sqlx::query!("update stripe_reversals set closed = true where object_id = $1", dispute.id).execute(&mut **transaction).await?;
+    if outcome == Dispute::Won {
+        move_reversed(transaction, &dispute.payment_intent, -known.part.paid).await?;
+    }
+    Ok(())
+}
+
+/// Locks the payment, and writes what was seen, unless something later was seen before.
+async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>, seen: &Reversal, kind: Taking) -> Result<Known, Error> {
+    let payment = sqlx::query!(
+        "select organization_id, currency, amount_micros, credit_micros, sold, reversed_micros from stripe_payments
+         where payment_intent_id = $1 for no key update",
+        seen.payment_intent
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(Error::NotFound)?;
+    let currency = stored::currency(&payment.currency)?;
+    let amount = money::from_minor_units(currency, seen.amount_minor).ok_or(Error::Internal("an amount of Stripe's does not fit"))?;
+    let row = sqlx::query!(
+        "insert into stripe_reversals as r (object_id, payment_intent_id, kind, amount_micros, status, fetched, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict (object_id) do update set status = case when r.fetched < excluded.fetched then excluded.status else r.status end,
+            fetched = greatest(r.fetched, excluded.fetched), updated_at = excluded.updated_at
+         returning posted, paid_micros, credit_micros, closed",
+        seen.id,
+        seen.payment_intent,
+        kind.as_str(),
+        amount,
+        seen.status,
+        seen.fetched,
+        state.clock.now()
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(Known {
+        organization: OrganizationId::from_uuid(payment.organization_id),
+        currency,
+        sale: Sale { paid: payment.amount_micros, credit: payment.credit_micros },
+        sold: payment.sold,
+        reversed: payment.reversed_micros,
+        amount,
+        posted: row.posted,
+        part: Sale { paid: row.paid_micros, credit: row.credit_micros },
+        closed: row.closed,
+    })
+}
+
+/// Takes a part of the sale back.
+async fn take_back(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    known: &Known,
+    seen: &Reversal,
+    taking: Taking,
+) -> Result<Sale, Error> {
+    // Tax is not part of the sale: what was paid beyond it goes back beside the books, as it came.
+    let paid = known.amount.min(known.sale.paid - known.reversed);
+    let credit = known.sale.credit_of(known.reversed + paid) - known.sale.credit_of(known.reversed);
+    let part = Sale { paid, credit };
+    let (organization, key) = (known.organization, seen.id.as_str());
+    if known.sold && credit > 0 {
+        let sale = seen.payment_intent.as_str();
+        match taking {
+            Taking::Refund => grants::refund(state, transaction, organization, sale, part, key).await?,
+            Taking::Dispute => grants::open_dispute(state, transaction, organization, sale, part, key).await?,
+        };
+    } else if known.sold && paid > 0 {
+        let (balances, now) = (ledger::lock(transaction, organization).await?, state.clock.now());
+        let posting = match taking {
+            Taking::Refund => postings::refund(key, part, balances, now),
+            Taking::Dispute => postings::dispute_opened(key, part, balances, now),
+        };
+        post(state, transaction, known, &posting).await?;
+    }
+    sqlx::query!(
+        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3 where object_id = $1",
+        seen.id,
+        paid,
+        credit
+    )
+    .execute(&mut **transaction)
+    .await?;
+    move_reversed(transaction, &seen.payment_intent, paid).await?;
+    Ok(part)
+}
+
+async fn close(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    known: &Known,
+    dispute: &Reversal,
+    outcome: Dispute,
+) -> Result<(), Error> {
+    if !known.sold {
+        return Ok(());
+    }
+    if known.part.credit > 0 {
+        grants::close_dispute(state, transaction, known.organization, &dispute.id, outcome).await?;
+        return Ok(());
+    }
+    let (balances, now) = (ledger::lock(transaction, known.organization).await?, state.clock.now());
+    let posting = match outcome {
+        Dispute::Won => postings::dispute_won(&dispute.id, known.part, balances, now),
+        Dispute::Lost { fee } => postings::dispute_lost(&dispute.id, known.part.paid, fee, now),
+    };
+    post(state, transaction, known, &posting).await
+}
+
+async fn post(state: &AppState, transaction: &mut Transaction<'static, Postgres>, known: &Known, posting: &Posting) -> Result<(), Error> {
+    ledger::post(state, transaction, Some(known.organization), known.currency, posting).await?;
+    Ok(())
+}
+
+async fn move_reversed(transaction: &mut Transaction<'static, Postgres>, payment_intent: &str, by: i64) -> Result<(), Error> {
+    sqlx::query!("update stripe_payments set reversed_micros = reversed_micros + $2 where payment_intent_id = $1", payment_intent, by)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}

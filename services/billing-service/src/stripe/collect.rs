@@ -1,0 +1,128 @@
+//! An invoice that Stripe collects from the customer's card: for a charge of a subscription, or for a top-up. Four requests, each with
+//! its part of one stored key, so that any of them may be repeated.
+
+use money::Currency;
+use serde_json::Value;
+
+use super::call::Call;
+use super::object::Object;
+use super::transport::{Transport, TransportError};
+use crate::error::Error;
+
+/// What is to be collected.
+#[derive(Debug)]
+pub struct Collection<'a> {
+    /// From whom.
+    pub customer: &'a str,
+    /// The key of this try.
+    pub key: &'a str,
+    /// The operation, by which its invoice is found when the key no longer tells.
+    pub operation: &'a str,
+    /// In what.
+    pub currency: Currency,
+    /// Description and micro-units of each line; below zero for what is taken off.
+    pub lines: Vec<(String, i64)>,
+    /// What of ours it is for, by which its events are recognized.
+    pub metadata: [(&'static str, String); 2],
+    /// Whether Stripe computes the tax.
+    pub automatic_tax: bool,
+}
+
+/// Collects, or leaves an invoice that the customer's bank refused: that is an answer too, and its event says so. Returns its id.
+///
+/// # Errors
+/// Stripe's, for what is to be tried again.
+pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<String, Error> {
+    let key = |part: &str| format!("{}-{part}", wanted.key);
+    let invoice = stripe.ask(&invoice(wanted, key("invoice"))).await?;
+    let id = Object(&invoice).needs("id")?.to_owned();
+    for (number, (description, micros)) in wanted.lines.iter().enumerate() {
+        let call = Call::post("/invoiceitems", key(&format!("item-{number}")))
+            .with("customer", wanted.customer)
+            .with("invoice", &id)
+            .with("currency", wanted.currency.code().to_lowercase())
+            .with("amount", money::minor_units(wanted.currency, *micros))
+            .with("description", description);
+        stripe.ask(&call).await?;
+    }
+    let call = Call::post(format!("/invoices/{id}/finalize"), key("finalize")).with("auto_advance", true);
+    let finalized = unless_done(stripe.ask(&call).await)?;
+    if finalized.as_ref().is_some_and(|invoice| Object(invoice).text("status") == Some("paid")) {
+        return Ok(id);
+    }
+    pay(stripe, &id, key("pay")).await?;
+    Ok(id)
+}
+
+async fn pay(stripe: &Transport, id: &str, key: String) -> Result<(), Error> {
+    match stripe.ask(&Call::post(format!("/invoices/{id}/pay"), key)).await {
+        // Paid; or the bank said no, or there is no card: Stripe tries again by its own rules, and tells.
+        Ok(_) | Err(TransportError::Refused { status: 402, .. }) => Ok(()),
+        Err(error) => unless_done(Err(error)).map(|_| ()),
+    }
+}
+
+fn invoice(wanted: &Collection<'_>, key: String) -> Call {
+    let mut call = Call::post("/invoices", key)
+        .with("customer", wanted.customer)
+        .with("currency", wanted.currency.code().to_lowercase())
+        .with("collection_method", "charge_automatically")
+        .with("auto_advance", false)
+        // Nothing that somebody else has pending for the customer.
+        .with("pending_invoice_items_behavior", "exclude")
+        .metadata("operation", wanted.operation);
+    for (name, value) in &wanted.metadata {
+        call = call.metadata(name, value);
+    }
+    if wanted.automatic_tax { call.with("automatic_tax[enabled]", true) } else { call }
+}
+
+/// What cannot be done because it was done before under a key that Stripe has forgotten is done.
+fn unless_done(answer: Result<Value, TransportError>) -> Result<Option<Value>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.code(), Some("invoice_already_paid" | "invoice_not_editable" | "invoice_already_finalized")) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Goes on with what was begun under a key that no longer tells how far it came [B-64, B-65]: the invoice of the operation, paid now if
+/// nobody was asked for money yet; none when there is no invoice, or only half of one, which is taken away.
+///
+/// # Errors
+/// Stripe's.
+pub async fn resume(stripe: &Transport, customer: &str, operation: &str, key: &str) -> Result<Option<String>, Error> {
+    let Some(invoice) = find(stripe, customer, operation).await? else { return Ok(None) };
+    let invoice = Object(&invoice);
+    let id = invoice.needs("id")?;
+    match invoice.text("status") {
+        Some("draft") => {
+            stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?;
+            return Ok(None);
+        }
+        Some("open") if invoice.number("attempt_count").unwrap_or(0) == 0 => pay(stripe, id, format!("{key}-resume")).await?,
+        _ => {}
+    }
+    Ok(Some(id.to_owned()))
+}
+
+async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
+    let mut after: Option<String> = None;
+    loop {
+        let call = Call::get("/invoices").with("customer", customer).with("limit", 100).with_some("starting_after", after.as_deref());
+        let page = stripe.ask(&call).await?;
+        let mut last = None;
+        for invoice in Object(&page).list("data") {
+            if invoice.metadata::<String>("operation").as_deref() == Some(operation) {
+                return Ok(Some(invoice.0.clone()));
+            }
+            last = invoice.text("id").map(ToOwned::to_owned);
+        }
+        if page["has_more"] != true || last.is_none() {
+            return Ok(None);
+        }
+        after = last;
+    }
+}

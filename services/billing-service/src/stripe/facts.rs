@@ -1,0 +1,99 @@
+//! What objects of Stripe's mean to us. An event only says which object to look at; the object is fetched, and its present state has
+//! its effect [B-17]: so events may come in any order, twice, or late, and end alike [B-16]. Every effect is keyed by Stripe's id of
+//! what it is about, and happens once.
+
+mod checkout;
+mod customer;
+mod invoice;
+mod reversal;
+
+use serde_json::Value;
+use sqlx::{Postgres, Transaction};
+
+use super::call::Call;
+use super::object::Object;
+use super::transport::{Transport, TransportError};
+use crate::error::Error;
+use crate::state::AppState;
+
+/// What kind of object an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// A page on which something is bought.
+    Checkout,
+    /// An invoice.
+    Invoice,
+    /// Money that goes back.
+    Refund,
+    /// Money that a bank asks about.
+    Dispute,
+    /// A customer.
+    Customer,
+}
+
+impl Family {
+    /// The family of an event's type; none for what is nothing to us.
+    #[must_use]
+    pub fn of(kind: &str) -> Option<Self> {
+        match kind {
+            // Before they exist, and after they are gone, there is nothing to fetch.
+            "invoice.upcoming" | "invoice.deleted" => None,
+            _ if kind.starts_with("checkout.session.") => Some(Self::Checkout),
+            _ if kind.starts_with("invoice.") => Some(Self::Invoice),
+            _ if kind.starts_with("refund.") => Some(Self::Refund),
+            _ if kind.starts_with("charge.dispute.") => Some(Self::Dispute),
+            "customer.created" | "customer.updated" => Some(Self::Customer),
+            _ => None,
+        }
+    }
+
+    fn call(self, id: &str) -> Call {
+        match self {
+            Self::Checkout => Call::get(format!("/checkout/sessions/{id}")),
+            Self::Invoice => Call::get(format!("/invoices/{id}")).with("expand[]", "payments"),
+            Self::Refund => Call::get(format!("/refunds/{id}")).with("expand[]", "payment_intent"),
+            Self::Dispute => Call::get(format!("/disputes/{id}")).with("expand[]", "payment_intent"),
+            Self::Customer => Call::get(format!("/customers/{id}")),
+        }
+    }
+}
+
+/// An object as Stripe has it now.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What kind.
+    pub family: Family,
+    /// The number of the look: a later one is at least as new.
+    pub number: i64,
+    /// The object.
+    pub object: Value,
+}
+
+/// Fetches an object; none when Stripe has it no longer.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub async fn fetch(state: &AppState, stripe: &Transport, family: Family, id: &str) -> Result<Option<Fetched>, Error> {
+    // Drawn before the look, so that the order of numbers is the order in which looks began.
+    let number = sqlx::query_scalar!(r#"select nextval('stripe_fetches') as "number!""#).fetch_one(&state.pool).await?;
+    match stripe.ask(&family.call(id)).await {
+        Ok(object) => Ok(Some(Fetched { family, number, object })),
+        Err(error) if TransportError::is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The effect of an object; false when it is none of ours.
+///
+/// # Errors
+/// [`Error::Unreadable`]; what else the effect may fail with. Nothing has changed then.
+pub async fn apply(state: &AppState, transaction: &mut Transaction<'static, Postgres>, fetched: &Fetched) -> Result<bool, Error> {
+    let object = Object(&fetched.object);
+    match fetched.family {
+        Family::Checkout => checkout::apply(state, transaction, object).await,
+        Family::Invoice => invoice::apply(state, transaction, object, fetched.number).await,
+        Family::Refund => reversal::refund(state, transaction, object, fetched.number).await,
+        Family::Dispute => reversal::dispute(state, transaction, object, fetched.number).await,
+        Family::Customer => customer::apply(transaction, object).await,
+    }
+}

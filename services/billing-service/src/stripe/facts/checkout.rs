@@ -1,0 +1,68 @@
+//! A page that was paid, or whose time is over. Access is decided by this, and never by the page that a browser comes back to [B-70].
+
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::checkouts::store::{self, Checkout};
+use crate::error::Error;
+use crate::sales::{self, PaidBy, Payment};
+use crate::state::AppState;
+use crate::stripe::customers;
+use crate::stripe::object::Object;
+
+pub(super) async fn apply(state: &AppState, transaction: &mut Transaction<'static, Postgres>, session: Object<'_>) -> Result<bool, Error> {
+    let Some(id) = session.metadata::<Uuid>("checkout_id") else { return Ok(false) };
+    let session_id = session.needs("id")?;
+    let checkout =
+        store::lock(transaction, id).await?.filter(|checkout| checkout.session_id.as_deref().is_none_or(|known| known == session_id));
+    let Some(checkout) = checkout else { return Ok(false) };
+    match (session.needs("status")?, session.text("payment_status")) {
+        ("complete", Some("paid" | "no_payment_required")) => paid(state, transaction, &checkout, session).await?,
+        // Paid by a slow means, on its way: an event of its own tells how that ends.
+        ("complete" | "open", _) => {}
+        _ => store::end(state, transaction, checkout.id, "expired").await?,
+    }
+    Ok(true)
+}
+
+async fn paid(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    checkout: &Checkout,
+    session: Object<'_>,
+) -> Result<(), Error> {
+    store::end(state, transaction, checkout.id, "paid").await?;
+    if let Some(setup) = session.related("setup_intent") {
+        return customers::want_card(state, transaction, checkout.organization, &format!("/setup_intents/{setup}")).await;
+    }
+    let intent = session.related("payment_intent").ok_or(Error::Unreadable("payment_intent"))?;
+    let currency = session.currency()?;
+    let amount = session.micros("amount_total", currency)? - session.at("total_details").micros("amount_tax", currency)?;
+    // What was agreed is ours; what was paid is Stripe's. A sale is of what was paid, and both must be the same.
+    if currency != checkout.currency || amount != checkout.amount {
+        return Err(Error::Internal("a checkout was paid with another amount than was asked for"));
+    }
+    let payment = Payment {
+        intent: intent.to_owned(),
+        organization: checkout.organization,
+        by: PaidBy::Checkout,
+        by_id: checkout.id,
+        currency,
+        amount,
+    };
+    settle(state, transaction, checkout, &payment).await?;
+    customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await
+}
+
+async fn settle(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    checkout: &Checkout,
+    payment: &Payment,
+) -> Result<(), Error> {
+    match checkout.charge(transaction).await? {
+        Some(charge) => sales::of_charge(state, transaction, payment, &charge).await?,
+        None => sales::of_credit(state, transaction, payment, checkout.credit, checkout.credit_expires_at(state.clock.now())).await?,
+    };
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! A customer that we made and whose answer got lost is recognized by the organization in its metadata [B-68].
+
+use identity::OrganizationId;
+use sqlx::{Postgres, Transaction};
+
+use crate::error::Error;
+use crate::stripe::object::Object;
+
+pub(super) async fn apply(transaction: &mut Transaction<'static, Postgres>, customer: Object<'_>) -> Result<bool, Error> {
+    let Some(organization) = customer.metadata::<OrganizationId>("organization_id") else { return Ok(false) };
+    sqlx::query!(
+        "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
+        organization.uuid(),
+        customer.needs("id")?
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(true)
+}
+
+/// Whose customer it is; none of ours when empty.
+pub(super) async fn owner(
+    transaction: &mut Transaction<'static, Postgres>,
+    customer: Option<&str>,
+) -> Result<Option<OrganizationId>, Error> {
+    let Some(customer) = customer else { return Ok(None) };
+    let owner = sqlx::query_scalar!("select organization_id from stripe_customers where customer_id = $1", customer)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(owner.map(OrganizationId::from_uuid))
+}

@@ -1,0 +1,221 @@
+//! An invoice: mirrored as it is, and where it collects something of ours, its payment or its failure has its effect. What an invoice
+//! belongs to is read from the metadata that we gave it; period and subscription fields of Stripe's own, which moved between versions
+//! of its API [B-73], are not needed.
+
+use chrono::{DateTime, Utc};
+use identity::OrganizationId;
+use money::Currency;
+use serde_json::{Value, json};
+use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
+
+use super::customer;
+use crate::error::Error;
+use crate::sales::{self, ChargeRef, PaidBy, Payment};
+use crate::state::AppState;
+use crate::stripe::object::Object;
+use crate::subscriptions::command::Command;
+use crate::subscriptions::{SubscriptionId, store};
+use crate::top_ups;
+
+/// The sums of an invoice, in micro-units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    lines: i64,
+    subtotal: i64,
+    discount: i64,
+    tax: i64,
+    total: i64,
+}
+
+impl Sums {
+    fn of(invoice: Object<'_>, currency: Currency) -> Result<Self, Error> {
+        let mut sums = Self {
+            lines: 0,
+            subtotal: invoice.micros("subtotal", currency)?,
+            discount: 0,
+            tax: 0,
+            total: invoice.micros("total", currency)?,
+        };
+        let add = |sum: &mut i64, object: Object<'_>| -> Result<(), Error> {
+            *sum = sum.checked_add(object.micros("amount", currency)?).ok_or(Error::Unreadable("amount"))?;
+            Ok(())
+        };
+        invoice.list("lines").try_for_each(|line| add(&mut sums.lines, line))?;
+        invoice.list("total_discount_amounts").try_for_each(|discount| add(&mut sums.discount, discount))?;
+        // Tax on top; what is within the prices is part of the lines.
+        let on_top = invoice.list("total_taxes").filter(|tax| tax.text("tax_behavior") != Some("inclusive"));
+        on_top.into_iter().try_for_each(|tax| add(&mut sums.tax, tax))?;
+        Ok(sums)
+    }
+
+    /// Whether lines, discount and tax come to the total [B-76].
+    #[must_use]
+    pub const fn agree(&self) -> bool {
+        self.lines == self.subtotal && self.subtotal - self.discount + self.tax == self.total
+    }
+}
+
+/// What of ours an invoice collects.
+enum Collected {
+    Charge(ChargeRef, Uuid),
+    TopUp(Uuid),
+}
+
+pub(super) async fn apply(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    invoice: Object<'_>,
+    fetched: i64,
+) -> Result<bool, Error> {
+    let Some(organization) = customer::owner(transaction, invoice.related("customer")).await? else { return Ok(false) };
+    let (id, status) = (invoice.needs("id")?, invoice.needs("status")?);
+    let currency = invoice.currency()?;
+    let sums = Sums::of(invoice, currency)?;
+    if !sums.agree() {
+        metrics::counter!("billing_stripe_invoices_disagree_total").increment(1);
+        tracing::error!(stripe.invoice.id = id, "the lines, discount and tax of an invoice do not come to its total");
+    }
+    let collected = collected(transaction, organization, invoice).await?;
+    mirror(transaction, organization, invoice, currency, &sums, collected.as_ref(), fetched).await?;
+    let Some(collected) = collected else { return Ok(true) };
+    if status == "paid" {
+        settle(state, transaction, organization, invoice, currency, &sums, collected).await?;
+    } else if status == "uncollectible" || status == "open" && invoice.number("attempt_count").unwrap_or(0) > 0 {
+        failed(state, transaction, organization, id, collected).await?;
+    }
+    Ok(true)
+}
+
+async fn collected(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: Object<'_>,
+) -> Result<Option<Collected>, Error> {
+    if let Some(top_up) = invoice.metadata::<Uuid>("top_up_id") {
+        return Ok(Some(Collected::TopUp(top_up)));
+    }
+    let Some(charge) = invoice.metadata::<Uuid>("charge_id") else { return Ok(None) };
+    let row = sqlx::query!(
+        "select subscription_id, period_start, reason from subscription_charges where id = $1 and organization_id = $2",
+        charge,
+        organization.uuid()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(row.map(|row| {
+        let subscription = SubscriptionId::from_uuid(row.subscription_id);
+        Collected::Charge(ChargeRef { subscription, period_start: row.period_start, reason: row.reason }, charge)
+    }))
+}
+
+async fn settle(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: Object<'_>,
+    currency: Currency,
+    sums: &Sums,
+    collected: Collected,
+) -> Result<(), Error> {
+    let intents = invoice.list("payments").filter_map(|payment| payment.at("payment").related("payment_intent"));
+    // Without a payment of money (the customer's balance at Stripe paid) the invoice itself is the fact.
+    let intent = intents.last().map_or_else(|| invoice.needs("id"), Ok)?;
+    let payment = |by, by_id| Payment { intent: intent.to_owned(), organization, by, by_id, currency, amount: sums.total - sums.tax };
+    match collected {
+        Collected::Charge(charge, id) => sales::of_charge(state, transaction, &payment(PaidBy::Charge, id), &charge).await?,
+        Collected::TopUp(id) => top_ups::paid(state, transaction, &payment(PaidBy::TopUp, id)).await?,
+    };
+    Ok(())
+}
+
+async fn failed(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: &str,
+    collected: Collected,
+) -> Result<(), Error> {
+    match collected {
+        Collected::Charge(ChargeRef { subscription, period_start, reason }, _) => {
+            let command = Command::PaymentFailed { period_start, reason };
+            store::apply(state, transaction, organization, subscription, &command, "stripe").await?;
+            Ok(())
+        }
+        Collected::TopUp(id) => top_ups::failed(state, transaction, organization, id, invoice).await,
+    }
+}
+
+/// Writes the invoice as it was seen, unless a later look has written it already [B-17].
+async fn mirror(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: Object<'_>,
+    currency: Currency,
+    sums: &Sums,
+    collected: Option<&Collected>,
+    fetched: i64,
+) -> Result<(), Error> {
+    let lines: Result<Vec<Value>, Error> = invoice
+        .list("lines")
+        .map(|line| Ok(json!({"description": line.text("description"), "amount_micros": line.micros("amount", currency)?})))
+        .collect();
+    let (source, source_id) = match collected {
+        Some(Collected::Charge(_, id)) => (Some(PaidBy::Charge.as_str()), Some(*id)),
+        Some(Collected::TopUp(id)) => (Some(PaidBy::TopUp.as_str()), Some(*id)),
+        None => (None, None),
+    };
+    let paid_at: Option<DateTime<Utc>> = invoice.at("status_transitions").time("paid_at");
+    sqlx::query!(
+        "insert into stripe_invoices as i (invoice_id, organization_id, source, source_id, number, status, currency, subtotal_micros, discount_micros,
+            tax_micros, total_micros, paid_micros, lines, hosted_url, pdf_url, fetched, created_at, paid_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+         on conflict (invoice_id) do update set number = excluded.number, status = excluded.status, subtotal_micros = excluded.subtotal_micros,
+            discount_micros = excluded.discount_micros, tax_micros = excluded.tax_micros, total_micros = excluded.total_micros,
+            paid_micros = excluded.paid_micros, lines = excluded.lines, hosted_url = excluded.hosted_url, pdf_url = excluded.pdf_url,
+            fetched = excluded.fetched, paid_at = excluded.paid_at, source = excluded.source, source_id = excluded.source_id
+         where i.fetched < excluded.fetched",
+        invoice.needs("id")?,
+        organization.uuid(),
+        source,
+        source_id,
+        invoice.text("number"),
+        invoice.needs("status")?,
+        currency.code(),
+        sums.subtotal,
+        sums.discount,
+        sums.tax,
+        sums.total,
+        invoice.micros("amount_paid", currency)?,
+        Value::Array(lines?),
+        invoice.text("hosted_invoice_url"),
+        invoice.text("invoice_pdf"),
+        fetched,
+        invoice.time("created").ok_or(Error::Unreadable("created"))?,
+        paid_at
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// [B-76]
+    #[test]
+    fn lines_less_discount_plus_tax_on_top_are_the_total_or_it_is_said() {
+        let mut invoice = json!({
+            "currency": "usd", "subtotal": 3000, "total": 2889, "total_discount_amounts": [{"amount": 300}],
+            "total_taxes": [{"amount": 189, "tax_behavior": "exclusive"}, {"amount": 50, "tax_behavior": "inclusive"}],
+            "lines": {"data": [{"amount": 2000}, {"amount": 1000}]},
+        });
+        assert!(Sums::of(Object(&invoice), Currency::USD).unwrap().agree());
+        invoice["lines"]["data"][0]["amount"] = 2001.into();
+        assert!(!Sums::of(Object(&invoice), Currency::USD).unwrap().agree());
+        invoice["lines"]["data"][0]["amount"] = 2000.into();
+        invoice["total"] = 2890.into();
+        assert!(!Sums::of(Object(&invoice), Currency::USD).unwrap().agree());
+    }
+}

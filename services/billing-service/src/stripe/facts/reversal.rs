@@ -1,0 +1,51 @@
+//! Refunds and disputes, by whoever made them: we, somebody at Stripe's dashboard, or a bank.
+
+use sqlx::{Postgres, Transaction};
+
+use super::customer;
+use crate::error::Error;
+use crate::sales::{self, Reversal};
+use crate::state::AppState;
+use crate::stripe::object::Object;
+
+pub(super) async fn refund(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    refund: Object<'_>,
+    fetched: i64,
+) -> Result<bool, Error> {
+    let Some(reversal) = read(transaction, refund, fetched).await? else { return Ok(false) };
+    sales::refunded(state, transaction, &reversal).await?;
+    Ok(true)
+}
+
+pub(super) async fn dispute(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    dispute: Object<'_>,
+    fetched: i64,
+) -> Result<bool, Error> {
+    let Some(reversal) = read(transaction, dispute, fetched).await? else { return Ok(false) };
+    let currency = dispute.currency()?;
+    let mut fee = 0_i64;
+    for movement in dispute.list("balance_transactions") {
+        fee = fee.saturating_add(movement.micros("fee", currency)?);
+    }
+    sales::disputed(state, transaction, &reversal, fee).await?;
+    Ok(true)
+}
+
+/// None when it is about money of somebody who is no customer of ours.
+async fn read(transaction: &mut Transaction<'static, Postgres>, object: Object<'_>, fetched: i64) -> Result<Option<Reversal>, Error> {
+    let Some(payment_intent) = object.related("payment_intent") else { return Ok(None) };
+    if customer::owner(transaction, object.at("payment_intent").related("customer")).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Reversal {
+        id: object.needs("id")?.to_owned(),
+        payment_intent: payment_intent.to_owned(),
+        amount_minor: object.number("amount").filter(|amount| *amount > 0).ok_or(Error::Unreadable("amount"))?,
+        status: object.needs("status")?.to_owned(),
+        fetched,
+    }))
+}

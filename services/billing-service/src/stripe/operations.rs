@@ -1,0 +1,130 @@
+//! What each kind of wish does at Stripe, and how its effect is found again.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::call::Call;
+use super::collect::{self, Collection};
+use super::object::Object;
+use super::sender::Due;
+use super::transport::Transport;
+use super::{catalog, customers};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::subscriptions::state::{Charge, Line, LineKind};
+use crate::top_ups::TopUp;
+
+const MALFORMED: Error = Error::Internal("a stored intent cannot be read");
+
+/// `subscription.charge`
+#[derive(Debug, Deserialize)]
+struct ChargePayload {
+    charge_id: uuid::Uuid,
+    charge: Charge,
+}
+
+/// Has the effect; what Stripe calls what it made.
+///
+/// # Errors
+/// Stripe's; the database's; [`Error::Internal`] for a kind that nobody knows.
+pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
+    match due.kind.as_str() {
+        "subscription.charge" => {
+            let ChargePayload { charge_id, charge } = read(&due.payload)?;
+            let lines = charge.lines.iter().map(|line| (describe(line), line.amount_micros)).collect();
+            let metadata = [("charge_id", charge_id.to_string()), ("reason", charge.reason)];
+            invoice(state, stripe, due, charge.currency, lines, metadata).await
+        }
+        "top_up.charge" => {
+            let TopUp { id, amount_micros, currency } = read(&due.payload)?;
+            let lines = vec![("Credit, topped up automatically".to_owned(), amount_micros)];
+            invoice(state, stripe, due, currency, lines, [("top_up_id", id.to_string()), ("reason", "top_up".to_owned())]).await
+        }
+        "top_up.void" => {
+            let invoice = due.payload["invoice"].as_str().ok_or(MALFORMED)?;
+            match stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), due.key())).await {
+                // Paid after all, or void already: its event tells.
+                Err(error) if error.status() != Some(400) => Err(error.into()),
+                _ => Ok(Some(invoice.to_owned())),
+            }
+        }
+        "payment.refund" => refund(stripe, due).await,
+        "customer.card" => {
+            let from = due.payload["from"].as_str().ok_or(MALFORMED)?;
+            let customer = customer(state, stripe, due).await?;
+            Ok(Some(customers::set_card(stripe, &customer, from, &due.key()).await?))
+        }
+        "catalog.plan" | "catalog.credit_pack" => catalog::product(stripe, due).await,
+        "catalog.coupon" => catalog::coupon(stripe, due).await,
+        _ => Err(Error::Internal("a stored intent is of no known kind")),
+    }
+}
+
+/// What an earlier try made, if it did [B-64, B-65].
+///
+/// # Errors
+/// Stripe's; the database's.
+pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
+    match due.kind.as_str() {
+        "subscription.charge" | "top_up.charge" => {
+            let customer = customer(state, stripe, due).await?;
+            collect::resume(stripe, &customer, &due.operation, &format!("{}-{}", due.key(), due.attempts)).await
+        }
+        "payment.refund" => {
+            let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
+            let page = stripe.ask(&Call::get("/refunds").with("payment_intent", intent).with("limit", 100)).await?;
+            let made = Object(&page).list("data").find(|refund| refund.metadata::<String>("operation").as_deref() == Some(&due.operation));
+            Ok(made.and_then(|refund| refund.text("id").map(ToOwned::to_owned)))
+        }
+        // Done twice they are done once: they set, and do not add.
+        _ => Ok(None),
+    }
+}
+
+async fn invoice(
+    state: &AppState,
+    stripe: &Transport,
+    due: &Due,
+    currency: money::Currency,
+    lines: Vec<(String, i64)>,
+    metadata: [(&'static str, String); 2],
+) -> Result<Option<String>, Error> {
+    let (customer, key) = (customer(state, stripe, due).await?, due.key());
+    let automatic_tax = state.config.stripe.automatic_tax;
+    let operation = &due.operation;
+    let wanted = Collection { customer: &customer, key: &key, operation, currency, lines, metadata, automatic_tax };
+    Ok(Some(collect::collect(stripe, &wanted).await?))
+}
+
+async fn refund(stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
+    let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
+    let call = Call::post("/refunds", due.key())
+        .with("payment_intent", intent)
+        .with_some("amount", due.payload["amount_minor"].as_i64())
+        .metadata("operation", &due.operation);
+    match stripe.ask(&call).await {
+        Ok(refund) => Ok(Object(&refund).text("id").map(ToOwned::to_owned)),
+        // Somebody was faster: it is what was wanted.
+        Err(error) if error.code() == Some("charge_already_refunded") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<String, Error> {
+    customers::ensure(state, stripe, due.organization.ok_or(MALFORMED)?).await
+}
+
+fn read<T: serde::de::DeserializeOwned>(payload: &Value) -> Result<T, Error> {
+    T::deserialize(payload).map_err(|_| MALFORMED)
+}
+
+fn describe(line: &Line) -> String {
+    let (code, days) = (&line.code, format!("{} to {}", line.period.start.date_naive(), line.period.end.date_naive()));
+    match line.kind {
+        LineKind::Plan => format!("{code}, {days}"),
+        LineKind::Seats => format!("{code}, more seats, {days}"),
+        LineKind::Unused => format!("{code}, not used, {days}"),
+        LineKind::Remaining => format!("{code}, the rest, {days}"),
+        LineKind::Discount => format!("Coupon {code}"),
+    }
+}

@@ -1,0 +1,147 @@
+//! Sends what we want of Stripe (`intents`): of one subject in order, with the key that was stored with the wish [B-63, B-67]. No lock
+//! is held while Stripe is asked [B-82]; a try is noted before it is made, so that replicas leave each other's alone.
+
+use std::time::Duration;
+
+use chassis::postgres::keep_running;
+use chrono::{DateTime, TimeDelta, Utc};
+use identity::OrganizationId;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::backoff;
+use super::operations;
+use super::transport::{Transport, TransportError};
+use crate::error::Error;
+use crate::state::AppState;
+
+const POLL: Duration = Duration::from_secs(1);
+/// Stripe forgets keys after a day: a key that is older may have had its effect without a trace [B-64].
+const KEY_LIFE: TimeDelta = TimeDelta::hours(23);
+/// So many equal answers of its servers under one key are the recording of the first [B-65].
+const SAME_FAILURES: i32 = 3;
+
+/// A wish that is to be sent now.
+#[derive(Debug)]
+pub struct Due {
+    id: Uuid,
+    /// What is to be done.
+    pub kind: String,
+    /// Whose it is, if it is a customer's.
+    pub organization: Option<OrganizationId>,
+    /// The operation, however often it is tried and under which key.
+    pub operation: String,
+    key_number: i32,
+    /// What to send.
+    pub payload: Value,
+    /// How often it was tried, this try included.
+    pub attempts: i32,
+    last_status: Option<i32>,
+    same_failures: i32,
+    created_at: DateTime<Utc>,
+}
+
+impl Due {
+    /// The key of this try.
+    #[must_use]
+    pub fn key(&self) -> String {
+        if self.is_under_new_key() { format!("{}-again{}", self.operation, self.key_number) } else { self.operation.clone() }
+    }
+
+    /// Whether an earlier key no longer tells what was done.
+    #[must_use]
+    pub const fn is_under_new_key(&self) -> bool {
+        self.key_number > 0
+    }
+}
+
+/// Sends until the token is cancelled; without a key nothing is ever sent.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    let Some(stripe) = &state.stripe else { return stop.cancelled().await };
+    keep_running("stripe-sender", stop, POLL, || async {
+        while !stop.is_cancelled() && step(state, stripe).await? {}
+        Ok(())
+    })
+    .await;
+}
+
+/// Tries the next wish that is due; false when none is.
+///
+/// # Errors
+/// The database's.
+pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
+    let Some(mut due) = claim(state).await? else { return Ok(false) };
+    match perform(state, stripe, &mut due).await {
+        Ok(external_id) => {
+            let now = state.clock.now();
+            sqlx::query!("update intents set sent_at = $2, external_id = $3 where id = $1", due.id, now, external_id)
+                .execute(&state.pool)
+                .await?;
+        }
+        Err(error) if error.is_outage() => return Err(error),
+        Err(error) => postpone(state, &due, &error).await?,
+    }
+    Ok(true)
+}
+
+async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
+    let now = state.clock.now();
+    let row = sqlx::query!(
+        "update intents set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute' where id = (
+           select id from intents i where sent_at is null and next_attempt_at <= $1
+             and not exists (select from intents before where before.subject = i.subject and before.position < i.position and before.sent_at is null)
+           order by position limit 1 for update skip locked)
+         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at",
+        now
+    )
+    .fetch_optional(&state.pool)
+    .await?;
+    Ok(row.map(|row| Due {
+        id: row.id,
+        kind: row.kind,
+        organization: row.organization_id.map(OrganizationId::from_uuid),
+        operation: row.idempotency_key,
+        key_number: row.key_number,
+        payload: row.payload,
+        attempts: row.attempts,
+        last_status: row.last_status,
+        same_failures: row.same_failures,
+        created_at: row.created_at,
+    }))
+}
+
+/// Has the effect once: under the stored key as long as that tells this operation from others; after that by looking first.
+async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    let old = due.attempts > 1 && state.clock.now() - due.created_at > KEY_LIFE;
+    if old || due.same_failures >= SAME_FAILURES {
+        if let Some(found) = operations::look_up(state, stripe, due).await? {
+            return Ok(Some(found));
+        }
+        due.key_number += 1;
+        sqlx::query!("update intents set key_number = $2, same_failures = 0 where id = $1", due.id, due.key_number)
+            .execute(&state.pool)
+            .await?;
+    }
+    operations::perform(state, stripe, due).await
+}
+
+async fn postpone(state: &AppState, due: &Due, error: &Error) -> Result<(), Error> {
+    tracing::warn!(intent.id = %due.id, intent.kind = due.kind, attempts = due.attempts, error.message = error.chain(), "Stripe did not do what was wanted; it will be tried again");
+    metrics::counter!("billing_stripe_intents_failed_total", "kind" => due.kind.clone()).increment(1);
+    let stripe = match error {
+        Error::Stripe(error) => Some(error),
+        _ => None,
+    };
+    let status = stripe.and_then(TransportError::status).map(i32::from);
+    let same = if status.is_some_and(|status| status >= 500) && status == due.last_status {
+        due.same_failures + 1
+    } else {
+        i32::from(status.is_some_and(|status| status >= 500))
+    };
+    let next = stripe.map_or_else(|| backoff::next(state, backoff::LONGEST_SECONDS), |error| backoff::after(state, due.attempts, error));
+    sqlx::query!("update intents set next_attempt_at = $2, last_status = $3, same_failures = $4 where id = $1", due.id, next, status, same)
+        .execute(&state.pool)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Credit that comes with a period, on its way to the ledger. What a payment brought is posted with the payment (`sales`); what came
+//! without one (a coupon took all of the price off) is posted here, as a gift.
+
+use std::time::Duration;
+
+use chassis::in_transaction;
+use chassis::postgres::keep_running;
+use chrono::{DateTime, Utc};
+use identity::OrganizationId;
+use money::Currency;
+use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::SubscriptionId;
+use crate::error::Error;
+use crate::grants::{self, NewGrant, Source};
+use crate::organizations::ensure_wallet;
+use crate::state::AppState;
+
+/// Posts until the token is cancelled.
+pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationToken) {
+    keep_running("subscription-grants", stop, pause, || async {
+        while !stop.is_cancelled() && step(state).await? {}
+        Ok(())
+    })
+    .await;
+}
+
+/// Posts the one that has waited for longest; false when none does.
+///
+/// # Errors
+/// The database's.
+pub async fn step(state: &AppState) -> Result<bool, Error> {
+    in_transaction!(state.pool, |transaction| {
+        let waiting = sqlx::query!(
+            "select id, organization_id, amount_micros, expires_at from subscription_grants where posted_at is null and currency = $1
+             order by created_at limit 1 for update skip locked",
+            Currency::USD.code()
+        )
+        .fetch_optional(&mut **transaction)
+        .await?;
+        let Some(waiting) = waiting else { return Ok(false) };
+        let organization = OrganizationId::from_uuid(waiting.organization_id);
+        ensure_wallet(state, transaction, organization).await?;
+        let grant =
+            NewGrant { expires_at: waiting.expires_at, ..NewGrant::plain(Source::Plan, waiting.id.to_string(), waiting.amount_micros) };
+        grants::issue(state, transaction, organization, &grant).await?;
+        mark(state, transaction, waiting.id).await?;
+        Ok(true)
+    })
+}
+
+/// The credit of a charge was posted with its payment.
+///
+/// # Errors
+/// The database's; [`Error::Internal`] when there was none to post.
+pub async fn posted(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    subscription: SubscriptionId,
+    period_start: DateTime<Utc>,
+    reason: &str,
+) -> Result<(), Error> {
+    let id = sqlx::query_scalar!(
+        "select id from subscription_grants where subscription_id = $1 and period_start = $2 and reason = $3 and posted_at is null",
+        subscription.uuid(),
+        period_start,
+        reason
+    )
+    .fetch_optional(&mut **transaction)
+    .await?
+    .ok_or(Error::Internal("credit of a charge was posted before its payment"))?;
+    mark(state, transaction, id).await
+}
+
+async fn mark(state: &AppState, transaction: &mut Transaction<'static, Postgres>, id: Uuid) -> Result<(), Error> {
+    sqlx::query!("update subscription_grants set posted_at = $2 where id = $1", id, state.clock.now()).execute(&mut **transaction).await?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Credit that is bought by itself when the wallet runs low: one purchase at a time, large enough to close the gap, within a cap for
+//! the month, and off after enough failures [B-49].
+
+pub mod api;
+
+use std::time::Duration;
+
+use chassis::in_transaction;
+use chassis::postgres::keep_running;
+use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
+use identity::OrganizationId;
+use money::Currency;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::budgets::webhooks::deliveries;
+use crate::error::Error;
+use crate::intents::{self, Intent};
+use crate::ledger;
+use crate::sales::{self, Payment};
+use crate::state::AppState;
+
+/// The pause after a purchase, whatever became of it.
+const PAUSE: TimeDelta = TimeDelta::minutes(1);
+/// The pause after a failure.
+const PAUSE_AFTER_FAILURE: TimeDelta = TimeDelta::hours(1);
+/// Failures in a row after which it is off.
+const MOST_FAILURES: i32 = 3;
+/// What a customer is told of.
+const OFF: &str = "auto_top_up.disabled";
+
+/// A purchase that Stripe is to collect.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TopUp {
+    /// Its id.
+    pub id: Uuid,
+    /// In micro-units, of credit as of money.
+    pub amount_micros: i64,
+    /// In what.
+    pub currency: Currency,
+}
+
+/// Looks until the token is cancelled; without a key of Stripe's nothing can be collected, and nothing is wanted.
+pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationToken) {
+    if state.stripe.is_none() {
+        return stop.cancelled().await;
+    }
+    keep_running("top-ups", stop, pause, || async {
+        while !stop.is_cancelled() && step(state).await? {}
+        Ok(())
+    })
+    .await;
+}
+
+/// Has the next wallet topped up that is low; false when none is. What a page may find low is looked at again under the lock of the
+/// wallet.
+///
+/// # Errors
+/// The database's.
+pub async fn step(state: &AppState) -> Result<bool, Error> {
+    in_transaction!(state.pool, |transaction| {
+        let now = state.clock.now();
+        let low = sqlx::query!(
+            "select t.organization_id, t.threshold_micros, t.amount_micros, t.monthly_cap_micros from auto_top_ups t
+             where t.enabled and t.next_at <= $1
+               and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.kind in ('wallet', 'debt'))
+                   < t.threshold_micros
+               and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
+             order by t.next_at limit 1 for no key update of t skip locked",
+            now
+        )
+        .fetch_optional(&mut **transaction)
+        .await?;
+        let Some(low) = low else { return Ok(false) };
+        let organization = OrganizationId::from_uuid(low.organization_id);
+        let available = ledger::lock(transaction, organization).await?.available();
+        let amount = size(low.threshold_micros, low.amount_micros, available);
+        let spent = spent(transaction, organization, now).await?;
+        if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
+            want(state, transaction, organization, amount).await?;
+            put_off(state, transaction, organization, now + PAUSE).await?;
+        } else {
+            // The cap is reached: nothing can change before the month does, or the settings.
+            put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;
+        }
+        Ok(true)
+    })
+}
+
+/// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.
+fn size(threshold: i64, amount: i64, available: i64) -> i64 {
+    let gap = threshold.saturating_sub(available);
+    let unit = crate::catalog::amount::minor_micros(Currency::USD);
+    let whole = gap.saturating_add(unit - 1) / unit * unit;
+    amount.max(whole)
+}
+
+/// What was bought this month, or is about to be.
+async fn spent(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, now: DateTime<Utc>) -> Result<i64, Error> {
+    let first = NaiveDate::from_ymd_opt(now.year(), now.month(), 1).unwrap_or_default().and_time(chrono::NaiveTime::MIN).and_utc();
+    let spent = sqlx::query_scalar!(
+        r#"select coalesce(sum(amount_micros), 0)::bigint as "spent!" from top_ups where organization_id = $1 and created_at >= $2 and state <> 'failed'"#,
+        organization.uuid(),
+        first
+    );
+    Ok(spent.fetch_one(&mut **transaction).await?)
+}
+
+async fn want(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    amount: i64,
+) -> Result<(), Error> {
+    let id = state.random.uuid_v7(&state.clock);
+    let now = state.clock.now();
+    sqlx::query!(
+        "insert into top_ups (id, organization_id, amount_micros, state, created_at) values ($1, $2, $3, 'wanted', $4)",
+        id,
+        organization.uuid(),
+        amount,
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    let intent = Intent {
+        kind: "top_up.charge",
+        subject: id.to_string(),
+        organization_id: Some(organization),
+        idempotency_key: format!("top_up.charge-{id}"),
+        payload: json!(TopUp { id, amount_micros: amount, currency: Currency::USD }),
+    };
+    intents::want(state, transaction, &intent).await
+}
+
+async fn put_off(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    until: DateTime<Utc>,
+) -> Result<(), Error> {
+    let now = state.clock.now();
+    sqlx::query!("update auto_top_ups set next_at = $2, updated_at = $3 where organization_id = $1", organization.uuid(), until, now)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// It was paid: the credit is there. False when that is known already.
+///
+/// # Errors
+/// The database's.
+pub async fn paid(state: &AppState, transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<bool, Error> {
+    let (id, organization, now) = (payment.by_id, payment.organization.uuid(), state.clock.now());
+    sqlx::query!("update auto_top_ups set failures = 0, updated_at = $2 where organization_id = $1", organization, now)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query!(
+        "update top_ups set state = 'paid', ended_at = $3 where id = $1 and organization_id = $2 and state <> 'paid'",
+        id,
+        organization,
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    sales::of_credit(state, transaction, payment, payment.amount, None).await
+}
+
+/// It could not be collected. After enough of them in a row it is off, and the customer is told.
+///
+/// # Errors
+/// The database's.
+pub async fn failed(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: Uuid,
+    invoice: &str,
+) -> Result<(), Error> {
+    let now = state.clock.now();
+    let setting =
+        sqlx::query_scalar!("select failures from auto_top_ups where organization_id = $1 for no key update", organization.uuid());
+    let failures = setting.fetch_optional(&mut **transaction).await?.unwrap_or_default();
+    let ended = sqlx::query!(
+        "update top_ups set state = 'failed', ended_at = $3 where id = $1 and organization_id = $2 and state = 'wanted'",
+        id,
+        organization.uuid(),
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if ended.rows_affected() == 0 {
+        return Ok(());
+    }
+    // Nobody tries it again behind our back: the next one is a purchase of its own.
+    void(state, transaction, organization, id, invoice).await?;
+    let off = failures + 1 >= MOST_FAILURES;
+    sqlx::query!(
+        "update auto_top_ups set failures = failures + 1, enabled = enabled and not $2, next_at = $3, updated_at = $4 where organization_id = $1",
+        organization.uuid(),
+        off,
+        now + PAUSE_AFTER_FAILURE,
+        now
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if !off {
+        return Ok(());
+    }
+    metrics::counter!("billing_auto_top_ups_disabled_total").increment(1);
+    tracing::warn!(organization.id = %organization, "automatic top-up is off after too many failures");
+    let payload = json!({"type": OFF, "timestamp": now, "data": {"top_up_id": id, "failures": failures + 1}});
+    deliveries::enqueue(state, transaction, organization, &format!("{OFF}-{id}"), OFF, &payload).await
+}
+
+async fn void(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: Uuid,
+    invoice: &str,
+) -> Result<(), Error> {
+    let intent = Intent {
+        kind: "top_up.void",
+        subject: invoice.to_owned(),
+        organization_id: Some(organization),
+        idempotency_key: format!("top_up.void-{id}"),
+        payload: json!({"invoice": invoice}),
+    };
+    intents::want(state, transaction, &intent).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    /// [B-49]
+    #[test]
+    fn one_purchase_closes_the_gap_in_whole_cents() {
+        assert_eq!(size(5_000_000, 10_000_000, 4_999_999), 10_000_000);
+        assert_eq!(size(5_000_000, 10_000_000, -7_000_001), 12_010_000, "a debt is part of the gap");
+        assert_eq!(size(0, 1_000_000, -1), 1_000_000);
+    }
+}

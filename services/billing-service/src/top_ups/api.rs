@@ -1,0 +1,106 @@
+//! `GET` and `PUT /v1/auto-top-up`.
+
+use axum::extract::State;
+use chassis::Problem;
+use chassis::http::Json;
+use chassis::in_transaction;
+use chassis::problem::ProblemBody;
+use identity::{Authenticated, OrganizationId, Scope};
+use serde::{Deserialize, Serialize};
+use sqlx::PgExecutor;
+use utoipa::ToSchema;
+
+use crate::catalog::amount::minor_micros;
+use crate::error::Error;
+use crate::organizations::ensure_wallet;
+use crate::state::AppState;
+
+/// When and how much credit is bought by itself.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AutoTopUp {
+    /// Whether it is on. It goes off by itself after three failures in a row.
+    enabled: bool,
+    /// Below this much available credit something is bought, in micro-units.
+    #[schema(minimum = 0, example = 5_000_000)]
+    threshold_micros: i64,
+    /// What is bought at least, in micro-units; more where that is needed to get above the threshold.
+    #[schema(minimum = 1_000_000, example = 20_000_000)]
+    amount_micros: i64,
+    /// What is bought in a calendar month (UTC) at most, in micro-units.
+    #[schema(example = 100_000_000)]
+    monthly_cap_micros: i64,
+}
+
+impl AutoTopUp {
+    fn check(&self) -> Result<(), Problem> {
+        let unit = minor_micros(money::Currency::USD);
+        if self.threshold_micros < 0 {
+            return Err(Problem::invalid_field("threshold_micros", "must be at least 0"));
+        }
+        if self.amount_micros < 1_000_000 || self.amount_micros % unit != 0 {
+            return Err(Problem::invalid_field("amount_micros", "must be at least 1000000 and whole cents"));
+        }
+        if self.monthly_cap_micros < self.amount_micros {
+            return Err(Problem::invalid_field("monthly_cap_micros", "must be at least amount_micros"));
+        }
+        Ok(())
+    }
+}
+
+/// How credit is topped up.
+#[utoipa::path(get, path = "/v1/auto-top-up", tag = "payments", security(("bearer" = [])),
+    responses((status = 200, body = AutoTopUp), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody, description = "It was never set")))]
+pub async fn get(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<axum::Json<AutoTopUp>, Error> {
+    principal.require(Scope::BillingRead)?;
+    Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
+}
+
+/// Set how credit is topped up. It is paid with the card that paid last, or that was chosen in the portal.
+#[utoipa::path(put, path = "/v1/auto-top-up", tag = "payments", request_body = AutoTopUp, security(("bearer" = [])),
+    responses((status = 200, body = AutoTopUp), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 422, body = ProblemBody), (status = 501, body = ProblemBody)))]
+pub async fn put(
+    State(state): State<AppState>,
+    Authenticated(principal): Authenticated,
+    Json(wanted): Json<AutoTopUp>,
+) -> Result<axum::Json<AutoTopUp>, Error> {
+    principal.require(Scope::BillingWrite)?;
+    if state.stripe.is_none() && wanted.enabled {
+        return Err(Error::NoStripe);
+    }
+    wanted.check()?;
+    write(&state, principal.organization_id, &wanted).await?;
+    Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
+}
+
+async fn write(state: &AppState, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {
+    in_transaction!(state.pool, |transaction| {
+        ensure_wallet(state, transaction, organization).await?;
+        sqlx::query!(
+            "insert into auto_top_ups (organization_id, enabled, threshold_micros, amount_micros, monthly_cap_micros, next_at, updated_at)
+             values ($1, $2, $3, $4, $5, $6, $6)
+             on conflict (organization_id) do update set enabled = excluded.enabled, threshold_micros = excluded.threshold_micros,
+                amount_micros = excluded.amount_micros, monthly_cap_micros = excluded.monthly_cap_micros, failures = 0,
+                next_at = excluded.next_at, updated_at = excluded.updated_at",
+            organization.uuid(),
+            wanted.enabled,
+            wanted.threshold_micros,
+            wanted.amount_micros,
+            wanted.monthly_cap_micros,
+            state.clock.now()
+        )
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
+    })
+}
+
+async fn read(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<AutoTopUp, Error> {
+    let setting = sqlx::query_as!(
+        AutoTopUp,
+        "select enabled, threshold_micros, amount_micros, monthly_cap_micros from auto_top_ups where organization_id = $1",
+        organization.uuid()
+    );
+    setting.fetch_optional(executor).await?.ok_or(Error::NotFound)
+}

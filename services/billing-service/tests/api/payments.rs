@@ -1,0 +1,231 @@
+//! Credit that is bought on a page, refunded and disputed.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::shop::Shop;
+
+/// [B-47] [B-70]
+#[tokio::test]
+async fn credit_is_there_once_when_the_events_of_its_payment_came_and_not_when_the_browser_comes_back() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let page = shop.pack(&client, "small").await.expect(201);
+    assert_eq!((page.json["amount_micros"].as_i64(), page.json["currency"].as_str()), (Some(10_000_000), Some("USD")));
+    shop.pay(&page);
+    assert_eq!(shop.app.balance(&client).await, (0, 0), "nobody has told us yet");
+    let news = shop.news();
+    for _ in 0..3 {
+        join_all(news.iter().map(|event| shop.deliver(event))).await;
+        shop.handled().await;
+    }
+    shop.settle().await;
+    assert_eq!(shop.app.lots(&client).await, [("purchase".to_owned(), 10_000_000)]);
+    assert_eq!(shop.app.count("select count(*) from stripe_payments").await, 1);
+    let lot = client.get("/v1/grants").await.expect(200).json["data"][0].clone();
+    assert_eq!(lot["expires_at"].as_str().map(|text| text[..10].to_owned()), Some("2031-01-01".to_owned()));
+    let cards = client.get("/v1/payment-methods").await.expect(200).json;
+    assert_eq!((cards["data"][0]["last_four"].as_str(), &cards["data"][0]["default"]), (Some("4242"), &json!(true)));
+    shop.assert_clean().await;
+}
+
+/// All orders of some things.
+fn permutations<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
+    if of.len() < 2 {
+        return vec![of.to_vec()];
+    }
+    let mut all = Vec::new();
+    for (at, first) in of.iter().enumerate() {
+        let rest: Vec<T> = of[..at].iter().chain(&of[at + 1..]).cloned().collect();
+        all.extend(permutations(&rest).into_iter().map(|mut order| {
+            order.insert(0, first.clone());
+            order
+        }));
+    }
+    all
+}
+
+/// [B-16] [B-18] [B25] In each of the 120 orders of the events of a checkout, with one of them twice and one of them lost (never the one
+/// that tells of the page), everybody ends with the same.
+#[tokio::test]
+async fn all_120_orders_of_the_events_of_a_checkout_end_alike() {
+    let shop = Shop::open().await;
+    shop.settle().await;
+    let mut buyers = Vec::new();
+    for (number, order) in permutations(&[0_usize, 1, 2, 3, 4]).into_iter().enumerate() {
+        let (organization, client) = shop.customer();
+        let page = if number % 2 == 0 { shop.pack(&client, "small").await } else { shop.plan(&client, "team").await }.expect(201);
+        shop.pay(&page);
+        let news: Vec<Value> = shop.news();
+        let told = news.iter().position(|event| event["type"] == "checkout.session.completed").unwrap();
+        // Five of them, the page's among them.
+        let mut five: Vec<&Value> = news.iter().enumerate().filter(|(at, _)| *at != told).map(|(_, event)| event).take(4).collect();
+        five.push(&news[told]);
+        assert_eq!(five.len(), 5, "{news:?}");
+        for at in &order {
+            if *at == number % 4 {
+                continue;
+            }
+            shop.deliver(five[*at]).await;
+        }
+        shop.deliver(five[order[0]]).await;
+        buyers.push((organization, client, number % 2 == 0));
+    }
+    shop.handled().await;
+    for (organization, client, pack) in &buyers {
+        let expected = if *pack { ("purchase".to_owned(), 10_000_000) } else { ("plan".to_owned(), 60_000_000) };
+        assert_eq!(shop.app.lots(client).await, [expected], "{organization}");
+        let status = client.get("/v1/subscription").await.expect(200).json["data"][0]["status"].clone();
+        assert_eq!(status, if *pack { Value::Null } else { json!("active") });
+    }
+    assert_eq!(shop.app.house("plan_fees").await, 60 * 40_000_000);
+    shop.assert_clean().await;
+}
+
+/// [B-69] Whatever they press, one page is there to be paid.
+#[tokio::test]
+async fn tabs_that_begin_to_buy_at_once_share_one_page() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let pages = join_all((0..16).map(|_| shop.pack(&client, "small"))).await;
+    let plans = join_all((0..16).map(|_| shop.plan(&client, "team"))).await;
+    for answers in [pages, plans] {
+        let urls: std::collections::BTreeSet<String> = answers.into_iter().map(|answer| answer.expect(201).string("url")).collect();
+        assert_eq!(urls.len(), 1);
+    }
+    let sessions = shop.stripe.events().iter().filter(|event| event["type"] == "customer.created").count();
+    assert_eq!(sessions, 1, "two tabs made two customers");
+    assert_eq!(shop.app.count("select count(*) from subscriptions").await, 1);
+}
+
+/// [B-69]
+#[tokio::test]
+async fn another_wish_takes_the_open_page_away_and_a_paid_plan_refuses_a_second() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let first = shop.plan(&client, "team").await.expect(201);
+    let second = shop.plan(&client, "pro").await.expect(201);
+    assert_eq!(shop.stripe.object(&Shop::session(&first))["status"], "expired", "it could still be paid");
+    assert_eq!(second.json["amount_micros"], 20_000_000, "the group had its trial");
+    shop.pay(&second);
+    shop.settle().await;
+    let third = shop.plan(&client, "team").await.expect(409);
+    assert_eq!(third.string("code"), "subscription_exists");
+    let living = client.get("/v1/subscription").await.expect(200).json;
+    assert_eq!((living["data"].as_array().unwrap().len(), living["data"][0]["plan"].as_str()), (1, Some("pro")));
+    shop.assert_clean().await;
+}
+
+/// [B-48] In parts and whole, by us or at Stripe's dashboard: with all the money all the credit goes, the bonus too.
+#[tokio::test]
+async fn refunds_take_their_part_of_the_credit_once_and_the_whole_leaves_nothing() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "large").await.expect(201));
+    shop.settle().await;
+    assert_eq!((shop.app.balance(&client).await, shop.app.house("promotion").await), ((110_000_000, 0), -10_000_000));
+    let payment = shop.stripe.events().iter().find_map(|event| {
+        (event["type"] == "payment_intent.succeeded").then(|| event["data"]["object"]["id"].as_str().unwrap().to_owned())
+    });
+    let payment = payment.unwrap();
+    shop.dashboard("/v1/refunds", &[("payment_intent", &payment), ("amount", "3333")]).await;
+    let news = shop.news();
+    for event in news.iter().chain(&news) {
+        shop.deliver(event).await;
+    }
+    shop.handled().await;
+    assert_eq!(shop.app.balance(&client).await, (110_000_000 - 36_663_000, 0));
+    shop.assert_clean().await;
+    shop.dashboard("/v1/refunds", &[("payment_intent", &payment)]).await;
+    shop.settle().await;
+    assert_eq!((shop.app.balance(&client).await, shop.app.house("promotion").await), ((0, 0), 0));
+    assert_eq!(shop.app.house("stripe_clearing").await, 0);
+    shop.assert_clean().await;
+}
+
+/// [B-48] [B10]
+#[tokio::test]
+async fn a_dispute_takes_the_credit_while_it_lasts_whatever_order_its_events_come_in() {
+    let shop = Shop::open().await;
+    for won in [true, false] {
+        let (_, client) = shop.customer();
+        let before = shop.app.house("stripe_clearing").await;
+        shop.pay(&shop.pack(&client, "small").await.expect(201));
+        let payment = shop.news();
+        let payment_intent =
+            payment.iter().find(|event| event["type"] == "payment_intent.succeeded").unwrap()["data"]["object"]["id"].clone();
+        let dispute = shop.stripe.open_dispute(payment_intent.as_str().unwrap(), None, "fraudulent").unwrap();
+        let opened = shop.news();
+        if won {
+            for event in payment.iter().chain(&opened) {
+                shop.deliver(event).await;
+            }
+            shop.handled_in_time().await;
+            assert_eq!((shop.app.balance(&client).await, shop.app.house("disputes").await), ((0, 0), 10_000_000));
+        }
+        shop.stripe.close_dispute(dispute["id"].as_str().unwrap(), won).unwrap();
+        // The end before the beginning, and both before the payment.
+        for event in shop.news().iter().chain(&opened).chain(&payment) {
+            shop.deliver(event).await;
+        }
+        // What came before its payment was known comes again.
+        shop.handled_in_time().await;
+        shop.settle().await;
+        let (left, cost) = if won { (10_000_000, 0) } else { (0, 15_000_000) };
+        assert_eq!((shop.app.balance(&client).await, shop.app.house("disputes").await), ((left, 0), -cost), "won: {won}");
+        assert_eq!(shop.app.house("stripe_clearing").await - before, -left + cost);
+        shop.app.assert_clean().await;
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_bought_is_refused_by_field_and_rule_and_nothing_is_begun() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let urls = json!({"success_url": "https://a.example.com", "cancel_url": "https://a.example.com"});
+    let ask = async |mut body: Value| {
+        for (name, value) in urls.as_object().unwrap() {
+            body.as_object_mut().unwrap().entry(name).or_insert(value.clone());
+        }
+        client.post("/v1/checkout-sessions", &body).await
+    };
+    let pack = |code: &str, currency: &str| json!({"item": "credit_pack", "credit_pack": code, "currency": currency});
+    ask(pack("none", "USD")).await.expect(404);
+    assert_eq!(ask(pack("small", "JPY")).await.expect(409).string("code"), "not_sold");
+    assert_eq!(ask(pack("small", "EUR")).await.expect(409).string("code"), "currency_of_credit");
+    let refused = ask(pack("small", "XXX")).await.expect(422);
+    assert_eq!(refused.json["errors"][0]["field"], "currency");
+    let mut elsewhere = pack("small", "USD");
+    elsewhere["success_url"] = json!("javascript:alert(1)");
+    assert_eq!(ask(elsewhere).await.expect(422).json["errors"][0]["field"], "success_url");
+    shop.app.public.post("/v1/checkout-sessions", &pack("small", "USD")).await.expect(401);
+    assert_eq!(shop.app.count("select (select count(*) from checkouts) + (select count(*) from subscriptions)").await, 0);
+    let without = super::app::App::start().await;
+    let (_, client) = without.organization_with(identity::Scopes::all());
+    let answer = client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(501);
+    assert_eq!(answer.string("code"), "payments_not_configured");
+}
+
+/// [B-79]
+#[tokio::test]
+async fn nobody_sees_the_invoices_cards_or_top_ups_of_somebody_else() {
+    let shop = Shop::open().await;
+    let ((_, ada), (_, eve)) = (shop.customer(), shop.customer());
+    shop.pay(&shop.pack(&ada, "small").await.expect(201));
+    shop.pay(&shop.plan(&ada, "pro").await.expect(201));
+    shop.settle().await;
+    shop.pass(Duration::from_hours(15 * 24));
+    shop.renewed(1).await;
+    assert_eq!(ada.get("/v1/invoices").await.expect(200).json["data"].as_array().unwrap().len(), 1);
+    assert_eq!(ada.get("/v1/payment-methods").await.expect(200).json["data"].as_array().unwrap().len(), 2);
+    for path in ["/v1/invoices", "/v1/payment-methods"] {
+        assert_eq!(eve.get(path).await.expect(200).json["data"], json!([]), "{path}");
+    }
+    let settings = json!({"enabled": true, "threshold_micros": 0, "amount_micros": 5_000_000, "monthly_cap_micros": 5_000_000});
+    ada.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
+    eve.get("/v1/auto-top-up").await.expect(404);
+    let portal = ada.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(201);
+    assert!(portal.string("url").contains("/p/session/"), "{}", portal.text);
+}

@@ -1,0 +1,223 @@
+//! billing-service and a Stripe beside it, both moved through time together. Events are delivered by the test, so that it chooses their
+//! order; what is wanted of Stripe is sent when the test says so, or by the service itself.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use billing_service::config::BillingConfig;
+use billing_service::stripe::sender;
+use billing_service::stripe::signature::sign;
+use chassis::SecretString;
+use chassis::config::CommaList;
+use identity::{OrganizationId, Scopes};
+use serde_json::{Value, json};
+use stripe_simulator::{Options, Running, Start, StripeSimulator};
+use testkit::eventually;
+use testkit::http::{Answer, TestClient};
+
+use super::app::App;
+use super::catalog::sell;
+
+/// Little, so that Stripe is told of it in a moment.
+const CATALOG: &str = r#"
+format: 1
+plans:
+  team:
+    name: Team
+    group: main
+    grace_days: 14
+    prices: {USD: {month: "100.00", year: "1000.00"}}
+    included_credit: {amounts: {USD: "60.00"}, expires: days, days: 90}
+    seats: {included: 5, prices: {USD: {month: "15.00", year: "150.00"}}}
+  pro:
+    name: Pro
+    group: main
+    trial_days: 14
+    grace_days: 7
+    prices: {USD: {month: "20.00"}}
+  plain:
+    name: Plain
+    group: extra
+    prices: {USD: {month: "7.00"}, KWD: {month: "2.150"}}
+credit_packs:
+  small: {name: Ten dollars of credit, prices: {USD: "10.00", EUR: "9.50"}, credit: {USD: "10.00", EUR: "9.50"}, expires: days, days: 365}
+  large: {name: A hundred and ten more, prices: {USD: "100.00"}, credit: {USD: "110.00"}, expires: never}
+coupons:
+  all: {name: All off, percent_off: 100, duration: once}
+"#;
+
+const SECRET: &str = "whsec_shop";
+
+pub struct Shop {
+    pub app: App,
+    pub stripe: Running,
+    seen: Mutex<HashSet<String>>,
+}
+
+impl Shop {
+    /// With a small catalogue, and nothing given for signing up.
+    pub async fn open() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(adjust: impl FnOnce(&mut BillingConfig)) -> Self {
+        let (clock, _) = testkit::clock();
+        let stripe = StripeSimulator::start(Options { start: Start::At(clock.now().timestamp()), ..Options::default() }).await.unwrap();
+        let url = stripe.url.clone();
+        let app = App::with(|config| {
+            config.signup_grant = 0;
+            config.stripe.secret_key = Some("sk_test_shop".to_owned().into());
+            config.stripe.webhook_secrets = CommaList(vec![SECRET.to_owned().into()]);
+            config.stripe.api_base = url;
+            adjust(config);
+        })
+        .await;
+        sell(&app, CATALOG).await;
+        Self { app, stripe, seen: Mutex::default() }
+    }
+
+    /// An organization, and a client that may spend its money.
+    pub fn customer(&self) -> (OrganizationId, TestClient) {
+        self.app.organization_with(Scopes::known(["billing:read", "billing:write"]))
+    }
+
+    /// Both clocks.
+    pub fn pass(&self, time: Duration) {
+        self.app.turn.advance(time);
+        self.stripe.advance(i64::try_from(time.as_secs()).unwrap());
+    }
+
+    /// A page for a pack.
+    pub async fn pack(&self, client: &TestClient, pack: &str) -> Answer {
+        client.post("/v1/checkout-sessions", &with_urls(json!({"item": "credit_pack", "credit_pack": pack, "currency": "USD"}))).await
+    }
+
+    /// A page for a plan.
+    pub async fn plan(&self, client: &TestClient, plan: &str) -> Answer {
+        client
+            .post(
+                "/v1/checkout-sessions",
+                &with_urls(json!({"item": "plan", "plan": plan, "currency": "USD", "interval": "month", "seats": 1})),
+            )
+            .await
+    }
+
+    /// Stripe's session of a page.
+    pub fn session(page: &Answer) -> String {
+        page.string("url").rsplit('/').next().unwrap().to_owned()
+    }
+
+    /// Presses Pay.
+    pub fn pay(&self, page: &Answer) {
+        self.stripe.complete_checkout(&Self::session(page), "pm_card_visa").unwrap();
+    }
+
+    /// Delivers an event; it is acknowledged.
+    pub async fn deliver(&self, event: &Value) {
+        let body = event.to_string();
+        let signature = sign(body.as_bytes(), &SecretString::from(SECRET.to_owned()), self.app.clock.now());
+        let client = self.app.public.header("stripe-signature", signature);
+        client.send("POST".parse().unwrap(), "/stripe/webhooks", Some(body)).await.expect(200);
+    }
+
+    /// Events that were not given out before, oldest first.
+    pub fn news(&self) -> Vec<Value> {
+        let mut seen = self.seen.lock().unwrap();
+        self.stripe.events().into_iter().filter(|event| seen.insert(event["id"].as_str().unwrap().to_owned())).collect()
+    }
+
+    /// Waits until every stored event has had its effect.
+    pub async fn handled(&self) {
+        eventually("every event has its effect", || async {
+            (self.app.count("select count(*) from stripe_events where state = 'received'").await == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// The same for events that fail at first: their pauses pass.
+    pub async fn handled_in_time(&self) {
+        eventually("every event has its effect", || async {
+            self.app.turn.advance(Duration::from_secs(5));
+            (self.app.count("select count(*) from stripe_events where state = 'received'").await == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// From now on the customer's card is refused by its bank.
+    pub async fn card_fails(&self, organization: OrganizationId) {
+        let customer = self.stripe_customer(organization).await;
+        let card = self.dashboard("/v1/payment_methods/pm_card_chargeCustomerFail/attach", &[("customer", &customer)]).await;
+        let card = card["id"].as_str().unwrap();
+        self.dashboard(&format!("/v1/customers/{customer}"), &[("invoice_settings[default_payment_method]", card)]).await;
+    }
+
+    /// Sends what is due.
+    pub async fn send(&self) {
+        let state = self.app.state();
+        while sender::step(&state, state.stripe.as_ref().unwrap()).await.unwrap() {}
+    }
+
+    /// Until neither side has anything to say to the other.
+    pub async fn settle(&self) {
+        loop {
+            self.send().await;
+            // Also what the service itself is sending at the moment.
+            eventually("what is wanted is sent", || async {
+                (self.app.count("select count(*) from intents where sent_at is null and last_status is null").await == 0).then_some(())
+            })
+            .await;
+            let news = self.news();
+            if news.is_empty() {
+                return;
+            }
+            for event in news {
+                self.deliver(&event).await;
+            }
+            self.handled().await;
+        }
+    }
+
+    /// The calendar has charged so many periods after the first, and Stripe was told.
+    pub async fn renewed(&self, charges: i64) {
+        eventually("the calendar charges", || async {
+            (self.app.count("select count(*) from subscription_charges where reason <> 'start'").await == charges).then_some(())
+        })
+        .await;
+        self.settle().await;
+    }
+
+    /// What was paid and not given back, as Stripe's own books say, in cents.
+    pub fn at_stripe(&self) -> i64 {
+        self.stripe.ledger().iter().filter(|row| row.currency == "usd").map(|row| row.charged - row.refunded).sum()
+    }
+
+    /// The books of both agree, while nothing is disputed.
+    pub async fn assert_clean(&self) {
+        self.app.assert_clean().await;
+        assert_eq!(self.app.house("stripe_clearing").await, -self.at_stripe() * 10_000, "we and Stripe differ");
+    }
+
+    pub async fn stripe_customer(&self, organization: OrganizationId) -> String {
+        sqlx::query_scalar("select customer_id from stripe_customers where organization_id = $1")
+            .bind(organization.uuid())
+            .fetch_one(&self.app.database.owner)
+            .await
+            .unwrap()
+    }
+
+    /// A call of Stripe's API by somebody else, as from its dashboard.
+    pub async fn dashboard(&self, path: &str, fields: &[(&str, &str)]) -> Value {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let client = TestClient::new(self.stripe.address)
+            .bearer("sk_test_dashboard")
+            .header("content-type", "application/x-www-form-urlencoded".to_owned());
+        client.send("POST".parse().unwrap(), path, Some(body)).await.expect(200).json
+    }
+}
+
+fn with_urls(mut body: Value) -> Value {
+    body["success_url"] = "https://shop.example.com/thanks".into();
+    body["cancel_url"] = "https://shop.example.com/prices".into();
+    body
+}

@@ -1,0 +1,143 @@
+//! What goes wrong between us and Stripe, and costs nothing.
+
+use std::time::Duration;
+
+use serde_json::json;
+use stripe_simulator::{Fault, FaultKind};
+use testkit::eventually;
+
+use super::shop::Shop;
+
+const MONTH: Duration = Duration::from_hours(32 * 24);
+
+/// [B-63] [B-65] [B13] At each of the requests that collect a charge: done and not answered, done and answered with an error that Stripe
+/// plays back from then on, not done and so answered, or too many requests.
+#[tokio::test]
+async fn a_charge_is_collected_once_whatever_fails_on_the_way() {
+    let kinds = [FaultKind::ErrorAfterEffect, FaultKind::ErrorBeforeEffect, FaultKind::RateLimited];
+    let paths = ["/v1/invoices", "/v1/invoiceitems", "/v1/invoices/"];
+    let shop = Shop::open().await;
+    let mut clients = Vec::new();
+    for _ in 0..kinds.len() * paths.len() {
+        let (_, client) = shop.customer();
+        shop.pay(&shop.plan(&client, "team").await.expect(201));
+        clients.push(client);
+    }
+    shop.settle().await;
+    let begun = shop.at_stripe();
+    for kind in kinds {
+        for path in paths {
+            shop.stripe.turn_knobs(|knobs| knobs.faults.push(Fault::next(kind, "POST", path)));
+        }
+    }
+    shop.pass(MONTH);
+    eventually("all is collected", || async {
+        shop.pass(Duration::from_mins(10));
+        shop.send().await;
+        for event in shop.news() {
+            shop.deliver(&event).await;
+        }
+        shop.handled().await;
+        let unsent = shop.app.count("select count(*) from intents where sent_at is null").await;
+        let charged = shop.app.count("select count(*) from subscription_charges where reason <> 'start'").await;
+        (unsent == 0 && charged == 9).then_some(())
+    })
+    .await;
+    shop.settle().await;
+    assert_eq!(shop.at_stripe() - begun, 9 * 10_000, "somebody was charged twice, or not at all");
+    for client in &clients {
+        assert_eq!(shop.app.balance(client).await, (120_000_000, 0));
+    }
+    shop.assert_clean().await;
+}
+
+/// [B-64] After a day a key may be forgotten: what was done under it is looked for before anything is done again.
+#[tokio::test]
+async fn a_late_try_looks_for_what_an_earlier_one_did_before_it_uses_a_new_key() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    // Collected, and the answer lost.
+    let lost = Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/invoices/");
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![lost.clone(), lost]);
+    shop.pass(MONTH);
+    eventually("the first try", || async {
+        (shop.app.count("select count(*) from intents where sent_at is null and last_status = 500").await == 1).then_some(())
+    })
+    .await;
+    // Longer than Stripe remembers.
+    shop.pass(Duration::from_hours(30));
+    shop.settle().await;
+    eventually("it is done", || async {
+        shop.pass(Duration::from_hours(1));
+        shop.send().await;
+        (shop.app.count("select count(*) from intents where sent_at is null").await == 0).then_some(())
+    })
+    .await;
+    shop.settle().await;
+    assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (20_000, (120_000_000, 0)));
+    shop.assert_clean().await;
+}
+
+/// [B-63]
+#[tokio::test]
+async fn a_page_whose_answer_was_lost_is_the_same_page_when_it_is_asked_for_again() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.stripe.turn_knobs(|knobs| {
+        knobs.faults = vec![Fault { count: 20, ..Fault::next(FaultKind::RateLimited, "POST", "/v1/checkout/sessions") }];
+    });
+    let answer = shop.pack(&client, "small").await.expect(503);
+    assert_eq!(answer.header("retry-after"), "1");
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    let page = shop.pack(&client, "small").await.expect(201);
+    assert_eq!(shop.app.count("select count(*) from checkouts").await, 1);
+    shop.pay(&page);
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+}
+
+/// [B-20] [B28]
+#[tokio::test]
+async fn an_event_whose_object_has_no_id_is_set_aside_at_once_and_acknowledged() {
+    let shop = Shop::open().await;
+    let event = json!({"id": "evt_odd", "object": "event", "type": "invoice.paid", "livemode": false, "created": 1, "api_version": null, "data": {"object": {}}});
+    shop.deliver(&event).await;
+    eventually("it is set aside", || async {
+        (shop.app.count("select count(*) from stripe_events where state = 'parked'").await == 1).then_some(())
+    })
+    .await;
+}
+
+/// [B-21]
+#[tokio::test]
+async fn an_event_of_another_version_is_counted_and_its_object_fetched_in_ours() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let before = shop.app.metric("billing_stripe_events_of_other_version_total").await;
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    for mut event in shop.news() {
+        event["api_version"] = "2019-02-19".into();
+        // As an old shape would have it: nothing but the id is where we look.
+        let id = event["data"]["object"]["id"].clone();
+        event["data"]["object"] = json!({"id": id});
+        shop.deliver(&event).await;
+    }
+    shop.handled().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+    assert!(shop.app.metric("billing_stripe_events_of_other_version_total").await > before);
+}
+
+#[tokio::test]
+async fn a_key_of_live_mode_does_not_start_in_test_mode_nor_the_reverse() {
+    let shop = Shop::open().await;
+    for (key, livemode) in [("sk_live_x", false), ("sk_test_x", true), ("whsec_x", false)] {
+        let mut config = shop.app.config.clone();
+        config.stripe.secret_key = Some(key.to_owned().into());
+        config.stripe.livemode = livemode;
+        let (pool, redis) = (shop.app.database.pool.clone(), shop.app.redis.redis.clone());
+        let state = billing_service::state::AppState::new(config, pool, redis, shop.app.clock.clone(), shop.app.random.clone());
+        assert!(state.unwrap_err().to_string().contains("STRIPE_SECRET_KEY"), "{key}");
+    }
+}

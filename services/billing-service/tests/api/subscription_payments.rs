@@ -1,0 +1,166 @@
+//! Subscriptions that are paid: by a page first, by the card afterwards.
+
+use std::time::Duration;
+
+use serde_json::json;
+use testkit::eventually;
+use testkit::http::TestClient;
+
+use super::shop::Shop;
+
+const MONTH: Duration = Duration::from_hours(32 * 24);
+
+async fn status(client: &TestClient) -> String {
+    let living = client.get("/v1/subscription").await.expect(200).json;
+    living["data"][0]["status"].as_str().unwrap_or("none").to_owned()
+}
+
+async fn id(client: &TestClient) -> String {
+    client.get("/v1/subscription").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+async fn change(client: &TestClient, change: serde_json::Value) -> testkit::http::Answer {
+    client.post("/v1/subscription/changes", &json!({"subscription_id": id(client).await, "change": change})).await
+}
+
+/// [B-47] [B-77]
+#[tokio::test]
+async fn a_plan_begins_with_its_page_and_is_renewed_by_the_card_once_a_period() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let page = shop.plan(&client, "team").await.expect(201);
+    assert_eq!((status(&client).await.as_str(), page.json["amount_micros"].as_i64()), ("incomplete", Some(100_000_000)));
+    shop.pay(&page);
+    shop.settle().await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (60_000_000, 0)));
+    assert_eq!(shop.app.house("plan_fees").await, 40_000_000);
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
+    let invoices = client.get("/v1/invoices").await.expect(200).json;
+    let invoice = &invoices["data"][0];
+    assert_eq!(
+        (invoices["data"].as_array().unwrap().len(), &invoice["status"], &invoice["paid_micros"]),
+        (1, &json!("paid"), &json!(100_000_000))
+    );
+    assert_eq!(invoice["lines"][0]["amount_micros"], 100_000_000);
+    shop.assert_clean().await;
+}
+
+/// [B-71] [B22]
+#[tokio::test]
+async fn a_card_that_fails_makes_the_plan_past_due_and_the_payment_of_its_invoice_mends_it() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    assert_eq!(status(&client).await, "active");
+    shop.card_fails(organization).await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("past_due", (60_000_000, 0)));
+    let customer = shop.stripe_customer(organization).await;
+    let card = shop.dashboard("/v1/payment_methods/pm_card_visa/attach", &[("customer", &customer)]).await;
+    let open = client.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned();
+    shop.dashboard(&format!("/v1/invoices/{open}/pay"), &[("payment_method", card["id"].as_str().unwrap())]).await;
+    shop.settle().await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
+    shop.assert_clean().await;
+}
+
+/// [B-72]
+#[tokio::test]
+async fn a_trial_takes_a_card_and_charges_it_at_its_end() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let page = shop.plan(&client, "pro").await.expect(201);
+    assert_eq!((status(&client).await.as_str(), page.json["amount_micros"].as_i64()), ("trialing", Some(0)));
+    shop.pay(&page);
+    shop.settle().await;
+    shop.pass(Duration::from_hours(15 * 24));
+    shop.renewed(1).await;
+    assert_eq!((status(&client).await.as_str(), shop.at_stripe()), ("active", 2_000));
+    shop.assert_clean().await;
+}
+
+/// [B-72]
+#[tokio::test]
+async fn an_upgrade_and_more_seats_are_charged_at_once_by_what_is_left_and_the_end_can_be_wanted_and_unwanted() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    let seats = change(&client, json!({"kind": "seats", "seats": 7})).await.expect(200);
+    assert_eq!(seats.json["seats"], 7);
+    shop.settle().await;
+    assert_eq!(shop.at_stripe(), 13_000, "two more seats for the whole month");
+    assert_eq!(change(&client, json!({"kind": "cancel"})).await.expect(200).json["cancel_at_period_end"], true);
+    assert_eq!(change(&client, json!({"kind": "cancel"})).await.expect(409).string("code"), "no_change");
+    assert_eq!(change(&client, json!({"kind": "uncancel"})).await.expect(200).json["cancel_at_period_end"], false);
+    assert_eq!(
+        change(&client, json!({"kind": "plan", "plan": "pro", "interval": "month", "seats": 1})).await.expect(200).json["pending"]["plan"],
+        "pro"
+    );
+    shop.pass(MONTH);
+    shop.renewed(2).await;
+    assert_eq!((shop.at_stripe(), status(&client).await.as_str()), (15_000, "active"));
+    let key = client.header("idempotency-key", "pause-1");
+    let paused = change(&key, json!({"kind": "pause"})).await.expect(200);
+    assert_eq!(
+        (paused.json.clone(), paused.json["status"].as_str()),
+        (change(&key, json!({"kind": "pause"})).await.expect(200).json, Some("paused"))
+    );
+    shop.assert_clean().await;
+}
+
+/// [B-70] Money for what never began, and cannot any more, goes back by itself.
+#[tokio::test]
+async fn a_payment_that_comes_too_late_is_no_sale_and_goes_back() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let page = shop.plan(&client, "team").await.expect(201);
+    shop.pay(&page);
+    let news = shop.news();
+    // Nobody tells us for a day.
+    shop.pass(Duration::from_hours(24));
+    eventually("it has expired", || async { (status(&client).await == "none").then_some(()) }).await;
+    for event in news {
+        shop.deliver(&event).await;
+    }
+    shop.handled().await;
+    shop.settle().await;
+    assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (0, (0, 0)));
+    assert_eq!(shop.app.count("select count(*) from stripe_payments where not sold and reversed_micros = amount_micros").await, 1);
+    shop.assert_clean().await;
+}
+
+#[tokio::test]
+async fn a_coupon_that_takes_all_off_asks_for_no_page_and_gives_the_credit_as_a_gift() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let body = json!({"item": "plan", "plan": "team", "currency": "USD", "interval": "month", "seats": 1, "coupon": "all",
+        "success_url": "https://a.example.com", "cancel_url": "https://a.example.com"});
+    let answer = client.post("/v1/checkout-sessions", &body).await.expect(201);
+    assert_eq!((&answer.json["url"], status(&client).await.as_str()), (&json!(null), "active"));
+    eventually("the credit", || async { (shop.app.balance(&client).await == (60_000_000, 0)).then_some(()) }).await;
+    assert_eq!(shop.app.house("promotion").await, -60_000_000);
+    shop.assert_clean().await;
+}
+
+/// [B-27] What brings no credit is sold in any currency.
+#[tokio::test]
+async fn a_plan_without_credit_is_paid_in_dinars_of_three_decimals() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let body = json!({"item": "plan", "plan": "plain", "currency": "KWD", "interval": "month", "seats": 1,
+        "success_url": "https://a.example.com", "cancel_url": "https://a.example.com"});
+    let page = client.post("/v1/checkout-sessions", &body).await.expect(201);
+    shop.pay(&page);
+    shop.settle().await;
+    assert_eq!(status(&client).await, "active");
+    let rows = shop.stripe.ledger();
+    assert_eq!((rows[0].currency.as_str(), rows[0].charged), ("kwd", 2_150));
+    let fees = "select balance_micros from accounts where organization_id is null and kind = 'plan_fees' and currency = 'KWD'";
+    assert_eq!(shop.app.count(fees).await, 2_150_000);
+    shop.app.assert_clean().await;
+}

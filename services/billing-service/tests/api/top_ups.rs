@@ -1,0 +1,97 @@
+//! Credit that is topped up by itself [B-49].
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::eventually;
+use testkit::http::{Answer, TestClient};
+
+use super::shop::Shop;
+
+async fn set(client: &TestClient, settings: &Value) -> Answer {
+    client.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await
+}
+
+fn settings(cap: i64) -> Value {
+    json!({"enabled": true, "threshold_micros": 15_000_000, "amount_micros": 20_000_000, "monthly_cap_micros": cap})
+}
+
+/// The sweeper has wanted so many.
+async fn wanted(shop: &Shop, count: i64) {
+    eventually("it is topped up", || async { (shop.app.count("select count(*) from top_ups").await == count).then_some(()) }).await;
+    shop.settle().await;
+}
+
+/// [B-49]
+#[tokio::test]
+async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    set(&client, &settings(25_000_000)).await.expect(200);
+    let state = shop.app.state();
+    let _ = futures::future::join_all((0..16).map(|_| billing_service::top_ups::step(&state))).await;
+    wanted(&shop, 1).await;
+    assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
+    // Low again: one more would be above the cap of the month, and comes in the next one.
+    take(&shop, &client, 20_000_000).await;
+    for _ in 0..3 {
+        shop.pass(Duration::from_hours(2));
+        billing_service::top_ups::step(&state).await.unwrap();
+    }
+    assert_eq!(shop.app.count("select count(*) from top_ups").await, 1);
+    shop.pass(Duration::from_hours(31 * 24));
+    wanted(&shop, 2).await;
+    assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
+    shop.assert_clean().await;
+}
+
+/// Takes credit away.
+async fn take(shop: &Shop, client: &TestClient, amount: i64) {
+    let (available, _) = shop.app.balance(client).await;
+    let payment: String = sqlx::query_scalar("select payment_intent_id from stripe_payments where source = 'top_up'")
+        .fetch_one(&shop.app.database.owner)
+        .await
+        .unwrap();
+    shop.dashboard("/v1/refunds", &[("payment_intent", &payment), ("amount", &(amount / 10_000).to_string())]).await;
+    shop.settle().await;
+    assert_eq!(shop.app.balance(client).await, (available - amount, 0));
+}
+
+/// [B-49]
+#[tokio::test]
+async fn after_three_failures_in_a_row_it_is_off_until_it_is_switched_on_and_nothing_is_collected_behind_ones_back() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    set(&client, &settings(500_000_000)).await.expect(200);
+    for failures in 1..=3 {
+        wanted(&shop, failures).await;
+        assert_eq!(shop.app.count("select count(*) from top_ups where state = 'failed'").await, failures);
+        shop.pass(Duration::from_hours(2));
+    }
+    assert_eq!(client.get("/v1/auto-top-up").await.expect(200).json["enabled"], false);
+    shop.pass(Duration::from_hours(100));
+    shop.settle().await;
+    assert!(!billing_service::top_ups::step(&shop.app.state()).await.unwrap());
+    assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (1_000, (10_000_000, 0)));
+    let invoices = client.get("/v1/invoices").await.expect(200).json;
+    assert!(invoices["data"].as_array().unwrap().iter().all(|invoice| invoice["status"] == "void"), "{invoices}");
+    shop.assert_clean().await;
+}
+
+/// [B-49]
+#[tokio::test]
+async fn settings_that_make_no_sense_are_refused_by_field() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    for (field, value) in [("threshold_micros", -1), ("amount_micros", 999_999), ("amount_micros", 1_000_001), ("monthly_cap_micros", 1)] {
+        let mut body = settings(20_000_000);
+        body[field] = value.into();
+        assert_eq!(set(&client, &body).await.expect(422).json["errors"][0]["field"], field);
+    }
+    client.get("/v1/auto-top-up").await.expect(404);
+}

@@ -14,9 +14,26 @@ set_line() { # set_line NAME VALUE
 }
 
 set_line TRIVET_SECRETS_DIGEST "$("$secrets" "$root/secrets")"
-# With a provider's key the simulator goes, and the key goes to nobody but the provider.
-if [ -s "$root/secrets/openai_api_key" ] && grep -q '^COMPOSE_PROFILES=simulators$' "$env"; then
-  echo "there is a provider's key: the simulator is switched off (COMPOSE_PROFILES in .env)" >&2
-  set_line COMPOSE_PROFILES ""
-  grep -q '^OPENAI_BASE_URL=' "$env" || set_line OPENAI_BASE_URL https://api.openai.com/v1
-fi
+# A simulator stands in for whom there is no key of, and a key goes to nobody but its owner. Another choice than ours stays.
+profiles=$(sed -n 's/^COMPOSE_PROFILES=//p' "$env")
+case "$profiles" in
+  simulators | llm-simulator | stripe-simulator | "")
+    wanted=()
+    if [ -s "$root/secrets/openai_api_key" ]; then
+      grep -q '^OPENAI_BASE_URL=' "$env" || set_line OPENAI_BASE_URL https://api.openai.com/v1
+    else
+      wanted+=(llm-simulator)
+    fi
+    if [ "$(cat "$root/secrets/stripe_secret_key")" = sk_test_simulator ]; then
+      wanted+=(stripe-simulator)
+    else
+      grep -q '^STRIPE_API_BASE=' "$env" || set_line STRIPE_API_BASE https://api.stripe.com
+    fi
+    wanted=$(IFS=,; echo "${wanted[*]}")
+    [ "$wanted" != llm-simulator,stripe-simulator ] || wanted=simulators
+    if [ "$wanted" != "$profiles" ]; then
+      echo "simulators that run: ${wanted:-none} (COMPOSE_PROFILES in .env)" >&2
+      set_line COMPOSE_PROFILES "$wanted"
+    fi
+    ;;
+esac

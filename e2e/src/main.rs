@@ -7,6 +7,7 @@ mod journey;
 mod operations;
 mod person;
 mod reconcile;
+mod shop;
 mod stack;
 
 use std::process::ExitCode;
@@ -49,6 +50,10 @@ async fn main() -> ExitCode {
     case!("the balance falls by exactly what the usage rows say, to the simulator's own count", journey::money_agrees(&stack));
     case!("a bad key, an unknown model and an empty wallet get OpenAI's errors", journey::errors(&stack));
     case!("one trace id in Jaeger holds spans of all three services", journey::one_trace(&stack));
+    case!(
+        "a plan and credit are bought on the simulator's pages, spent by 50 streams at once, topped up and given back, and the books agree",
+        shop::bought_spent_topped_up_and_given_back(&stack)
+    );
     case!("a revoked key is refused within a second", journey::revoked_key(&stack));
     case!("the commands of the README marked as runnable work", async { stack.run_documents() });
     case!("a client that leaves in the middle of a stream pays for what was made, once", drills::client_leaves(&stack));

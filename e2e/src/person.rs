@@ -60,6 +60,23 @@ impl Person {
         Ok(answer.json().await?)
     }
 
+    /// Writes something at billing-service.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.write(Method::POST, path, body).await
+    }
+
+    /// Sets something at billing-service.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.write(Method::PUT, path, body).await
+    }
+
+    async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
+        let answer = self.http.request(method, format!("{BILLING}{path}")).bearer_auth(&self.session).json(body).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{path}: {status} {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
     /// Available and held, in micro-units.
     pub async fn balance(&self) -> Result<(i64, i64)> {
         let balance = self.billing("/v1/balance").await?;

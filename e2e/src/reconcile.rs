@@ -11,8 +11,17 @@ use crate::stack::Stack;
 /// What a new organization of this stack gets.
 pub const GRANT: i64 = 50_000;
 
+/// The same for somebody who was given, or bought, so much.
+pub async fn books_agree(stack: &Stack, person: &Person, credit: i64) -> Result<()> {
+    compare(stack, person, false, credit).await
+}
+
 /// Waits until nothing is held, then compares. Rows may be `abandoned` only where a chat process was killed.
 pub async fn agree(stack: &Stack, person: &Person, chat_was_killed: bool) -> Result<()> {
+    compare(stack, person, chat_was_killed, GRANT).await
+}
+
+async fn compare(stack: &Stack, person: &Person, chat_was_killed: bool, credit: i64) -> Result<()> {
     stack.eventually("the end of all holds", async || Ok((person.balance().await?.1 == 0).then_some(()))).await?;
     let served = stack.served().await?;
     let served: HashMap<&str, &Value> =
@@ -43,7 +52,7 @@ pub async fn agree(stack: &Stack, person: &Person, chat_was_killed: bool) -> Res
     let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains(*id));
     ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
     let (available, held) = person.balance().await?;
-    ensure!(available + charged == GRANT && held == 0, "available {available}, held {held}, charged {charged}");
+    ensure!(available + charged == credit && held == 0, "credit {credit}, available {available}, held {held}, charged {charged}");
     ensure!(person.ledger_sum().await? == available, "the ledger's entries do not sum to the balance");
     stack.compose(&["exec", "-T", "billing-service", "/app/billing-service", "ledger", "verify"])?;
     Ok(())

@@ -19,6 +19,7 @@ pub const CHAT: &str = "http://localhost:13002";
 pub const BILLING: &str = "http://localhost:13003";
 pub const JAEGER: &str = "http://localhost:26686";
 pub const SIMULATOR: &str = "http://localhost:14010";
+pub const STRIPE: &str = "http://localhost:14020";
 
 /// The running stack.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ impl Stack {
             ("TRIVET_SIMULATOR_PORT", "14010"),
             ("TRIVET_STRIPE_SIMULATOR_PORT", "14020"),
             ("OPENAI_BASE_URL", "http://llm-simulator:4010/v1"),
+            ("STRIPE_API_BASE", "http://stripe-simulator:4020"),
+            ("STRIPE_LIVEMODE", "false"),
             // Small, so that a wallet can be emptied; short, so that the hold of a dead process ends while we look.
             ("BILLING_SIGNUP_GRANT_MICROS", "50000"),
             ("CHAT_DEADLINE_MS", "12000"),

@@ -124,7 +124,8 @@ class Policy(unittest.TestCase):
         for name in ("postgres", "redis", *MIGRATIONS):
             self.assertEqual(networks[name], {"data"}, name)
         for name in ("auth-service", "billing-service", "jaeger"):
-            self.assertEqual(networks[name], {"data", "saas-network"}, name)
+            payments = {"payments"} if name == "billing-service" else set()
+            self.assertEqual(networks[name], {"data", "saas-network"} | payments, name)
         # What only the gateway talks to can reach neither the others nor their private listeners.
         self.assertEqual(networks["chat-service"], {"data", "saas-network", "provider"})
         self.assertEqual(networks["llm-simulator"], {"provider"})
@@ -198,8 +199,8 @@ class Policy(unittest.TestCase):
             self.assertIn(f"{name}_migrator@", self.services[f"{name}-migrate"]["environment"]["TRIVET_DATABASE_URL"])
 
     def test_h51_the_simulators_are_a_profile(self):
-        for _, service in self.each(SIMULATORS):
-            self.assertEqual(service["profiles"], ["simulators"])
+        for name, service in self.each(SIMULATORS):
+            self.assertEqual(service["profiles"], ["simulators", name])
 
     def test_h52_logs_are_bounded(self):
         for _, service in self.each():

@@ -35,8 +35,11 @@ struct Arguments {
     set: Option<String>,
 }
 
-/// What others give us: empty until somebody sets it.
+/// What others give us: empty, or of the simulator, until somebody sets it.
 const GIVEN: [&str; 3] = ["openai_api_key", "stripe_secret_key", "stripe_webhook_secrets"];
+
+/// The key of the simulator's account, by which `compose/prepare.sh` knows that it is one.
+const SIMULATOR_KEY: &str = "sk_test_simulator";
 
 fn main() -> Result<()> {
     let Arguments { folder, set } = Arguments::parse();
@@ -64,9 +67,10 @@ fn make_all(folder: &Path) -> Result<()> {
     }
     write_new(&folder.join("postgres_password"), &random_text()?, POSTGRES)?;
     redis(folder)?;
-    for name in GIVEN {
-        write_new(&folder.join(name), "", SERVICE)?;
-    }
+    write_new(&folder.join("openai_api_key"), "", SERVICE)?;
+    // Until there is a real account, the simulator is one: its key is no secret, but what it signs its events with is.
+    write_if_empty(&folder.join("stripe_secret_key"), SIMULATOR_KEY)?;
+    write_if_empty(&folder.join("stripe_webhook_secrets"), &format!("whsec_{}", random_text()?))?;
     write_new(&folder.join("auth_secret"), &STANDARD.encode(random_bytes()?), SERVICE)?;
     write_new(&folder.join("billing_secret"), &random_text()?, SERVICE)?;
     service_keys(folder)
@@ -134,6 +138,12 @@ fn random_text() -> Result<String> {
 /// Writes a file that is not there, for one reader.
 fn write_new(path: &Path, text: &str, reader: u32) -> Result<()> {
     if path.exists() { Ok(()) } else { write(path, text, reader) }
+}
+
+/// Writes a file that has nothing in it, for the services.
+fn write_if_empty(path: &Path, text: &str) -> Result<()> {
+    let empty = !path.exists() || fs::metadata(path)?.len() == 0;
+    if empty { write(path, text, SERVICE) } else { Ok(()) }
 }
 
 /// Writes a file for one reader, beside its place, and moves it there when it is whole and belongs to whom it shall.

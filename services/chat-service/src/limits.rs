@@ -20,6 +20,7 @@ pub fn of(caller: &Principal, config: &LimitsConfig) -> Vec<Limit> {
         most: most.into(),
         amount: 1,
         window: Window::Sliding(config.window.0),
+        before: 0,
     };
     let organization = config.organization_requests_per_window.map(|most| requests("requests", most));
     [Some(requests(&who, own)), organization].into_iter().flatten().collect()

@@ -21,7 +21,7 @@ pub async fn hard(connection: &mut PgConnection, organization: OrganizationId) -
     rows.into_iter()
         .map(|row| {
             let (scope, period) = (scope(&row.scope)?, period(&row.period)?);
-            Ok(SpendLimit { scope, id: row.scope_id, period, limit_micros: row.limit_micros, currency: row.currency })
+            Ok(SpendLimit { scope, id: row.scope_id, period, limit_micros: row.limit_micros, currency: row.currency, spent: None })
         })
         .collect()
 }

@@ -58,6 +58,14 @@ pub struct Entitlements {
     pub spend_limits: Vec<SpendLimit>,
 }
 
+impl Entitlements {
+    /// Whether a model may be called.
+    #[must_use]
+    pub fn allow_model(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contains(model))
+    }
+}
+
 /// A plan that gives access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EntitledPlan {

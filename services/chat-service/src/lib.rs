@@ -6,6 +6,7 @@ mod budget;
 pub mod caller;
 pub mod completions;
 pub mod config;
+pub mod entitlements;
 pub mod error;
 pub mod genai;
 mod limits;

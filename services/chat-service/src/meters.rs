@@ -33,3 +33,8 @@ pub fn overhead(time: Duration) {
 pub fn lost(count: usize) {
     metrics::counter!("chat_settlements_lost_total").increment(count as u64);
 }
+
+/// billing-service was asked what an organization may do.
+pub fn entitlements_read(answered: bool) {
+    metrics::counter!("chat_entitlements_reads_total", "outcome" => if answered { "answered" } else { "failed" }).increment(1);
+}

@@ -17,6 +17,8 @@ mod limits;
 mod models;
 #[path = "api/neighbors.rs"]
 mod neighbors;
+#[path = "api/plans.rs"]
+mod plans;
 #[path = "api/refusals.rs"]
 mod refusals;
 #[path = "api/settlement.rs"]

@@ -17,6 +17,7 @@ use tracing::Instrument;
 
 use super::call::{Call, Head};
 use crate::error::ApiError;
+use crate::limits::Tags;
 use crate::state::AppState;
 
 /// Reading a larger body would hold up the others on the same thread.
@@ -34,12 +35,19 @@ pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: 
     caller.require(Scope::ChatWrite)?;
     let request = read(body).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
+    let entitlements = state.entitlements.get(caller.organization_id).await?;
+    if !entitlements.allow_model(&model.id) {
+        return Err(ApiError::ModelNotInPlan);
+    }
+    let tags = Tags::read(headers)?;
     let slot = state.settlements.take_place()?;
     let call = Call {
         id,
         caller,
         model,
         request: Arc::new(request),
+        entitlements,
+        tags,
         headers: state.provider.forwarded(headers),
         started_at: state.clock.now(),
         arrived,

@@ -89,6 +89,8 @@ pub enum LimitScope {
     User,
     /// One of its API keys.
     ApiKey,
+    /// Requests of a model.
+    Model,
     /// Requests with a tag.
     Tag,
 }
@@ -126,7 +128,7 @@ impl LimitPeriod {
 pub struct SpendLimit {
     /// Whom it is for.
     pub scope: LimitScope,
-    /// Which user, key or tag; empty for the organization.
+    /// Which user, key, model or tag; empty for the organization.
     pub id: String,
     /// For how long it counts.
     pub period: LimitPeriod,

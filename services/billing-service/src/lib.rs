@@ -64,6 +64,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0041_metering",
         "0042_usage_partitions",
         "0043_margin",
+        "0045_model_budgets",
     ],
 };
 

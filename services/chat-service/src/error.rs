@@ -186,6 +186,7 @@ fn spend_limit(scope: LimitScope, period: LimitPeriod) -> (StatusCode, ErrorBody
         LimitScope::Organization => "your organization",
         LimitScope::User => "you",
         LimitScope::ApiKey => "this API key",
+        LimitScope::Model => "this model",
         LimitScope::Tag => "a tag of this request",
     };
     let message = format!("What may be spent for {whose} in a {period} does not cover this request.");

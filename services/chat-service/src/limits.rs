@@ -22,6 +22,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub struct Subject<'r> {
     /// Who asks.
     pub caller: &'r Principal,
+    /// What is asked.
+    pub model: &'r str,
     /// What it is tagged with.
     pub tags: &'r Tags,
     /// The most tokens that it can use, in and out.

@@ -107,6 +107,7 @@ impl Call {
     fn limits(&self, event: &UsageEvent, tokens: u64) -> Limits {
         let subject = Subject {
             caller: &self.caller,
+            model: &self.model.id,
             tags: &self.tags,
             tokens,
             cost_micros: event.reserved_micros,

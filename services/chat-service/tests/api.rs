@@ -23,6 +23,8 @@ mod plans;
 mod refusals;
 #[path = "api/settlement.rs"]
 mod settlement;
+#[path = "api/spending.rs"]
+mod spending;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/upstream.rs"]

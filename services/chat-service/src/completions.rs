@@ -8,14 +8,14 @@ mod stream;
 mod whole;
 
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use contracts::RequestId;
 use http::{HeaderMap, HeaderValue};
 use llm::ErrorBody;
 
+use crate::body::HeldBody;
 use crate::caller::Caller;
+use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Asks a model. Fields that are not listed are passed on as they are, in both directions.
@@ -41,12 +41,12 @@ pub async fn create(
     State(state): State<AppState>,
     Caller(principal): Caller,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<HeldBody, ApiError>,
 ) -> Response {
     let id = RequestId::new(&state.clock, &state.random);
     let answer = match body {
         Ok(body) => admission::admit(&state, principal, id, &headers, body).await,
-        Err(rejection) => Err(rejection.into()),
+        Err(unreadable) => Err(unreadable),
     };
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chassis::Problem;
-use chassis::http::body::timed_out;
+use chassis::http::body::{is_too_large, timed_out};
 use contracts::entitlements::{LimitPeriod, LimitScope};
 use http::{HeaderValue, StatusCode, header};
 use identity::AuthenticateError;
@@ -90,9 +89,14 @@ impl From<MissingScope> for ApiError {
     }
 }
 
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::Unreadable(if timed_out(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() })
+/// A body that could not be read to its end.
+impl From<axum::Error> for ApiError {
+    fn from(error: axum::Error) -> Self {
+        Self::Unreadable(match error {
+            error if timed_out(&error) => StatusCode::REQUEST_TIMEOUT,
+            error if is_too_large(&error) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 //! exactly once, whichever way it ends.
 
 pub mod admin;
+pub mod body;
 mod budget;
 pub mod caller;
 pub mod completions;

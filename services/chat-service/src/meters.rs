@@ -38,3 +38,14 @@ pub fn lost(count: usize) {
 pub fn entitlements_read(answered: bool) {
     metrics::counter!("chat_entitlements_reads_total", "outcome" => if answered { "answered" } else { "failed" }).increment(1);
 }
+
+/// So many bytes more of bodies are held.
+pub fn bodies_held(bytes: u32) {
+    metrics::gauge!("chat_body_bytes_held").increment(bytes);
+}
+
+/// So many bytes of bodies are held no more.
+#[expect(clippy::cast_precision_loss, reason = "a gauge of megabytes")]
+pub fn bodies_free(bytes: usize) {
+    metrics::gauge!("chat_body_bytes_held").decrement(bytes as f64);
+}

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::body::BodyBudget;
 use crate::budget::Budget;
 use crate::config::{ChatConfig, DrainConfig, LimitsConfig, ProviderConfig};
 use crate::entitlements::EntitlementCache;
@@ -61,6 +62,8 @@ pub struct AppState {
     pub drains: Arc<Semaphore>,
     /// Limits of callers and memory.
     pub limits: Arc<LimitsConfig>,
+    /// Memory for bodies.
+    pub bodies: BodyBudget,
     /// Work that outlives its request.
     pub tasks: TaskTracker,
     /// Cancelled when the service begins to drain.
@@ -127,6 +130,7 @@ impl AppState {
             drain: Arc::new(config.drain.clone()),
             drains: Arc::new(Semaphore::new(config.drain.max_streams)),
             limits: Arc::new(config.limits.clone()),
+            bodies: BodyBudget::new(config.limits.body_bytes_in_flight.max(config.limits.body_limit)),
             tasks: host.tasks(),
             draining: host.draining(),
             // The last quarter of the grace is for telling the clients and for settling.

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
 use super::call::{Call, Head};
+use crate::body::HeldBody;
 use crate::error::ApiError;
 use crate::limits::Tags;
 use crate::state::AppState;
@@ -30,10 +31,11 @@ const SMALL_BODY: usize = 256 * 1024;
 ///
 /// # Errors
 /// What the client is told instead of an answer.
-pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: HeldBody) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     caller.require(Scope::ChatWrite)?;
-    let request = read(body).await?;
+    let HeldBody { bytes, share } = body;
+    let request = read(bytes).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
     let entitlements = state.entitlements.get(caller.organization_id).await?;
     if !entitlements.allow_model(&model.id) {
@@ -46,6 +48,7 @@ pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: 
         caller,
         model,
         request: Arc::new(request),
+        share,
         entitlements,
         tags,
         headers: state.provider.forwarded(headers),

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::drain::Drain;
 use super::{stream, whole};
+use crate::body::Share;
 use crate::budget::Refusal;
 use crate::error::ApiError;
 use crate::limits::{Limits, Subject, Tags};
@@ -54,6 +55,9 @@ pub struct Call {
     pub model: Arc<Model>,
     /// What is asked.
     pub request: Arc<ChatRequest>,
+    /// The share of the memory for bodies that the request has.
+    #[expect(dead_code, reason = "it is held until the call is over")]
+    pub share: Share,
     /// What the organization may do.
     pub entitlements: Arc<Entitlements>,
     /// What the request is tagged with.

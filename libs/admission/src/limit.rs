@@ -41,9 +41,9 @@ pub struct Limit {
     pub amount: i64,
     /// When.
     pub window: Window,
-    /// What a counter that is not there begins with: what is known to have been used of a calendar's window before. It is there for the
-    /// first request that counts for a limit, and when Redis has lost it.
-    pub before: i64,
+    /// What is known to have been used of a calendar's window: a counter comes to that at least. It is there for what was used while
+    /// the limit did not exist, for what others used, and for counters that Redis has lost.
+    pub least: i64,
 }
 
 impl Limit {

@@ -81,7 +81,7 @@ impl Limits {
         for (scope, most, window) in limits.into_iter().flatten() {
             let key = Limit::key(subject.caller.organization_id, scope);
             let window = Window::Sliding(window);
-            self.push(Rule::Requests, Limit { key, meter: Meter::Requests, most: most.into(), amount: 1, window, before: 0 });
+            self.push(Rule::Requests, Limit { key, meter: Meter::Requests, most: most.into(), amount: 1, window, least: 0 });
         }
     }
 
@@ -93,7 +93,7 @@ impl Limits {
             let key = Limit::key(subject.caller.organization_id, &format!("tokens:{}:{scope}", since.timestamp()));
             let amount = i64::try_from(subject.tokens).unwrap_or(i64::MAX);
             let window = Window::Calendar((end - subject.at).to_std().unwrap_or_default());
-            self.push(Rule::Tokens, Limit { key, meter: Meter::Tokens, most: most.into(), amount, window, before: 0 });
+            self.push(Rule::Tokens, Limit { key, meter: Meter::Tokens, most: most.into(), amount, window, least: 0 });
         }
     }
 

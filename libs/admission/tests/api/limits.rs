@@ -9,7 +9,7 @@ use crate::world::World;
 fn limit(world: &World, scope: &str, meter: Meter, most: i64, amount: i64) -> Limit {
     let minute = Duration::from_mins(1);
     let window = if meter == Meter::Requests { Window::Sliding(minute) } else { Window::Calendar(minute) };
-    Limit { key: Limit::key(world.organization, scope), meter, most, amount, window, before: 0 }
+    Limit { key: Limit::key(world.organization, scope), meter, most, amount, window, least: 0 }
 }
 
 /// [B-39]
@@ -55,11 +55,11 @@ async fn sums_count_the_worst_case_in_flight_and_what_was_used_afterwards() {
     assert!(matches!(world.admit(&world.event(1), &[limit(&world, "tokens", Meter::Tokens, 100, 1)]).await, Verdict::Limited { .. }));
 }
 
-/// [B-38] Whoever knows what was spent before says so; a counter that is there knows better.
+/// Whoever knows what was spent says so: a counter knows only what it has counted.
 #[tokio::test]
-async fn a_counter_that_is_not_there_begins_with_what_was_spent_before() {
+async fn a_counter_comes_to_what_is_known_to_be_spent_at_least() {
     let world = World::with(1000).await;
-    let spend = |amount, before| Limit { before, ..limit(&world, "spend", Meter::Spend, 500, amount) };
+    let spend = |amount, least| Limit { least, ..limit(&world, "spend", Meter::Spend, 500, amount) };
     let event = world.event(101);
     assert!(matches!(world.admit(&event, &[spend(101, 400)]).await, Verdict::Limited { limit: 0, .. }));
     assert!(matches!(world.admit(&event, &[spend(101, 399)]).await, Verdict::Admitted { .. }), "what was refused left nothing behind");
@@ -68,6 +68,13 @@ async fn a_counter_that_is_not_there_begins_with_what_was_spent_before() {
     world.end(&event, 1, End::Used, &counted).await;
     assert!(matches!(world.admit(&world.event(100), &[spend(100, 0)]).await, Verdict::Admitted { .. }), "399 before and 1 of the first");
     assert!(matches!(world.admit(&world.event(1), &[spend(1, 0)]).await, Verdict::Limited { .. }));
+    let other = |amount, least| Limit { least, ..limit(&world, "other", Meter::Spend, 500, amount) };
+    assert!(matches!(world.admit(&world.event(1), &[other(50, 0)]).await, Verdict::Admitted { .. }));
+    assert!(matches!(world.admit(&world.event(1), &[other(1, 500)]).await, Verdict::Limited { .. }), "others spent 500");
+    assert!(matches!(world.admit(&world.event(1), &[other(50, 40)]).await, Verdict::Admitted { .. }), "which it counted itself");
+    assert!(matches!(world.admit(&world.event(1), &[other(100, 300)]).await, Verdict::Admitted { .. }), "200 that it did not count");
+    assert!(matches!(world.admit(&world.event(1), &[other(101, 0)]).await, Verdict::Limited { .. }));
+    assert!(matches!(world.admit(&world.event(1), &[other(100, 0)]).await, Verdict::Admitted { .. }), "to the last one");
 }
 
 /// What Redis has lost is in no counter: a counter that was made anew is told what was used, and not the difference.

@@ -89,7 +89,7 @@ async fn the_private_route_is_for_services_with_the_scope() {
     assert_eq!(copy(&app, ada).await, answered.json, "the copy is written with the answer");
 }
 
-/// [B-38] Whoever enforces a limit and has counted nothing of it yet begins with what was spent before.
+/// Whoever enforces a limit has not counted all of it: not what others spent, nor what was spent before there was the limit.
 #[tokio::test]
 async fn a_service_is_told_what_was_spent_of_limits_of_a_day_or_a_month_and_nobody_else_is() {
     let app = App::start().await;

@@ -24,10 +24,10 @@ impl Limits {
         for ((scope, id, period), limit) in lowest {
             let (since, end) = period.bounds(subject.at);
             // What was spent in a period that is over says nothing about this one.
-            let before = limit.spent.filter(|spent| spent.since == since).map_or(0, |spent| spent.micros);
+            let least = limit.spent.filter(|spent| spent.since == since).map_or(0, |spent| spent.micros);
             let key = Limit::key(subject.caller.organization_id, &key(scope, id, period, since.timestamp()));
             let window = Window::Calendar((end - subject.at).to_std().unwrap_or_default());
-            let limit = Limit { key, meter: Meter::Spend, most: limit.limit_micros, amount: subject.cost_micros, window, before };
+            let limit = Limit { key, meter: Meter::Spend, most: limit.limit_micros, amount: subject.cost_micros, window, least };
             self.push(Rule::Spend(scope, period), limit);
         }
     }
@@ -137,10 +137,10 @@ mod tests {
         let all =
             [limit(LimitScope::Organization, "", 30), low, SpendLimit { currency: "EUR".into(), ..limit(LimitScope::Organization, "", 1) }];
         let key = Actor::ApiKey { api_key_id: ApiKeyId::from_uuid(uuid::Uuid::nil()) };
-        for (at, before) in [("2030-01-31T23:59:59Z", 9), ("2030-02-01T00:00:00Z", 0)] {
+        for (at, least) in [("2030-01-31T23:59:59Z", 9), ("2030-02-01T00:00:00Z", 0)] {
             let left = limits(key, &all, at);
             let [(.., limit)] = left.as_slice() else { panic!("{left:?}") };
-            assert_eq!((limit.most, limit.amount, limit.before), (20, 17, before), "{at}");
+            assert_eq!((limit.most, limit.amount, limit.least), (20, 17, least), "{at}");
         }
     }
 }

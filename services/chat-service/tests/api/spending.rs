@@ -240,7 +240,7 @@ async fn of_several_budgets_for_the_same_the_lowest_counts_and_each_request_once
     drop(open);
 }
 
-/// [B-38] A budget that is new, and any budget after Redis was lost, begins with what billing-service knows of its period.
+/// A budget that is new, and any budget after Redis was lost, begins with what billing-service knows of its period.
 #[tokio::test]
 async fn a_budget_begins_with_what_was_spent_before_it_counted() {
     let cost = cost().await;
@@ -259,8 +259,29 @@ async fn a_budget_begins_with_what_was_spent_before_it_counted() {
     }
 }
 
+/// As it is when a budget was ended and made again: its counter knows only its own time.
 #[tokio::test]
-async fn after_redis_was_lost_a_budget_goes_on_with_what_was_posted() {
+async fn what_was_spent_where_nobody_counted_is_found_when_the_plan_is_read_again() {
+    let cost = cost().await;
+    let chat = Chat::start().await;
+    let budget = of_the_organization(LimitPeriod::Month, 2 * cost);
+    limited(&chat, None, vec![budget.clone()]);
+    asks(&chat, &whole()).await.expect(200);
+    settled(&chat, 1).await;
+    let spent = Some(Spent { since: "2030-01-01T00:00:00Z".parse().expect("an instant"), micros: cost + 1 });
+    limited(&chat, None, vec![SpendLimit { spent, ..budget }]);
+    asks(&chat, &whole()).await.expect(200);
+    settled(&chat, 2).await;
+    chat.time.advance(Duration::from_mins(1));
+    eventually("the plan is read again, and its budget is used up", || async {
+        Some(asks(&chat, &whole()).await).filter(|answer| answer.status == 402)
+    })
+    .await;
+}
+
+/// Only the counters: the lease is lost with them, which is another test.
+#[tokio::test]
+async fn after_redis_lost_its_counter_a_budget_goes_on_with_what_was_posted() {
     let cost = cost().await;
     let chat = Chat::start().await;
     let spent = Some(Spent { since: "2030-01-01T00:00:00Z".parse().expect("an instant"), micros: cost });

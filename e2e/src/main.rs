@@ -50,6 +50,7 @@ async fn main() -> ExitCode {
     case!("a bad key, an unknown model and an empty wallet get OpenAI's errors", journey::errors(&stack));
     case!("one trace id in Jaeger holds spans of all three services", journey::one_trace(&stack));
     case!("a revoked key is refused within a second", journey::revoked_key(&stack));
+    case!("a hard budget refuses as soon as it is made, and not when it is gone", journey::hard_budget(&stack));
     case!("the commands of the README marked as runnable work", async { stack.run_documents() });
     case!("a client that leaves in the middle of a stream pays for what was made, once", drills::client_leaves(&stack));
     case!("a provider that cuts its streams costs what was delivered, once", drills::provider_cuts(&stack));

@@ -157,6 +157,9 @@ impl Copies {
 }
 
 #[cfg(test)]
+mod walk;
+
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 

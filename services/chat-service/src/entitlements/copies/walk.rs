@@ -110,9 +110,9 @@ impl World {
             (2, _) => {
                 let Some((whose, versions)) = self.messages.pop_front() else { return };
                 self.copies.changed(whose.map(|organization| self.organizations[organization]));
-                for organization in 0..ORGANIZATIONS {
+                for (organization, (heard, version)) in self.heard.iter_mut().zip(versions).enumerate() {
                     if whose.is_none_or(|whose| whose == organization) {
-                        self.heard[organization] = self.heard[organization].max(versions[organization]);
+                        *heard = version.max(*heard);
                     }
                 }
             }

@@ -86,3 +86,21 @@ pub async fn revoked_key(stack: &Stack) -> Result<()> {
     ensure!(revoked.elapsed() < Duration::from_secs(2), "refused only after {:?}", revoked.elapsed());
     Ok(())
 }
+
+/// The budget is made when nothing of it was counted: what was spent before fills it.
+pub async fn hard_budget(stack: &Stack) -> Result<()> {
+    let person = Person::sign_up(stack).await?;
+    let client = person.openai(&person.key);
+    client.chat().create(request("sim-small", false)?).await?;
+    stack.eventually("a usage row", async || Ok((person.usage().await?.len() == 1).then_some(()))).await?;
+    let budget = person.limit_spending(1).await?;
+    stack
+        .eventually("the refusal", async || {
+            let outcome = client.chat().create(request("sim-small", false)?).await;
+            Ok(expect_error(outcome, 402, "spend_limit_exceeded").is_ok().then_some(()))
+        })
+        .await?;
+    person.end_budget(&budget).await?;
+    stack.eventually("an answer", async || Ok(client.chat().create(request("sim-small", false)?).await.is_ok().then_some(()))).await?;
+    agree(stack, &person, false).await
+}

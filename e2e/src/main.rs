@@ -55,6 +55,7 @@ async fn main() -> ExitCode {
         shop::bought_spent_topped_up_and_given_back(&stack)
     );
     case!("a revoked key is refused within a second", journey::revoked_key(&stack));
+    case!("a hard budget refuses as soon as it is made, and not when it is gone", journey::hard_budget(&stack));
     case!("the commands of the README marked as runnable work", async { stack.run_documents() });
     case!("a client that leaves in the middle of a stream pays for what was made, once", drills::client_leaves(&stack));
     case!("a provider that cuts its streams costs what was delivered, once", drills::provider_cuts(&stack));

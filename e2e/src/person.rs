@@ -49,6 +49,22 @@ impl Person {
         Ok(())
     }
 
+    /// Makes a hard budget of a day for the organization; its path.
+    pub async fn limit_spending(&self, micros: i64) -> Result<String> {
+        let body =
+            json!({"name": "e2e", "scope": "organization", "period": "day", "limit_micros": micros, "currency": "USD", "hard": true});
+        let made = self.http.post(format!("{BILLING}/v1/budgets")).bearer_auth(&self.session).json(&body).send().await?;
+        let made: Value = made.error_for_status()?.json().await?;
+        Ok(format!("/v1/budgets/{}", made["id"].as_str().context("an id")?))
+    }
+
+    /// Ends a budget.
+    pub async fn end_budget(&self, path: &str) -> Result<()> {
+        let url = format!("{BILLING}{path}");
+        self.http.request(Method::DELETE, url).bearer_auth(&self.session).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// The unmodified OpenAI client, with a key.
     pub fn openai(&self, key: &str) -> Client<OpenAIConfig> {
         let config = OpenAIConfig::new().with_api_base(format!("{CHAT}/v1")).with_api_key(key);

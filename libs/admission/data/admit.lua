@@ -2,25 +2,26 @@
 -- KEYS[1] the organization's lease  [2] flights of the shard, by deadline  [3] this flight  [4..] one for each limit
 -- ARGV[1] request  [2] worst-case cost  [3] deadline, milliseconds  [4] note  [5] milliseconds that the note is kept
 --   [6] now, by the clock of whoever asks (leases end by that of billing-service; the logs of limits go by this server's)
---   then for each limit: 'log' or 'sum', most, amount, milliseconds (the window of a log; until the sum begins anew)
+--   then for each limit: 'log' or 'sum', most, amount, milliseconds (the window of a log; until the sum begins anew), and what a sum
+--   comes to at least
 if redis.call('EXISTS', KEYS[3]) == 1 then
   return {'duplicate'}
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function limit(index)
-  local at = 6 + (index - 1) * 4
-  return KEYS[3 + index], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local at = 6 + (index - 1) * 5
+  return KEYS[3 + index], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
 end
 for index = 1, #KEYS - 3 do
-  local key, kind, most, amount, window = limit(index)
+  local key, kind, most, amount, window, least = limit(index)
   if kind == 'log' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
     if redis.call('ZCARD', key) >= most then
       local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
       return {'limited', index, oldest[2] and (oldest[2] + window - now) or window}
     end
-  elseif tonumber(redis.call('GET', key) or '0') + amount > most then
+  elseif math.max(tonumber(redis.call('GET', key) or '0'), least) + amount > most then
     return {'limited', index, window}
   end
 end
@@ -33,12 +34,13 @@ if remaining < cost then
   return {'short', lease[1], lease[3], string.format('%.0f', cost - remaining)}
 end
 for index = 1, #KEYS - 3 do
-  local key, kind, _, amount, window = limit(index)
+  local key, kind, _, amount, window, least = limit(index)
   if kind == 'log' then
     redis.call('ZADD', key, now, ARGV[1])
     redis.call('PEXPIRE', key, window)
   else
-    redis.call('INCRBY', key, string.format('%.0f', amount))
+    local missing = math.max(least - tonumber(redis.call('GET', key) or '0'), 0)
+    redis.call('INCRBY', key, string.format('%.0f', missing + amount))
     redis.call('PEXPIRE', key, window)
   end
 end

@@ -3,7 +3,8 @@
 -- KEYS[1] the organization's lease  [2] flights of the shard  [3] this flight  [4] usage stream of the shard  [5..] sums to be corrected
 -- ARGV[1] request  [2] lease it was admitted on  [3] what was reserved  [4] what it turned out to cost
 --   [5] usage event, or '' when the call was not made  [6] traceparent  [7] milliseconds that the answer is kept
---   [8] 'posted' when billing-service has the usage already: its lease takes nothing back  then a correction for each sum
+--   [8] 'posted' when billing-service has the usage already: its lease takes nothing back
+--   then for each sum: what was used less what was counted at the admission, and what was used
 local flight = redis.call('HMGET', KEYS[3], 'taken', 'cost', 'lease')
 if flight[1] then
   return flight[1]
@@ -28,9 +29,12 @@ if ARGV[5] ~= '' and ARGV[8] ~= 'posted' then
   redis.call('XADD', KEYS[4], '*', 'event', ARGV[5], 'taken_micros', answer, 'traceparent', ARGV[6])
 end
 for index = 5, #KEYS do
+  -- A flight that is not known is in no sum either: not what it was counted for, and of a call that was not made, nothing.
+  local at = 9 + (index - 5) * 2
+  local more = flight[2] and ARGV[at] or (ARGV[5] ~= '' and ARGV[at + 1])
   -- A sum whose time is over begins anew without this request.
-  if redis.call('EXISTS', KEYS[index]) == 1 then
-    redis.call('INCRBY', KEYS[index], ARGV[4 + index])
+  if more and redis.call('EXISTS', KEYS[index]) == 1 then
+    redis.call('INCRBY', KEYS[index], more)
   end
 end
 return answer

@@ -104,7 +104,7 @@ impl Admissions {
         let kept = u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX);
         invocation.arg(request).arg(admission.cost_micros).arg(deadline).arg(note).arg(kept).arg(admission.now.timestamp_millis());
         for limit in admission.limits {
-            invocation.arg(limit.kind()).arg(limit.most).arg(limit.amount).arg(limit.milliseconds());
+            invocation.arg(limit.kind()).arg(limit.most).arg(limit.amount).arg(limit.milliseconds()).arg(limit.least);
         }
         let reply: Vec<Value> = invocation.invoke_async(&mut self.redis.connection()).await?;
         verdict(&reply)

@@ -41,6 +41,9 @@ pub struct Limit {
     pub amount: i64,
     /// When.
     pub window: Window,
+    /// What is known to have been used of a calendar's window: a counter comes to that at least. It is there for what was used while
+    /// the limit did not exist, for what others used, and for counters that Redis has lost.
+    pub least: i64,
 }
 
 impl Limit {
@@ -82,14 +85,13 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// What must be added, now that it is known what was used.
+    /// What the request counts for, now that it is known what was used.
     #[must_use]
-    pub fn correction(&self, usage: &TokenUsage, price: i64) -> i64 {
-        let used = match self.meter {
+    pub fn used(&self, usage: &TokenUsage, price: i64) -> i64 {
+        match self.meter {
             Meter::Requests => self.amount,
             Meter::Tokens => i64::try_from(usage.total_input().saturating_add(usage.total_output())).unwrap_or(i64::MAX),
             Meter::Spend => price,
-        };
-        used.saturating_sub(self.amount)
+        }
     }
 }

@@ -70,7 +70,8 @@ impl Admissions {
             .arg(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX))
             .arg(if settlement.end == End::Posted { "posted" } else { "" });
         for counted in settlement.counted {
-            invocation.arg(counted.correction(&event.usage, price));
+            let used = counted.used(&event.usage, price);
+            invocation.arg(used.saturating_sub(counted.amount)).arg(used);
         }
         invocation.invoke_async(&mut self.redis.connection()).await
     }

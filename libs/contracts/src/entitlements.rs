@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use chassis::http::Client;
+use chrono::{DateTime, Datelike, DurationRound, Months, TimeDelta, Utc};
 use identity::{OrganizationId, ServiceTokens};
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,14 @@ pub struct Entitlements {
     pub spend_limits: Vec<SpendLimit>,
 }
 
+impl Entitlements {
+    /// Whether a model may be called.
+    #[must_use]
+    pub fn allow_model(&self, model: &str) -> bool {
+        self.models.as_ref().is_none_or(|models| models.contains(model))
+    }
+}
+
 /// A plan that gives access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EntitledPlan {
@@ -80,6 +89,8 @@ pub enum LimitScope {
     User,
     /// One of its API keys.
     ApiKey,
+    /// Requests of a model.
+    Model,
     /// Requests with a tag.
     Tag,
 }
@@ -96,12 +107,28 @@ pub enum LimitPeriod {
     Month,
 }
 
+impl LimitPeriod {
+    /// The period that an instant is in: its first instant, and the first one after it.
+    #[must_use]
+    pub fn bounds(self, at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
+        let rounded = |step: TimeDelta| at.duration_trunc(step).unwrap_or(at);
+        match self {
+            Self::Minute => (rounded(TimeDelta::minutes(1)), rounded(TimeDelta::minutes(1)) + TimeDelta::minutes(1)),
+            Self::Day => (rounded(TimeDelta::days(1)), rounded(TimeDelta::days(1)) + TimeDelta::days(1)),
+            Self::Month => {
+                let start = rounded(TimeDelta::days(1)) - TimeDelta::days(i64::from(at.day0()));
+                (start, start.checked_add_months(Months::new(1)).unwrap_or(DateTime::<Utc>::MAX_UTC))
+            }
+        }
+    }
+}
+
 /// What must not be exceeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpendLimit {
     /// Whom it is for.
     pub scope: LimitScope,
-    /// Which user, key or tag; empty for the organization.
+    /// Which user, key, model or tag; empty for the organization.
     pub id: String,
     /// For how long it counts.
     pub period: LimitPeriod,
@@ -110,6 +137,19 @@ pub struct SpendLimit {
     /// ISO 4217 code.
     #[schema(example = "USD")]
     pub currency: String,
+    /// What was spent of it before; only services are told, and not of a minute or a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub spent: Option<Spent>,
+}
+
+/// What was spent in a period, as far as it was posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// The period's first instant.
+    pub since: DateTime<Utc>,
+    /// How much, in micro-units.
+    pub micros: i64,
 }
 
 /// It cannot be known right now what the organization may do.

@@ -71,6 +71,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0043_margin",
         "0050_payments",
         "0051_top_ups",
+        "0045_model_budgets",
     ],
 };
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use admission::{Admission, Admissions, Verdict};
 use contracts::LeaseId;
@@ -22,6 +23,8 @@ const TRIES: usize = 64;
 pub enum Refusal {
     /// Nothing was taken.
     Refused(ApiError),
+    /// Nothing was taken: the limit of this index refuses, until there may be room.
+    Limited(usize, Duration),
     /// Redis did not answer: it may have been taken.
     Unknown,
 }
@@ -101,7 +104,7 @@ impl Budget {
             }
             Verdict::Short { lease, missing_micros } => Ok(Err((missing_micros, Some(lease)))),
             Verdict::NoLease => Ok(Err((admission.cost_micros, None))),
-            Verdict::Limited { retry_after, .. } => Err(ApiError::RateLimited(retry_after).into()),
+            Verdict::Limited { limit, retry_after } => Err(Refusal::Limited(limit, retry_after)),
             Verdict::Duplicate => Err(ApiError::Internal("a request id was used twice").into()),
         }
     }

@@ -60,6 +60,8 @@ chassis::settings! {
         pub provider: ProviderConfig = nested,
         /// What happens when a client leaves.
         pub drain: DrainConfig = nested,
+        /// What is known of organizations' plans.
+        pub entitlements: EntitlementsConfig = nested,
         /// Limits of callers and memory.
         pub limits: LimitsConfig = nested,
     }
@@ -108,14 +110,32 @@ chassis::settings! {
 }
 
 chassis::settings! {
+    /// What is known of organizations' plans, budgets and limits.
+    pub struct EntitlementsConfig {
+        /// Milliseconds after which what an organization may do is read again, beside its requests: for a change whose news was lost.
+        pub refresh: Millis = default "CHAT_ENTITLEMENTS_REFRESH_MS" "60000",
+        /// Milliseconds for which what was read may serve while billing-service is away; afterwards requests are answered 503.
+        pub oldest: Millis = default "CHAT_ENTITLEMENTS_OLDEST_MS" "600000",
+        /// Organizations of which it is kept; those that asked longest ago are forgotten first.
+        pub most: usize = default "CHAT_ENTITLEMENTS_MAX" "10000",
+    }
+}
+
+chassis::settings! {
     /// Limits of callers and memory.
     pub struct LimitsConfig {
         /// Largest request body, in bytes; counts here instead of `TRIVET_HTTP_BODY_LIMIT_BYTES`, because prompts hold images and files.
         pub body_limit: usize = default "CHAT_BODY_LIMIT_BYTES" "33554432",
+        /// Bytes of request bodies in flight at once, not counting those of up to 64 KiB; one more is answered 503. Up to three times as much memory is used. Never less than `CHAT_BODY_LIMIT_BYTES`.
+        pub body_bytes_in_flight: usize = default "CHAT_BODY_BYTES_IN_FLIGHT" "134217728",
         /// Requests of one API key (or one user) in the window.
         pub requests_per_window: u32 = default "CHAT_REQUESTS_PER_MINUTE" "600",
         /// Requests of one organization in the window; without it there is no such limit.
         pub organization_requests_per_window: Option<u32> = optional "CHAT_ORGANIZATION_REQUESTS_PER_MINUTE",
+        /// Tokens, in and out, of one API key (or one user) in a minute of the clock, counted by the most that a request can use and corrected at its end; without it there is no such limit.
+        pub tokens_per_minute: Option<u32> = optional "CHAT_TOKENS_PER_MINUTE",
+        /// The same for one organization.
+        pub organization_tokens_per_minute: Option<u32> = optional "CHAT_ORGANIZATION_TOKENS_PER_MINUTE",
         /// Milliseconds of the window.
         pub window: Millis = default "CHAT_RATE_WINDOW_MS" "60000",
         /// Milliseconds after the deadline of its completion at which a request that nobody settled is given up for dead.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chassis::Problem;
-use chassis::http::body::timed_out;
+use chassis::http::body::{is_too_large, timed_out};
+use contracts::entitlements::{LimitPeriod, LimitScope};
 use http::{HeaderValue, StatusCode, header};
 use identity::AuthenticateError;
 use identity::authenticator::MissingScope;
@@ -38,12 +38,21 @@ pub enum ApiError {
     /// A model that is not offered, or has no price.
     #[error("there is no such model")]
     ModelNotFound,
+    /// A model that the organization's plan does not have.
+    #[error("the plan does not have the model")]
+    ModelNotInPlan,
     /// The wallet does not reach.
     #[error("the wallet does not reach")]
     InsufficientQuota,
     /// Too many requests, here or at the provider.
     #[error("too many requests")]
     RateLimited(Duration),
+    /// Too many tokens in a minute.
+    #[error("too many tokens")]
+    TokensLimited(Duration),
+    /// More than may be spent in a period.
+    #[error("a spend limit is reached")]
+    SpendLimit(LimitScope, LimitPeriod, Duration),
     /// Something we need is away.
     #[error("{0} is not available")]
     Unavailable(&'static str),
@@ -80,9 +89,14 @@ impl From<MissingScope> for ApiError {
     }
 }
 
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::Unreadable(if timed_out(&rejection) { StatusCode::REQUEST_TIMEOUT } else { rejection.status() })
+/// A body that could not be read to its end.
+impl From<axum::Error> for ApiError {
+    fn from(error: axum::Error) -> Self {
+        Self::Unreadable(match error {
+            error if timed_out(&error) => StatusCode::REQUEST_TIMEOUT,
+            error if is_too_large(&error) => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        })
     }
 }
 
@@ -112,6 +126,11 @@ impl ApiError {
                 let (status, body) = invalid(StatusCode::NOT_FOUND, "model_not_found", "The model does not exist or is not offered here.");
                 (status, body.param("model"))
             }
+            Self::ModelNotInPlan => {
+                let message = "Your organization's plan does not have this model; GET /v1/models lists those that it has.";
+                let (status, body) = invalid(StatusCode::FORBIDDEN, "model_not_in_plan", message);
+                (status, body.param("model"))
+            }
             Self::InsufficientQuota => {
                 let body = ErrorBody::new("insufficient_quota", "insufficient_quota", "The balance does not cover this request.");
                 (StatusCode::PAYMENT_REQUIRED, body)
@@ -120,6 +139,11 @@ impl ApiError {
                 let body = ErrorBody::new("requests", "rate_limit_exceeded", "Too many requests: try again later.");
                 (StatusCode::TOO_MANY_REQUESTS, body)
             }
+            Self::TokensLimited(_) => {
+                let body = ErrorBody::new("tokens", "rate_limit_exceeded", "Too many tokens: try again later.");
+                (StatusCode::TOO_MANY_REQUESTS, body)
+            }
+            Self::SpendLimit(scope, period, _) => spend_limit(*scope, *period),
             Self::Unavailable(what) => {
                 server(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, &format!("Try again soon: {what} is not available."))
             }
@@ -137,7 +161,9 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(after) | Self::ProviderUnavailable(after) => Some(*after),
+            Self::RateLimited(after) | Self::TokensLimited(after) | Self::SpendLimit(.., after) | Self::ProviderUnavailable(after) => {
+                Some(*after)
+            }
             Self::Unavailable(_) => Some(RETRY_SOON),
             _ => None,
         }
@@ -151,6 +177,24 @@ impl ApiError {
             _ => self.parts().1.to_bytes(),
         }
     }
+}
+
+/// A minute's limit is a rate, after which clients come back by themselves; that of a day or a month is money that is not there.
+fn spend_limit(scope: LimitScope, period: LimitPeriod) -> (StatusCode, ErrorBody) {
+    let (status, period) = match period {
+        LimitPeriod::Minute => (StatusCode::TOO_MANY_REQUESTS, "minute"),
+        LimitPeriod::Day => (StatusCode::PAYMENT_REQUIRED, "day"),
+        LimitPeriod::Month => (StatusCode::PAYMENT_REQUIRED, "month"),
+    };
+    let whose = match scope {
+        LimitScope::Organization => "your organization",
+        LimitScope::User => "you",
+        LimitScope::ApiKey => "this API key",
+        LimitScope::Model => "this model",
+        LimitScope::Tag => "a tag of this request",
+    };
+    let message = format!("What may be spent for {whose} in a {period} does not cover this request.");
+    (status, ErrorBody::new("insufficient_quota", "spend_limit_exceeded", message))
 }
 
 impl IntoResponse for ApiError {

@@ -2,10 +2,12 @@
 //! exactly once, whichever way it ends.
 
 pub mod admin;
+pub mod body;
 mod budget;
 pub mod caller;
 pub mod completions;
 pub mod config;
+pub mod entitlements;
 pub mod error;
 pub mod genai;
 mod limits;

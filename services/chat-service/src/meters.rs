@@ -33,3 +33,19 @@ pub fn overhead(time: Duration) {
 pub fn lost(count: usize) {
     metrics::counter!("chat_settlements_lost_total").increment(count as u64);
 }
+
+/// billing-service was asked what an organization may do.
+pub fn entitlements_read(answered: bool) {
+    metrics::counter!("chat_entitlements_reads_total", "outcome" => if answered { "answered" } else { "failed" }).increment(1);
+}
+
+/// So many bytes more of bodies are held.
+pub fn bodies_held(bytes: u32) {
+    metrics::gauge!("chat_body_bytes_held").increment(bytes);
+}
+
+/// So many bytes of bodies are held no more.
+#[expect(clippy::cast_precision_loss, reason = "a gauge of megabytes")]
+pub fn bodies_free(bytes: usize) {
+    metrics::gauge!("chat_body_bytes_held").decrement(bytes as f64);
+}

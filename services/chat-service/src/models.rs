@@ -129,17 +129,21 @@ impl From<&Model> for ModelObject {
     }
 }
 
-/// The models that are offered.
+/// The models that are offered and that the organization's plan has.
 #[utoipa::path(get, path = "/v1/models", tag = "models", security(("bearer" = [])),
     responses((status = 200, body = ModelList), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn list(State(state): State<AppState>, Caller(principal): Caller) -> Result<Json<ModelList>, ApiError> {
     principal.require(Scope::ModelsRead)?;
-    Ok(Json(ModelList { object: "list", data: state.models.iter().map(ModelObject::from).collect() }))
+    let entitlements = state.entitlements.get(principal.organization_id).await?;
+    let models = state.models.iter().filter(|model| entitlements.allow_model(&model.id));
+    Ok(Json(ModelList { object: "list", data: models.map(ModelObject::from).collect() }))
 }
 
 /// One model.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "models", security(("bearer" = [])), params(("id" = String, Path, description = "Its name.")),
-    responses((status = 200, body = ModelObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = ModelObject), (status = 401, body = ErrorBody),
+        (status = 403, description = "`missing_scope`, or `model_not_in_plan`", body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 503, body = ErrorBody)))]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Caller(principal): Caller,
@@ -148,6 +152,9 @@ pub(crate) async fn get(
     principal.require(Scope::ModelsRead)?;
     let Path(id) = path.map_err(|_| ApiError::ModelNotFound)?;
     let model = state.models.find(&id).ok_or(ApiError::ModelNotFound)?;
+    if !state.entitlements.get(principal.organization_id).await?.allow_model(&model.id) {
+        return Err(ApiError::ModelNotInPlan);
+    }
     Ok(Json(ModelObject::from(&*model)))
 }
 

@@ -11,14 +11,17 @@ use chassis::redis::Redis;
 use chassis::{Clock, ExposeSecret, Random};
 use contracts::auth::AuthClient;
 use contracts::billing::BillingClient;
+use contracts::entitlements::EntitlementsClient;
 use identity::jwt::SigningKey;
 use identity::{Authenticator, RemoteKeys, Revocations, ServiceTokens};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::body::BodyBudget;
 use crate::budget::Budget;
 use crate::config::{ChatConfig, DrainConfig, LimitsConfig, ProviderConfig};
+use crate::entitlements::EntitlementCache;
 use crate::models::ModelCatalog;
 use crate::prices::Prices;
 use crate::provider::Provider;
@@ -37,6 +40,8 @@ pub struct AppState {
     pub models: ModelCatalog,
     /// What models cost.
     pub prices: Prices,
+    /// What organizations may do.
+    pub entitlements: EntitlementCache,
     /// Takes money and counts requests.
     pub budget: Budget,
     /// Leases and flights in Redis.
@@ -57,6 +62,8 @@ pub struct AppState {
     pub drains: Arc<Semaphore>,
     /// Limits of callers and memory.
     pub limits: Arc<LimitsConfig>,
+    /// Memory for bodies.
+    pub bodies: BodyBudget,
     /// Work that outlives its request.
     pub tasks: TaskTracker,
     /// Cancelled when the service begins to drain.
@@ -87,9 +94,14 @@ impl AppState {
         );
         let watched = redis.clone();
         host.spawn("revocations", |stop| async move { revocations.watch(&watched, &stop).await });
-        let admissions = Admissions::new(redis);
+        let admissions = Admissions::new(redis.clone());
         let (settlements, writer) = Settlements::new(config.limits.settlement_queue, admissions.clone(), config.limits.durability);
-        let billing = BillingClient::new(Client::new(&config.billing_url, INTERNAL_TIMEOUT)?, tokens);
+        let client = Client::new(&config.billing_url, INTERNAL_TIMEOUT)?;
+        let known = EntitlementsClient::new(client.clone(), tokens.clone());
+        let entitlements = EntitlementCache::new(&config.entitlements, known, clock.clone(), host.tasks());
+        let hears = entitlements.clone();
+        host.spawn("entitlements", |stop| async move { hears.watch(&redis, &stop).await });
+        let billing = BillingClient::new(client, tokens);
         let (prices, refresher) = Prices::new(clock.clone());
         let asked = billing.clone();
         host.spawn("prices", |stop| async move { refresher.run(&asked, &stop).await });
@@ -107,6 +119,7 @@ impl AppState {
             authenticator,
             models: config.models.clone(),
             prices,
+            entitlements,
             budget: Budget::new(admissions.clone(), billing, host.tasks()),
             admissions,
             provider: Provider::new(&config.provider, clock.clone())?,
@@ -117,6 +130,7 @@ impl AppState {
             drain: Arc::new(config.drain.clone()),
             drains: Arc::new(Semaphore::new(config.drain.max_streams)),
             limits: Arc::new(config.limits.clone()),
+            bodies: BodyBudget::new(config.limits.body_bytes_in_flight.max(config.limits.body_limit)),
             tasks: host.tasks(),
             draining: host.draining(),
             // The last quarter of the grace is for telling the clients and for settling.

@@ -17,10 +17,14 @@ mod limits;
 mod models;
 #[path = "api/neighbors.rs"]
 mod neighbors;
+#[path = "api/plans.rs"]
+mod plans;
 #[path = "api/refusals.rs"]
 mod refusals;
 #[path = "api/settlement.rs"]
 mod settlement;
+#[path = "api/spending.rs"]
+mod spending;
 #[path = "api/streams.rs"]
 mod streams;
 #[path = "api/upstream.rs"]

@@ -9,7 +9,7 @@ use crate::world::World;
 fn limit(world: &World, scope: &str, meter: Meter, most: i64, amount: i64) -> Limit {
     let minute = Duration::from_mins(1);
     let window = if meter == Meter::Requests { Window::Sliding(minute) } else { Window::Calendar(minute) };
-    Limit { key: Limit::key(world.organization, scope), meter, most, amount, window }
+    Limit { key: Limit::key(world.organization, scope), meter, most, amount, window, least: 0 }
 }
 
 /// [B-39]
@@ -53,4 +53,41 @@ async fn sums_count_the_worst_case_in_flight_and_what_was_used_afterwards() {
     let next = [limit(&world, "tokens", Meter::Tokens, 100, 85), limit(&world, "spend", Meter::Spend, 500, 400)];
     assert!(matches!(world.admit(&world.event(400), &next).await, Verdict::Admitted { .. }), "to the last one");
     assert!(matches!(world.admit(&world.event(1), &[limit(&world, "tokens", Meter::Tokens, 100, 1)]).await, Verdict::Limited { .. }));
+}
+
+/// Whoever knows what was spent says so: a counter knows only what it has counted.
+#[tokio::test]
+async fn a_counter_comes_to_what_is_known_to_be_spent_at_least() {
+    let world = World::with(1000).await;
+    let spend = |amount, least| Limit { least, ..limit(&world, "spend", Meter::Spend, 500, amount) };
+    let event = world.event(101);
+    assert!(matches!(world.admit(&event, &[spend(101, 400)]).await, Verdict::Limited { limit: 0, .. }));
+    assert!(matches!(world.admit(&event, &[spend(101, 399)]).await, Verdict::Admitted { .. }), "what was refused left nothing behind");
+    assert!(matches!(world.admit(&world.event(1), &[spend(1, 0)]).await, Verdict::Limited { .. }), "it is full, whatever is said now");
+    let counted: Vec<Counted> = spend(101, 0).counted().into_iter().collect();
+    world.end(&event, 1, End::Used, &counted).await;
+    assert!(matches!(world.admit(&world.event(100), &[spend(100, 0)]).await, Verdict::Admitted { .. }), "399 before and 1 of the first");
+    assert!(matches!(world.admit(&world.event(1), &[spend(1, 0)]).await, Verdict::Limited { .. }));
+    let other = |amount, least| Limit { least, ..limit(&world, "other", Meter::Spend, 500, amount) };
+    assert!(matches!(world.admit(&world.event(1), &[other(50, 0)]).await, Verdict::Admitted { .. }));
+    assert!(matches!(world.admit(&world.event(1), &[other(1, 500)]).await, Verdict::Limited { .. }), "others spent 500");
+    assert!(matches!(world.admit(&world.event(1), &[other(50, 40)]).await, Verdict::Admitted { .. }), "which it counted itself");
+    assert!(matches!(world.admit(&world.event(1), &[other(100, 300)]).await, Verdict::Admitted { .. }), "200 that it did not count");
+    assert!(matches!(world.admit(&world.event(1), &[other(101, 0)]).await, Verdict::Limited { .. }));
+    assert!(matches!(world.admit(&world.event(1), &[other(100, 0)]).await, Verdict::Admitted { .. }), "to the last one");
+}
+
+/// What Redis has lost is in no counter: a counter that was made anew is told what was used, and not the difference.
+#[tokio::test]
+async fn a_request_that_redis_forgot_counts_with_what_it_used() {
+    let world = World::with(1000).await;
+    let spend = |amount| limit(&world, "spend", Meter::Spend, 500, amount);
+    let counted: Vec<Counted> = spend(400).counted().into_iter().collect();
+    let (lost, not_made) = (world.event(400), world.event(400));
+    // Neither flight is known; the counter is there again.
+    assert!(matches!(world.admit(&world.event(100), &[spend(100)]).await, Verdict::Admitted { .. }));
+    world.end(&lost, 300, End::Used, &counted).await;
+    world.end(&not_made, 0, End::NotMade, &counted).await;
+    assert!(matches!(world.admit(&world.event(101), &[spend(101)]).await, Verdict::Limited { .. }));
+    assert!(matches!(world.admit(&world.event(100), &[spend(100)]).await, Verdict::Admitted { .. }), "100 and 300 are 400");
 }

@@ -78,12 +78,16 @@ impl http_body::Body for Deadlined {
 /// Whether a body could not be read because it did not end in time.
 #[must_use]
 pub fn timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    causes(error).any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut))
+}
+
+/// Whether a body could not be read because it is larger than the edge lets through.
+#[must_use]
+pub fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    causes(error).any(|error| error.downcast_ref::<http_body_util::LengthLimitError>().is_some())
+}
+
+/// An error and what it came from.
+fn causes<'e>(error: &'e (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }

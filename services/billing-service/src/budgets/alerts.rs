@@ -95,20 +95,23 @@ async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
 async fn spent(state: &AppState, budget: &Watched, period: Period) -> Result<i64, Error> {
     let user: Option<identity::UserId> = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
     let key: Option<identity::ApiKeyId> = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
+    let model = Some(&budget.scope_id).filter(|_| budget.scope == "model");
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
-    if budget.scope != "organization" && user.is_none() && key.is_none() {
+    if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() {
         return Err(Error::Internal("a budget is for nobody"));
     }
     let spent = sqlx::query_scalar!(
         r#"select coalesce(sum(price_micros), 0)::bigint as "spent!" from usage_events
            where organization_id = $1 and currency = $2 and ended_at >= $3 and ended_at < $4
-             and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6)"#,
+             and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6)
+             and ($7::text is null or model = $7)"#,
         budget.organization_id,
         budget.currency,
         period.start,
         period.end,
         user.map(identity::UserId::uuid),
-        key.map(identity::ApiKeyId::uuid)
+        key.map(identity::ApiKeyId::uuid),
+        model
     );
     Ok(spent.fetch_one(&state.pool).await?)
 }

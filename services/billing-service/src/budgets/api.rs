@@ -26,7 +26,7 @@ pub struct Budget {
     pub name: String,
     /// Whom it is for.
     pub scope: LimitScope,
-    /// Which user, key or tag; empty for the organization.
+    /// Which user, key, model or tag; empty for the organization.
     pub scope_id: String,
     /// For how long it counts; calendar periods in UTC.
     pub period: LimitPeriod,
@@ -51,7 +51,7 @@ pub struct NewBudget {
     pub name: String,
     /// Whom it is for.
     pub scope: LimitScope,
-    /// Which user, key or tag; absent for the organization.
+    /// Which user, key, model or tag; absent for the organization.
     #[serde(default)]
     pub scope_id: String,
     /// For how long it counts.
@@ -170,10 +170,11 @@ fn check(new: &NewBudget) -> Result<(), Problem> {
         LimitScope::Organization => new.scope_id.is_empty(),
         LimitScope::User => new.scope_id.parse::<UserId>().is_ok(),
         LimitScope::ApiKey => new.scope_id.parse::<ApiKeyId>().is_ok(),
+        LimitScope::Model => (1..=200).contains(&new.scope_id.chars().count()),
         LimitScope::Tag => (1..=100).contains(&new.scope_id.chars().count()),
     };
     if !known {
-        return Err(Problem::invalid_field("scope_id", "must be the user's or key's id, a tag, or absent for the organization"));
+        return Err(Problem::invalid_field("scope_id", "must be the user's or key's id, a model, a tag, or absent for the organization"));
     }
     told(new.scope, &new.thresholds, new.forecast)?;
     check_fields(Some(&new.name), Some(new.limit_micros), Some(&new.thresholds))

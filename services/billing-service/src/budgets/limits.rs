@@ -21,7 +21,7 @@ pub async fn hard(connection: &mut PgConnection, organization: OrganizationId) -
     rows.into_iter()
         .map(|row| {
             let (scope, period) = (scope(&row.scope)?, period(&row.period)?);
-            Ok(SpendLimit { scope, id: row.scope_id, period, limit_micros: row.limit_micros, currency: row.currency })
+            Ok(SpendLimit { scope, id: row.scope_id, period, limit_micros: row.limit_micros, currency: row.currency, spent: None })
         })
         .collect()
 }
@@ -33,6 +33,7 @@ pub const fn scope_text(scope: LimitScope) -> &'static str {
         LimitScope::Organization => "organization",
         LimitScope::User => "user",
         LimitScope::ApiKey => "api_key",
+        LimitScope::Model => "model",
         LimitScope::Tag => "tag",
     }
 }
@@ -52,7 +53,7 @@ pub const fn period_text(period: LimitPeriod) -> &'static str {
 /// # Errors
 /// [`Error::Internal`].
 pub fn scope(text: &str) -> Result<LimitScope, Error> {
-    let all = [LimitScope::Organization, LimitScope::User, LimitScope::ApiKey, LimitScope::Tag];
+    let all = [LimitScope::Organization, LimitScope::User, LimitScope::ApiKey, LimitScope::Model, LimitScope::Tag];
     all.into_iter().find(|scope| scope_text(*scope) == text).ok_or(Error::Internal("a budget has an unknown scope"))
 }
 

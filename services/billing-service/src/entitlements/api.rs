@@ -7,6 +7,7 @@ use contracts::entitlements::{Entitlements, SCOPE_ENTITLEMENTS_READ};
 use identity::{Authenticated, CallingService, OrganizationId, Scope};
 
 use super::{copy, read};
+use crate::budgets::spent;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -19,7 +20,7 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
     Ok(axum::Json(read(&mut connection, principal.organization_id).await?))
 }
 
-/// What an organization may do, for a service; the copy in Redis is written with it.
+/// What an organization may do, for a service, with what was spent of its limits; the copy in Redis is written with it, without that.
 pub async fn internal(
     State(state): State<AppState>,
     caller: CallingService,
@@ -27,11 +28,11 @@ pub async fn internal(
 ) -> Result<axum::Json<Entitlements>, Error> {
     caller.require(SCOPE_ENTITLEMENTS_READ)?;
     let mut connection = state.pool.acquire().await?;
-    let entitlements = read(&mut connection, organization).await?;
-    drop(connection);
+    let mut entitlements = read(&mut connection, organization).await?;
     // The answer is right without the copy too.
     if let Err(error) = copy::write(&state.redis, &entitlements).await {
         tracing::warn!(error.message = format!("{error:#}"), organization.id = %organization, "entitlements were not copied to Redis");
     }
+    spent::fill(&mut connection, organization, &mut entitlements.spend_limits, state.clock.now()).await?;
     Ok(axum::Json(entitlements))
 }

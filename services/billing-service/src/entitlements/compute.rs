@@ -40,6 +40,7 @@ pub fn combine(
         period: LimitPeriod::Month,
         limit_micros,
         currency: currency.code().to_owned(),
+        spent: None,
     });
     Entitlements {
         organization_id,

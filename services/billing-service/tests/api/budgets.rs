@@ -99,6 +99,7 @@ async fn what_no_budget_can_be_is_refused_with_the_field() {
         (json!({"currency": "XXX"}), "currency"),
         (json!({"scope": "user", "scope_id": "somebody"}), "scope_id"),
         (json!({"scope_id": "usr_1"}), "scope_id"),
+        (json!({"scope": "model"}), "scope_id"),
         (json!({"thresholds": [80, 50]}), "thresholds"),
         (json!({"scope": "tag", "scope_id": "x"}), "thresholds"),
         (json!({"name": ""}), "name"),
@@ -199,4 +200,15 @@ async fn nothing_is_sent_to_our_own_network() {
     })
     .await;
     assert_eq!(error, "the host is not on the public internet");
+}
+
+#[tokio::test]
+async fn a_budget_of_a_model_tells_of_that_model_alone() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    for model in ["sim-large", "sim-small"] {
+        client.post("/v1/budgets", &budget(&json!({"scope": "model", "scope_id": model, "thresholds": [50]}))).await.expect(201);
+    }
+    spend(&app, ada).await;
+    assert_eq!(evaluate_all(&app.state()).await.unwrap(), 1);
 }

@@ -1,8 +1,11 @@
 //! What an organization may do, and how fast others hear that it is another.
 
+use std::time::Duration;
+
 use billing_service::subscriptions::command::Command;
 use contracts::entitlements::{BILLING_STREAM, Entitlements, redis_key};
-use identity::OrganizationId;
+use contracts::usage::UsageEvent;
+use identity::{ApiKeyId, OrganizationId, Scopes, UserId};
 use serde_json::{Value, json};
 use testkit::eventually::eventually;
 
@@ -84,4 +87,52 @@ async fn the_private_route_is_for_services_with_the_scope() {
     let answered = app.service("entitlements:read").get(&path).await.expect(200);
     assert_eq!(answered.string("organization_id"), ada.to_string());
     assert_eq!(copy(&app, ada).await, answered.json, "the copy is written with the answer");
+}
+
+/// Whoever enforces a limit has not counted all of it: not what others spent, nor what was spent before there was the limit.
+#[tokio::test]
+async fn a_service_is_told_what_was_spent_of_limits_of_a_day_or_a_month_and_nobody_else_is() {
+    let app = App::start().await;
+    let ((ada, _), (eve, _)) = (app.organization(), app.organization());
+    let (client, key, user) =
+        (app.key_of(ada, Scopes::all()), ApiKeyId::new(&app.clock, &app.random), UserId::new(&app.clock, &app.random));
+    let limits = [
+        ("api_key", key.to_string(), "month", Some(150)),
+        ("model", "sim-large".into(), "month", Some(450)),
+        ("model", "sim-small".into(), "month", Some(0)),
+        ("organization", String::new(), "day", Some(150)),
+        ("organization", String::new(), "minute", None),
+        ("organization", String::new(), "month", Some(450)),
+        ("tag", "x".into(), "month", None),
+        ("user", user.to_string(), "day", Some(150)),
+        ("user", user.to_string(), "month", Some(300)),
+    ];
+    for (scope, id, period, _) in &limits {
+        let body = json!({"name": "all", "scope": scope, "scope_id": id, "period": period, "limit_micros": 1_000_000, "currency": "USD",
+                          "hard": true, "thresholds": []});
+        client.post("/v1/budgets", &body).await.expect(201);
+    }
+    let spends = async |event: UsageEvent| {
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+    };
+    // On the last day of a month, on the first of the next, and on the second.
+    app.turn.set("2030-01-31T23:59:59.999999Z".parse().unwrap());
+    spends(UsageEvent { api_key_id: Some(key), ..app.used(ada).await }).await;
+    app.turn.set("2030-02-01T00:00:00Z".parse().unwrap());
+    spends(UsageEvent { api_key_id: Some(key), ..app.used(ada).await }).await;
+    spends(UsageEvent { user_id: Some(user), ..app.used(ada).await }).await;
+    app.turn.advance(Duration::from_hours(24));
+    spends(UsageEvent { user_id: Some(user), ..app.used(ada).await }).await;
+    spends(app.used(eve).await).await;
+    let told = app.service("entitlements:read").get(&format!("/internal/v1/entitlements/{ada}")).await.expect(200).json;
+    let told = told["spend_limits"].as_array().unwrap();
+    assert_eq!(told.len(), limits.len());
+    for (scope, id, period, spent) in &limits {
+        let limit = told.iter().find(|limit| limit["scope"] == *scope && limit["id"] == **id && limit["period"] == *period).unwrap();
+        let since = if *period == "day" { "2030-02-02T00:00:00Z" } else { "2030-02-01T00:00:00Z" };
+        let expected = spent.map_or(Value::Null, |micros| json!({"since": since, "micros": micros}));
+        assert_eq!(limit.get("spent").cloned().unwrap_or_default(), expected, "{scope} {id} {period}");
+    }
+    let public = client.get("/v1/entitlements").await.expect(200).json;
+    assert!(public["spend_limits"].as_array().unwrap().iter().all(|limit| limit.get("spent").is_none()), "{public}");
 }

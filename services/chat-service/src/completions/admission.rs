@@ -16,7 +16,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
 use super::call::{Call, Head};
+use crate::body::HeldBody;
 use crate::error::ApiError;
+use crate::limits::Tags;
 use crate::state::AppState;
 
 /// Reading a larger body would hold up the others on the same thread.
@@ -29,17 +31,26 @@ const SMALL_BODY: usize = 256 * 1024;
 ///
 /// # Errors
 /// What the client is told instead of an answer.
-pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: HeldBody) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     caller.require(Scope::ChatWrite)?;
-    let request = read(body).await?;
+    let HeldBody { bytes, share } = body;
+    let request = read(bytes).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
+    let entitlements = state.entitlements.get(caller.organization_id).await?;
+    if !entitlements.allow_model(&model.id) {
+        return Err(ApiError::ModelNotInPlan);
+    }
+    let tags = Tags::read(headers)?;
     let slot = state.settlements.take_place()?;
     let call = Call {
         id,
         caller,
         model,
         request: Arc::new(request),
+        share,
+        entitlements,
+        tags,
         headers: state.provider.forwarded(headers),
         started_at: state.clock.now(),
         arrived,

@@ -7,6 +7,7 @@ use admission::{Admission, Counted, Limit, Note};
 use bytes::Bytes;
 use chassis::telemetry;
 use chrono::{DateTime, TimeDelta, Utc};
+use contracts::entitlements::Entitlements;
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use contracts::{LeaseId, RequestId};
 use http::HeaderMap;
@@ -19,12 +20,14 @@ use uuid::Uuid;
 
 use super::drain::Drain;
 use super::{stream, whole};
+use crate::body::Share;
 use crate::budget::Refusal;
 use crate::error::ApiError;
+use crate::limits::{Limits, Subject, Tags};
 use crate::models::Model;
 use crate::settlement::{Guard, Known, Prompt, Record, Slot};
 use crate::state::AppState;
-use crate::{genai, limits, meters};
+use crate::{genai, meters};
 
 /// What calls without a client get when everything else has ended; the host waits ten seconds for settlements.
 const LAST_DRAIN: Duration = Duration::from_secs(2);
@@ -52,6 +55,13 @@ pub struct Call {
     pub model: Arc<Model>,
     /// What is asked.
     pub request: Arc<ChatRequest>,
+    /// The share of the memory for bodies that the request has.
+    #[expect(dead_code, reason = "it is held until the call is over")]
+    pub share: Share,
+    /// What the organization may do.
+    pub entitlements: Arc<Entitlements>,
+    /// What the request is tagged with.
+    pub tags: Tags,
     /// Headers for the provider.
     pub headers: HeaderMap,
     /// When it was admitted.
@@ -65,17 +75,18 @@ pub struct Call {
 impl Call {
     /// Runs the call to its end; the slot is used exactly once, unless nothing was taken.
     pub async fn run(self, slot: Slot, answer: Answer) {
-        let (event, price) = match self.event().await {
+        let (event, price, tokens) = match self.event().await {
             Ok(priced) => priced,
             // The client may have left; there is nobody else to tell. So it is with all answers.
             Err(error) => return drop(answer.send(Err(error))),
         };
-        let limits = limits::of(&self.caller, &self.state.limits);
-        let counted: Vec<Counted> = limits.iter().filter_map(Limit::counted).collect();
+        let limits = self.limits(&event, tokens);
+        let counted: Vec<Counted> = limits.limits.iter().filter_map(Limit::counted).collect();
         let known = Known { event, price, counted };
-        let known = match self.take(&known, &limits).await {
+        let known = match self.take(&known, &limits.limits).await {
             Ok(lease_id) => Known { event: UsageEvent { lease_id, ..known.event }, ..known },
             Err(Refusal::Refused(error)) => return drop(answer.send(Err(error))),
+            Err(Refusal::Limited(limit, retry_after)) => return drop(answer.send(Err(limits.refusal(limit, retry_after)))),
             Err(Refusal::Unknown) => {
                 slot.send(Record::not_made(known));
                 return drop(answer.send(Err(ApiError::Unavailable("the admission of requests"))));
@@ -97,8 +108,20 @@ impl Call {
         .await;
     }
 
-    /// The usage event with nothing used yet, and the rates of the model.
-    async fn event(&self) -> Result<(UsageEvent, Schedule), ApiError> {
+    fn limits(&self, event: &UsageEvent, tokens: u64) -> Limits {
+        let subject = Subject {
+            caller: &self.caller,
+            model: &self.model.id,
+            tags: &self.tags,
+            tokens,
+            cost_micros: event.reserved_micros,
+            at: self.started_at,
+        };
+        Limits::of(&subject, &self.state.limits, &self.entitlements)
+    }
+
+    /// The usage event with nothing used yet, the rates of the model, and the most tokens that the request can use.
+    async fn event(&self) -> Result<(UsageEvent, Schedule, u64), ApiError> {
         let card = self.state.prices.find(&self.model.id, self.caller.organization_id, self.started_at).await?;
         // Audio without a rate would be free [B-32].
         if self.request.audio() && !card.price.has_audio() {
@@ -123,7 +146,7 @@ impl Call {
             started_at: self.started_at,
             ended_at: self.started_at,
         };
-        Ok((event, card.price))
+        Ok((event, card.price, input.saturating_add(output)))
     }
 
     /// Takes the most that the request can cost, and counts it.

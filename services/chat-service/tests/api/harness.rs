@@ -7,10 +7,10 @@ use std::time::Duration;
 use admission::Admissions;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chassis::Random;
 use chassis::clock::ManualClock;
 use chassis::config::{Environment, Millis, load};
 use chassis::http::HttpConfig;
+use chassis::{Clock, Random};
 use chat_service::Application;
 use chat_service::config::ChatConfig;
 use contracts::Shard;
@@ -39,6 +39,8 @@ pub struct Chat {
     pub private: SocketAddr,
     /// Turns the service's clock.
     pub time: ManualClock,
+    config: ChatConfig,
+    clock: Clock,
     random: Random,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -65,7 +67,7 @@ impl Chat {
         change(&mut config);
         let random = Random::seeded(1);
         let (clock, time) = testkit::clock();
-        let application = Application::build(config, clock.clone(), Random::system()).await.expect("an application");
+        let application = Application::build(config.clone(), clock.clone(), Random::system()).await.expect("an application");
         let (address, private) = (application.public_addr().expect("an address"), application.private_addr().expect("an address"));
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(application.run(shutdown.clone()));
@@ -86,6 +88,8 @@ impl Chat {
             address,
             private,
             time,
+            config,
+            clock,
             random,
             shutdown,
             running,
@@ -103,6 +107,14 @@ impl Chat {
 
     pub fn client(&self) -> TestClient {
         TestClient::new(self.address).bearer(&self.key)
+    }
+
+    /// Another process of the same service, with the same neighbors; its address. It ends with the test.
+    pub async fn replica(&self) -> SocketAddr {
+        let application = Application::build(self.config.clone(), self.clock.clone(), Random::system()).await.expect("an application");
+        let address = application.public_addr().expect("an address");
+        tokio::spawn(application.run(self.shutdown.clone()));
+        address
     }
 
     /// Asks for a completion and waits for the whole answer.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chassis::config::Millis;
 use futures::future::join_all;
 use identity::VerifiedApiKey;
+use testkit::http::TestClient;
 
 use crate::harness::{Chat, streamed, whole};
 
@@ -77,4 +78,40 @@ async fn the_limit_of_an_organization_counts_for_all_its_keys_and_for_no_other()
         }
         chat.ask(&whole()).await.expect(status);
     }
+}
+
+/// [trap 14] What is held is held until the request is over, not only until its body was read.
+#[tokio::test]
+async fn large_bodies_have_so_much_memory_at_once_and_small_ones_do_not_wait_for_them() {
+    let chat = Chat::with(|config| (config.limits.body_limit, config.limits.body_bytes_in_flight) = (300_000, 300_000)).await;
+    let large = |mut body: serde_json::Value| {
+        body["messages"][0]["content"] = "x".repeat(200_000).into();
+        body
+    };
+    let feed = chat.upstream.stream();
+    feed.text("hello");
+    let response = chat.stream(&large(streamed())).await;
+    assert_eq!(response.status(), 200);
+    let refused = chat.ask(&large(whole())).await.expect(503);
+    assert_eq!((refused.header("retry-after"), &refused.json["error"]["code"]), ("1", &"service_unavailable".into()));
+    // Its length is not announced.
+    let chunks = large(whole()).to_string().into_bytes().chunks(10_000).map(bytes::Bytes::copy_from_slice).collect::<Vec<_>>();
+    let chunks = futures::stream::iter(chunks.into_iter().map(Ok::<_, std::convert::Infallible>));
+    let client = chassis::http::client::builder().build().expect("a client");
+    let request = client.post(format!("http://{}/v1/chat/completions", chat.address)).bearer_auth(&chat.key);
+    assert_eq!(request.body(reqwest::Body::wrap_stream(chunks)).send().await.expect("an answer").status(), 503);
+    chat.upstream.whole(200, ANSWER);
+    chat.ask(&whole()).await.expect(200);
+    assert_eq!((chat.upstream.seen().len(), chat.admitted().await), (2, 2), "what is refused takes nothing");
+    let held = async || {
+        let metrics = TestClient::new(chat.private).get("/metrics").await.expect(200).text;
+        metrics.lines().find_map(|line| line.strip_prefix("chat_body_bytes_held ")?.parse::<f64>().ok()).expect("a gauge")
+    };
+    assert!(held().await > 200_000.0);
+    feed.done();
+    response.text().await.expect("a whole stream");
+    chat.upstream.whole(200, ANSWER);
+    let served = || async { Some(chat.ask(&large(whole())).await).filter(|answer| answer.status == 200) };
+    testkit::eventually("memory for a large body", served).await;
+    testkit::eventually("nothing is held", || async { (held().await == 0.0).then_some(()) }).await;
 }

@@ -1,17 +1,18 @@
 //! auth-service and billing-service, as far as chat-service speaks with them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use admission::{Admissions, Funding};
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chassis::{Clock, Problem, Random};
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
 use contracts::billing::CODE_INSUFFICIENT_FUNDS;
+use contracts::entitlements::Entitlements;
 use contracts::leases::{Lease, LeaseRequest};
 use contracts::rates::{PriceList, PricedModel};
 use contracts::usage::UsageEvent;
@@ -20,6 +21,7 @@ use http::{HeaderMap, StatusCode};
 use identity::service_tokens::{ServiceTokenRequest, ServiceTokenResponse};
 use identity::{JwkSet, OrganizationId, VerifiedApiKey};
 use money::Rates;
+use tokio::sync::Mutex as Gate;
 
 /// What a token costs here, in millionths of a micro-unit.
 pub const RATES: Rates = Rates {
@@ -47,6 +49,12 @@ struct Inner {
     unpriced: Mutex<Vec<String>>,
     settled: Mutex<Vec<UsageEvent>>,
     traces: Mutex<Vec<String>>,
+    /// What organizations may do, where it is not everything.
+    plans: Mutex<HashMap<OrganizationId, Entitlements>>,
+    /// Whose entitlements were asked for, in order.
+    plans_asked: Mutex<Vec<OrganizationId>>,
+    /// Answers about entitlements wait for this.
+    plans_gate: Gate<()>,
     auth_status: AtomicU16,
     billing_status: AtomicU16,
 }
@@ -66,6 +74,9 @@ impl Neighbors {
             unpriced: Mutex::default(),
             settled: Mutex::default(),
             traces: Mutex::default(),
+            plans: Mutex::default(),
+            plans_asked: Mutex::default(),
+            plans_gate: Gate::default(),
             auth_status: AtomicU16::default(),
             billing_status: AtomicU16::default(),
         }))
@@ -79,6 +90,7 @@ impl Neighbors {
             .route("/internal/v1/leases", post(lease))
             .route("/internal/v1/rate-cards", get(rate_cards))
             .route("/internal/v1/settlements", post(settle))
+            .route("/internal/v1/entitlements/{organization}", get(entitlements))
             .with_state(self.clone())
     }
 
@@ -104,6 +116,27 @@ impl Neighbors {
     /// This model has no price. Only for a service that is not started yet.
     pub fn does_not_sell(&self, model: &str) {
         self.0.unpriced.lock().expect("no panic").push(model.to_owned());
+    }
+
+    /// From now on this is what an organization may do.
+    pub fn entitle(&self, entitlements: Entitlements) {
+        self.0.plans.lock().expect("no panic").insert(entitlements.organization_id, entitlements);
+    }
+
+    /// What an organization may do.
+    pub fn entitlements(&self, organization_id: OrganizationId) -> Entitlements {
+        let plans = self.0.plans.lock().expect("no panic");
+        plans.get(&organization_id).cloned().unwrap_or_else(|| everything(organization_id))
+    }
+
+    /// How often it was asked what an organization may do.
+    pub fn plans_asked(&self, organization: OrganizationId) -> usize {
+        self.0.plans_asked.lock().expect("no panic").iter().filter(|asked| **asked == organization).count()
+    }
+
+    /// Answers about entitlements are what is so now, and come when this is dropped.
+    pub async fn hold_plans(&self) -> impl Drop + '_ {
+        self.0.plans_gate.lock().await
     }
 
     /// What was asked for leases, in order.
@@ -209,6 +242,31 @@ async fn rate_cards(State(state): State<Neighbors>, headers: HeaderMap) -> Respo
     };
     let models = ["sim-small", "sim-large", "gpt-4o"].into_iter().filter(|model| !unpriced.iter().any(|other| other == model));
     Json(PriceList { data: (1..).zip(models).map(card).collect() }).into_response()
+}
+
+/// What an organization without a plan may do.
+pub const fn everything(organization_id: OrganizationId) -> Entitlements {
+    Entitlements {
+        organization_id,
+        version: 1,
+        plans: Vec::new(),
+        features: BTreeSet::new(),
+        models: None,
+        requests_per_minute: None,
+        seats: None,
+        spend_limits: Vec::new(),
+    }
+}
+
+async fn entitlements(State(state): State<Neighbors>, headers: HeaderMap, Path(organization): Path<OrganizationId>) -> Response {
+    assert_eq!(headers["authorization"], "Bearer for billing-service");
+    let answer = (state.answer(), state.entitlements(organization));
+    state.0.plans_asked.lock().expect("no panic").push(organization);
+    drop(state.0.plans_gate.lock().await);
+    match answer {
+        (StatusCode::OK, entitlements) => Json(entitlements).into_response(),
+        (status, _) => status.into_response(),
+    }
 }
 
 async fn settle(State(state): State<Neighbors>, Json(event): Json<UsageEvent>) -> StatusCode {

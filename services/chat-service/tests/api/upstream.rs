@@ -98,6 +98,11 @@ impl Upstream {
         Feed(feed)
     }
 
+    /// What nobody has asked for is not answered.
+    pub fn forget(&self) {
+        self.0.replies.lock().expect("no panic").clear();
+    }
+
     /// The next request gets this body.
     pub fn whole(&self, status: u16, body: &str) {
         self.whole_with(status, body, Vec::new());

@@ -1,5 +1,7 @@
-//! Commands for operators.
+//! What operators do: in the terminal, and by HTTP with the same verbs ([`api`]). Both call the same functions, with a name and a reason,
+//! which are logged in the transaction of the change [B-78].
 
+pub mod api;
 mod catalog;
 mod ledger;
 mod rates;
@@ -8,15 +10,21 @@ mod wallet;
 
 use std::io::{Write, stdout};
 
+use anyhow::anyhow;
 use chassis::redis::Redis;
 use chassis::{Clock, Random, postgres, streams};
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use contracts::Shard;
+use identity::OrganizationId;
+use serde_json::json;
 
+use crate::audit::{self, AuditQuery, Decision};
 use crate::config::BillingConfig;
+use crate::error::Error;
 use crate::state::AppState;
-use crate::stripe;
+use crate::{budgets, operations, stripe};
 
+pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
 pub use self::usage::{Margin, Usage};
 
@@ -26,6 +34,12 @@ pub use wallet::Wallet;
 /// `billing-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// How things are: every measure with its limit. Ends with failure when one is beyond it, and says what to read then.
+    Status {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// What is sold.
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -43,12 +57,47 @@ pub enum Command {
     Usage(Usage),
     /// What was earned and what it cost.
     Margin(Margin),
+    /// What an organization wants to spend at most.
+    Budgets {
+        /// The organization (`org_…`).
+        organization: OrganizationId,
+    },
+    /// What operators decided, newest first.
+    Audit {
+        /// Of this organization only.
+        #[arg(long)]
+        organization: Option<OrganizationId>,
+        /// So many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
     /// What could not be consumed from the streams of other services.
     #[command(subcommand)]
     Streams(Streams),
     /// Events of Stripe.
     #[command(subcommand)]
     Stripe(Stripe),
+}
+
+/// Who decided, and why.
+#[derive(Debug, Clone, Args)]
+pub struct Decided {
+    /// Who decides this.
+    #[arg(long)]
+    actor: String,
+    /// Why.
+    #[arg(long)]
+    reason: String,
+    /// Makes a repetition the same command: done once.
+    #[arg(long)]
+    idempotency_key: Option<String>,
+}
+
+impl Decided {
+    /// As a decision.
+    fn on(self, state: &AppState) -> Decision {
+        Decision::new(state, self.actor, self.reason, self.idempotency_key)
+    }
 }
 
 /// `billing-service streams …`
@@ -86,34 +135,67 @@ pub enum Stripe {
 /// What is wrong with the ledger or the file; the database's.
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service")?;
+    let redis = Redis::connect(&config.redis)?;
+    let state = AppState::new(config, pool, redis, Clock::system(), Random::system())?;
     match command {
-        Command::Catalog(command) => Box::pin(catalog::run(command, config)).await?,
-        Command::Ledger(command) => ledger::run(command, &pool).await?,
-        Command::Wallet(command) => {
-            let redis = Redis::connect(&config.redis)?;
-            wallet::run(command, &AppState::new(config, pool, redis, Clock::system(), Random::system())?).await?;
-        }
-        Command::Streams(Streams::Replay { stream }) => {
-            let redis = Redis::connect(&config.redis)?;
-            let names = match stream {
-                Stream::Usage => Shard::all().map(Shard::usage_stream).collect(),
-                Stream::Auth => vec![contracts::events::AUTH_STREAM.to_owned()],
-            };
-            for name in names {
-                let replayed = streams::replay(&redis, &name).await?;
-                if replayed > 0 || stream == Stream::Auth {
-                    writeln!(stdout(), "{replayed} messages are back on {name}")?;
-                }
-            }
-        }
+        Command::Status { json } => status(&state, json).await?,
+        Command::Catalog(command) => Box::pin(catalog::run(command, &state)).await?,
+        Command::Ledger(command) => ledger::run(command, &state.pool).await?,
+        Command::Wallet(command) => wallet::run(command, &state).await?,
+        Command::Streams(Streams::Replay { stream }) => replay(&state.redis, stream).await?,
         Command::Stripe(Stripe::Replay { event_id }) => {
-            let replayed = stripe::worker::replay(&pool, &event_id, Clock::system().now()).await?;
+            let replayed = stripe::worker::replay(&state.pool, &event_id, state.clock.now()).await?;
             anyhow::ensure!(replayed, "no event {event_id} was set aside");
             writeln!(stdout(), "{event_id} will be handled again")?;
         }
-        Command::Rates(command) => self::rates::run(command, &pool, &Clock::system()).await?,
-        Command::Usage(command) => self::usage::run(command, &pool).await?,
-        Command::Margin(query) => self::usage::margin(query, &pool).await?,
+        Command::Rates(command) => self::rates::run(command, &state).await?,
+        Command::Usage(command) => self::usage::run(command, &state).await?,
+        Command::Margin(query) => self::usage::margin(query, &state.pool).await?,
+        Command::Budgets { organization } => {
+            for budget in budgets::store::list(&mut *state.pool.acquire().await?, organization).await? {
+                writeln!(stdout(), "{}", json!(budget))?;
+            }
+        }
+        Command::Audit { organization, limit } => {
+            let query = AuditQuery { organization_id: organization, limit: Some(limit), ..AuditQuery::default() };
+            for row in audit::list(&state.pool, &query).await? {
+                writeln!(stdout(), "{}", json!(row))?;
+            }
+        }
     }
     Ok(())
+}
+
+async fn status(state: &AppState, as_json: bool) -> anyhow::Result<()> {
+    let status = operations::status(state).await.map_err(|error| told(&error))?;
+    let text = if as_json { json!(status).to_string() + "\n" } else { status.table() };
+    stdout().write_all(text.as_bytes())?;
+    status.judged()
+}
+
+async fn replay(redis: &Redis, stream: Stream) -> anyhow::Result<()> {
+    let names = match stream {
+        Stream::Usage => Shard::all().map(Shard::usage_stream).collect(),
+        Stream::Auth => vec![contracts::events::AUTH_STREAM.to_owned()],
+    };
+    for name in names {
+        let replayed = streams::replay(redis, &name).await?;
+        if replayed > 0 || stream == Stream::Auth {
+            writeln!(stdout(), "{replayed} messages are back on {name}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A refusal in words, for a terminal.
+fn told(error: &Error) -> anyhow::Error {
+    match error {
+        Error::NotFound => anyhow!("there is nothing by that name, or nothing left of it"),
+        Error::InsufficientFunds => anyhow!("the wallet does not reach, or what it has is held"),
+        Error::Refused(problem) => {
+            let fields: Vec<String> = problem.body().errors.iter().map(|error| format!("{} {}", error.field, error.rule)).collect();
+            anyhow!("refused: {}", fields.join(", "))
+        }
+        error => anyhow!("{}", error.chain()),
+    }
 }

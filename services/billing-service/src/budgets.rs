@@ -5,6 +5,7 @@ pub mod alerts;
 pub mod api;
 pub mod evaluate;
 pub mod limits;
+pub mod spent;
 pub mod store;
 pub mod webhooks;
 

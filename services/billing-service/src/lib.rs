@@ -14,6 +14,7 @@ pub mod leases;
 pub mod ledger;
 pub mod margin;
 pub mod metering;
+pub mod operations;
 pub mod organizations;
 pub mod rates;
 pub mod reservations;
@@ -64,6 +65,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0041_metering",
         "0042_usage_partitions",
         "0043_margin",
+        "0060_operations",
+        "0061_spend",
     ],
 };
 

@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use crate::state::AppState;
 use crate::{
-    balance, budgets, catalog, entitlements, grants, leases, ledger, margin, metering, rates, reservations, statements, stripe,
-    subscriptions, usage,
+    admin, balance, budgets, catalog, entitlements, grants, leases, ledger, margin, metering, operations, rates, reservations, statements,
+    stripe, subscriptions, usage,
 };
 
 #[derive(OpenApi)]
@@ -60,8 +60,18 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/entitlements/{organization}", get(entitlements::api::internal))
         // Usage of anything else, from our own services.
         .route("/internal/v1/usage-events", post(metering::receive_internal))
-        // What was earned and what it cost, for operators.
+        // What operators look at and decide, with the verbs of the command line.
         .route("/v1/admin/margin", get(margin::get))
+        .route("/v1/admin/status", get(operations::get))
+        .route("/v1/admin/wallets/{organization}", get(admin::api::wallet))
+        .route("/v1/admin/wallets/{organization}/changes", post(admin::api::change))
+        .route("/v1/admin/budgets/{organization}", get(admin::api::budgets))
+        .route("/v1/admin/ledger/verification", get(admin::api::verify))
+        .route("/v1/admin/ledger/journal", get(admin::api::journal))
+        .route("/v1/admin/rates/imports", post(admin::api::import))
+        .route("/v1/admin/catalog", post(admin::api::catalog))
+        .route("/v1/admin/usage/rebuild", post(admin::api::rebuild))
+        .route("/v1/admin/audit", get(admin::api::log))
 }
 
 /// The public and the private routes.

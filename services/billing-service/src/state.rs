@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::usage::UsageEvents;
-use crate::{budgets, entitlements, grants, leases, ledger, margin, reservations, rollups, stripe, subscriptions, usage};
+use crate::{budgets, entitlements, grants, leases, ledger, margin, operations, reservations, rollups, stripe, subscriptions, usage};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -142,6 +142,8 @@ impl AppState {
         host.spawn("subscriptions-due", |stop| async move { subscriptions::due::run_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("operations", |stop| async move { operations::run(&state, &stop).await });
     }
 
     /// This replica as a member of a group.

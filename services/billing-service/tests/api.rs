@@ -1,6 +1,8 @@
 //! billing-service as its callers see it, on real Postgres and Redis.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "api/admin_api.rs"]
+mod admin_api;
 #[path = "api/app.rs"]
 mod app;
 #[path = "api/budgets.rs"]
@@ -31,6 +33,8 @@ mod lots_migration;
 mod metering;
 #[path = "api/money_back.rs"]
 mod money_back;
+#[path = "api/operations.rs"]
+mod operations;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]

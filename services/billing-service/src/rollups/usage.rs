@@ -2,9 +2,9 @@
 
 use chassis::in_transaction;
 use chrono::{DateTime, Months, NaiveTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{BATCH, LOCK};
+use super::{BATCH, LOCK, spend};
 use crate::error::Error;
 
 /// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
@@ -51,25 +51,31 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
     })
 }
 
-/// Makes the rollups anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
+/// Makes the rollups, those of what people spend with them, anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
 /// the while.
 ///
 /// # Errors
 /// The database's.
 pub async fn rebuild(pool: &PgPool) -> Result<(), Error> {
-    in_transaction!(pool, |transaction| {
-        // Before the first look at any row: what is seen afterwards is one picture, in which a row and its delta are both or neither.
-        sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
-        sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
-        sqlx::query!("lock table usage_rollups in share row exclusive mode").execute(&mut **transaction).await?;
-        let retired = sqlx::query_scalar!("select max(month) from usage_retired").fetch_one(&mut **transaction).await?;
-        let since = retired.and_then(|month| month.checked_add_months(Months::new(1))).map(|day| day.and_time(NaiveTime::MIN).and_utc());
-        let since = since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH);
-        sqlx::query!("delete from usage_rollups where window_start >= $1", since).execute(&mut **transaction).await?;
-        sqlx::query!("delete from usage_deltas where hour >= $1", since).execute(&mut **transaction).await?;
-        sqlx::query!("select usage_deltas_of_all($1)", since).execute(&mut **transaction).await?;
-        Ok(())
-    })
+    in_transaction!(pool, |transaction| { rebuild_in(transaction).await })
+}
+
+/// The same in a transaction that has not looked at any row yet.
+///
+/// # Errors
+/// The database's.
+pub async fn rebuild_in(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+    // Before the first look at any row: what is seen afterwards is one picture, in which a row and its delta are both or neither.
+    sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
+    sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
+    sqlx::query!("lock table usage_rollups, spend_rollups in share row exclusive mode").execute(&mut **transaction).await?;
+    let retired = sqlx::query_scalar!("select max(month) from usage_retired").fetch_one(&mut **transaction).await?;
+    let since = retired.and_then(|month| month.checked_add_months(Months::new(1))).map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let since = since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH);
+    sqlx::query!("delete from usage_rollups where window_start >= $1", since).execute(&mut **transaction).await?;
+    sqlx::query!("delete from usage_deltas where hour >= $1", since).execute(&mut **transaction).await?;
+    sqlx::query!("select usage_deltas_of_all($1)", since).execute(&mut **transaction).await?;
+    spend::rebuild_in(transaction, since).await
 }
 
 /// Compares the rollups, with what was not added to them yet, with the rows; one line for each organization, model, key and day that

@@ -39,8 +39,8 @@ begin
     end if;
     return null;
 end $$;
--- From here on nobody writes usage until this is done; what is counted below is the current month and the one before, which is all that a
--- budget can ask for. `usage rebuild` counts the rest.
+-- From here on nobody writes usage until this is done; what is counted below is the last month with usage and the one before, which is all
+-- that a budget can ask for. `usage rebuild` counts the rest.
 create trigger usage_events_spend after insert on usage_events referencing new table as new_rows
     for each statement execute function note_spend();
 create trigger usage_events_spend_replaced after update on usage_events referencing old table as old_rows new table as new_rows
@@ -51,7 +51,7 @@ create function spend_deltas_of_all(since timestamptz) returns void language sql
     select organization_id, user_id, currency, date_trunc('day', ended_at, 'UTC'), sum(price_micros)
     from usage_events where ended_at >= since and user_id is not null group by 1, 2, 3, 4
 $$;
-select spend_deltas_of_all(date_trunc('month', now(), 'UTC') - interval '1 month');
+select spend_deltas_of_all(date_trunc('month', least(now(), (select max(ended_at) from usage_events)), 'UTC') - interval '1 month');
 
 -- The rollups of one organization in a month, whatever others use.
 create index usage_rollups_organization on usage_rollups (organization_id, window_start) where grain = 'day';

@@ -67,6 +67,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0043_margin",
         "0060_operations",
         "0061_spend",
+        "0062_retention",
     ],
 };
 

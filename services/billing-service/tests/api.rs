@@ -31,6 +31,8 @@ mod limits;
 mod lots_migration;
 #[path = "api/metering.rs"]
 mod metering;
+#[path = "api/migrations.rs"]
+mod migrations;
 #[path = "api/money_back.rs"]
 mod money_back;
 #[path = "api/operations.rs"]
@@ -43,6 +45,8 @@ mod rates;
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/retention.rs"]
+mod retention;
 #[path = "api/rollups.rs"]
 mod rollups;
 #[path = "api/seals.rs"]

@@ -78,8 +78,8 @@ pub async fn rebuild_in(transaction: &mut Transaction<'static, Postgres>) -> Res
     spend::rebuild_in(transaction, since).await
 }
 
-/// Compares the rollups, with what was not added to them yet, with the rows; one line for each organization, model, key and day that
-/// differs. Months that were retired cannot be compared and are left out.
+/// Compares the rollups, with what was not added to them yet, with the rows; one line for each organization, model, key and day, and for
+/// each person and day, that differs. Months that were retired cannot be compared and are left out.
 ///
 /// # Errors
 /// The database's.
@@ -91,16 +91,27 @@ pub async fn differences(pool: &PgPool) -> Result<Vec<String>, Error> {
                having sum(requests) <> 0 or sum(price_micros) <> 0 or sum(cost_micros) <> 0),
              raw as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, model, coalesce(api_key_id, '00000000-0000-0000-0000-000000000000') as api_key_id,
                  currency, count(*)::numeric as requests, sum(price_micros)::numeric as price, sum(cost_micros)::numeric as cost
-               from usage_events where ended_at >= (select since from floor) group by 1, 2, 3, 4, 5)
+               from usage_events where ended_at >= (select since from floor) group by 1, 2, 3, 4, 5),
+             -- Of people, the last month with usage and the one before: as far back as budgets look.
+             recent as (select date_trunc('month', max(ended_at), 'UTC') - interval '1 month' as since from usage_events),
+             rolled_spend as (select organization_id, day, user_id, currency, sum(price_micros) as price from spend_by_day
+               where day >= (select since from recent) group by 1, 2, 3, 4 having sum(price_micros) <> 0),
+             raw_spend as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, user_id, currency, sum(price_micros)::numeric as price
+               from usage_events where ended_at >= (select since from recent) and user_id is not null group by 1, 2, 3, 4 having sum(price_micros) <> 0)
            select organization_id as "organization_id!", day as "day!", model as "model!",
              concat(rolled.requests, ', ', rolled.price, ', ', rolled.cost) as "rolled!", concat(raw.requests, ', ', raw.price, ', ', raw.cost) as "raw!"
            from rolled full join raw using (organization_id, day, model, api_key_id, currency)
-           where (rolled.requests, rolled.price, rolled.cost) is distinct from (raw.requests, raw.price, raw.cost)"#
+           where (rolled.requests, rolled.price, rolled.cost) is distinct from (raw.requests, raw.price, raw.cost)
+           union all select organization_id, day, 'of user ' || user_id, concat(rolled_spend.price), concat(raw_spend.price)
+           from rolled_spend full join raw_spend using (organization_id, day, user_id, currency) where rolled_spend.price is distinct from raw_spend.price"#
     )
     .fetch_all(pool)
     .await?;
     let line = |organization, day: DateTime<Utc>, model: &str, rolled: &str, raw: &str| {
-        format!("{organization} {} {model}: the rollups say {rolled} (requests, price, cost) and the rows {raw}", day.date_naive())
+        format!(
+            "{organization} {} {model}: the rollups say {rolled} (requests, price, cost; of a user the price) and the rows {raw}",
+            day.date_naive()
+        )
     };
     Ok(rows.iter().map(|row| line(row.organization_id, row.day, &row.model, &row.rolled, &row.raw)).collect())
 }

@@ -107,6 +107,7 @@ impl App {
             metering: MeteringConfig {
                 late_window: Millis(Duration::from_hours(35 * 24)),
                 close_after: Millis(Duration::from_hours(3 * 24)),
+                retention_months: 0,
             },
             usage: UsageConfig { roll_up: Millis(Duration::from_millis(50)), retention_months: 0, detach: true },
         };

@@ -45,7 +45,8 @@ pub async fn restored_backup(stack: &Stack) -> Result<()> {
         Ok((available + held, person.usage().await?))
     };
     let before = books().await?;
-    let verify = |more: &[&str]| stack.compose(&[&["exec", "-T", "billing-service", "/app/billing-service", "ledger", "verify"], more].concat());
+    let ledger_verify = ["exec", "-T", "billing-service", "/app/billing-service", "ledger", "verify"];
+    let verify = |more: &[&str]| stack.compose(&[&ledger_verify[..], more].concat());
     let clean = verify(&[])?;
     let sealed = clean.split_whitespace().last().context("no seal was printed")?;
     let dump = stack.scratch("trivet.sql");

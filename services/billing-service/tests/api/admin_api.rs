@@ -220,3 +220,47 @@ async fn a_meter_is_made_with_a_row_that_names_who_made_it_and_budgets_of_an_org
     assert!(row["actor"].as_str().unwrap().starts_with("key_") && row["organization_id"] == json!(ada.uuid()), "{row}");
     assert_eq!(console.get(&format!("/v1/admin/budgets/{ada}")).await.expect(200).json["data"], json!([made]));
 }
+
+/// [B-78] What the terminal changes is logged as what HTTP changes is, and without who and why it changes nothing.
+#[tokio::test]
+async fn the_terminal_has_the_same_verbs_with_the_same_log() {
+    let app = App::start().await;
+    let (ada, _) = with_wallet(&app).await;
+    let a = ada.to_string();
+    let folder = std::env::temp_dir().join(format!("trivet-{ada}"));
+    std::fs::create_dir(&folder).unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let list = path("list.json", r#"{"new": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}"#);
+    let catalog = path("catalog.yaml", &example());
+    let planned = billing_service::catalog::apply::plan(&app.state(), &billing_service::catalog::parse(&example()).unwrap()).await.unwrap();
+    let who = ["--actor", "grace", "--reason", "a good one"];
+    let run = async |arguments: &[&str]| super::wallet::run(&app, arguments).await;
+    let logged = async || app.count("select count(*) from audit_log where actor = 'grace' and reason = 'a good one'").await;
+    run(&["rates", "import", &list, "--dry-run"]).await.unwrap();
+    run(&["catalog", "plan", &catalog]).await.unwrap();
+    for nameless in [
+        vec!["rates", "import", &list],
+        vec!["rates", "import", &list, "--actor", "grace"],
+        vec!["rates", "import", &list, "--actor", "grace", "--reason", " "],
+        vec!["usage", "rebuild"],
+        vec!["catalog", "apply", &catalog, "--planned-on", &planned.stored, "--actor", "grace"],
+    ] {
+        assert!(run(&nameless).await.is_err(), "{nameless:?}");
+    }
+    let changed = "select (select count(*) from rate_cards where model = 'new') + (select count(*) from catalog_versions)";
+    assert_eq!((logged().await, app.count(changed).await), (0, 0));
+    run(&[&["rates", "import", &list][..], &who].concat()).await.unwrap();
+    run(&[&["catalog", "apply", &catalog, "--planned-on", &planned.stored][..], &who].concat()).await.unwrap();
+    run(&[&["usage", "rebuild"][..], &who].concat()).await.unwrap();
+    assert_eq!((logged().await, app.count(changed).await), (3, 2));
+    for reading in [vec!["audit"], vec!["budgets", &a], vec!["usage", "verify"], vec!["rates", "show", "new"]] {
+        run(&reading).await.unwrap();
+    }
+    let period = ["--from", "2030-01-01T00:00:00Z", "--to", "2031-01-01T00:00:00Z"];
+    run(&[&["margin", "--by", "day"][..], &period].concat()).await.unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -25,9 +25,9 @@ fn faults(text: &str) -> Vec<&'static str> {
                 "a column's type or null-ness changes: add a column, fill it, and switch in the next release"
             } else if other && action.contains("add column") && action.contains("not null") && !action.contains("default") {
                 "a new column that is not null needs a default: rows are there, and the version before writes without it"
-            } else if (other
-                && action.contains("add ")
-                && (action.contains(" check ") || action.contains(" foreign key ") || action.contains(" references ")))
+            } else if other
+                && ["add constraint", "add check", "add foreign key"].iter().any(|added| action.contains(added))
+                && (action.contains("check (") || action.contains("foreign key"))
                 && !action.contains("not valid")
                 && !says("Locks")
             {

@@ -5,6 +5,7 @@ pub mod api;
 mod catalog;
 mod ledger;
 mod rates;
+mod replay;
 mod usage;
 mod wallet;
 
@@ -12,9 +13,8 @@ use std::io::{Write, stdout};
 
 use anyhow::anyhow;
 use chassis::redis::Redis;
-use chassis::{Clock, Random, postgres, streams};
-use clap::{Args, Subcommand, ValueEnum};
-use contracts::Shard;
+use chassis::{Clock, Random, postgres};
+use clap::{Args, Subcommand};
 use identity::OrganizationId;
 use serde_json::json;
 
@@ -22,10 +22,11 @@ use crate::audit::{self, AuditQuery, Decision};
 use crate::config::BillingConfig;
 use crate::error::Error;
 use crate::state::AppState;
-use crate::{budgets, operations, stripe};
+use crate::{budgets, operations};
 
 pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
+pub use self::replay::{Events, Stream};
 pub use self::usage::{Margin, Usage};
 
 pub use ledger::Ledger;
@@ -107,25 +108,23 @@ pub enum Streams {
     Replay {
         /// Which stream.
         stream: Stream,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
-}
-
-/// A stream that billing-service consumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Stream {
-    /// What requests used, from chat-service.
-    Usage,
-    /// Organizations that were made, from auth-service.
-    Auth,
 }
 
 /// `billing-service stripe …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Stripe {
-    /// Put an event back that failed too often and was set aside.
+    /// Put events back that failed too often and were set aside: one, or those that came within a time.
     Replay {
-        /// The event's id (`evt_…`).
-        event_id: String,
+        /// Which.
+        #[command(flatten)]
+        events: Events,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
 }
 
@@ -142,11 +141,14 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
         Command::Catalog(command) => Box::pin(catalog::run(command, &state)).await?,
         Command::Ledger(command) => ledger::run(command, &state.pool).await?,
         Command::Wallet(command) => wallet::run(command, &state).await?,
-        Command::Streams(Streams::Replay { stream }) => replay(&state.redis, stream).await?,
-        Command::Stripe(Stripe::Replay { event_id }) => {
-            let replayed = stripe::worker::replay(&state.pool, &event_id, state.clock.now()).await?;
-            anyhow::ensure!(replayed, "no event {event_id} was set aside");
-            writeln!(stdout(), "{event_id} will be handled again")?;
+        Command::Streams(Streams::Replay { stream, decided }) => {
+            let replayed = replay::messages(&state, &decided.on(&state), stream).await.map_err(|error| told(&error))?;
+            writeln!(stdout(), "{replayed} messages are back")?;
+        }
+        Command::Stripe(Stripe::Replay { events, decided }) => {
+            let replayed = replay::events(&state, &decided.on(&state), &events).await.map_err(|error| told(&error))?;
+            anyhow::ensure!(!replayed.is_empty(), "no such event was set aside");
+            writeln!(stdout(), "will be handled again: {}", replayed.join(", "))?;
         }
         Command::Rates(command) => self::rates::run(command, &state).await?,
         Command::Usage(command) => self::usage::run(command, &state).await?,
@@ -171,20 +173,6 @@ async fn status(state: &AppState, as_json: bool) -> anyhow::Result<()> {
     let text = if as_json { json!(status).to_string() + "\n" } else { status.table() };
     stdout().write_all(text.as_bytes())?;
     status.judged()
-}
-
-async fn replay(redis: &Redis, stream: Stream) -> anyhow::Result<()> {
-    let names = match stream {
-        Stream::Usage => Shard::all().map(Shard::usage_stream).collect(),
-        Stream::Auth => vec![contracts::events::AUTH_STREAM.to_owned()],
-    };
-    for name in names {
-        let replayed = streams::replay(redis, &name).await?;
-        if replayed > 0 || stream == Stream::Auth {
-            writeln!(stdout(), "{replayed} messages are back on {name}")?;
-        }
-    }
-    Ok(())
 }
 
 /// A refusal in words, for a terminal.

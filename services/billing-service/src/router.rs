@@ -71,6 +71,8 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/rates/imports", post(admin::api::import))
         .route("/v1/admin/catalog", post(admin::api::catalog))
         .route("/v1/admin/usage/rebuild", post(admin::api::rebuild))
+        .route("/v1/admin/stripe/replay", post(admin::api::replay_events))
+        .route("/v1/admin/streams/replay", post(admin::api::replay_messages))
         .route("/v1/admin/audit", get(admin::api::log))
 }
 

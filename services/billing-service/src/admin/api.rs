@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ledger::bytes;
+use super::replay::{self, Events, Stream};
 use super::wallet::{WalletView, view};
 use crate::audit::{self, AuditQuery, AuditRow, Decision};
 use crate::budgets::{self, api::Budget};
@@ -212,6 +213,44 @@ pub async fn rebuild(
 ) -> Result<Response, Error> {
     let decision = decision(&state, &caller, &headers, by)?;
     Ok(later(async move { rollups::rebuild(&state, &decision).await.map(|()| json!({"rebuilt": true})) }))
+}
+
+/// Events of Stripe to bring back.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayEvents {
+    by: Reason,
+    events: Events,
+}
+
+/// Brings events of Stripe back that were set aside.
+pub async fn replay_events(
+    State(state): State<AppState>,
+    caller: CallingService,
+    headers: HeaderMap,
+    Json(ReplayEvents { by, events }): Json<ReplayEvents>,
+) -> Result<axum::Json<Value>, Error> {
+    let decision = decision(&state, &caller, &headers, by)?;
+    Ok(axum::Json(json!({"event_ids": replay::events(&state, &decision, &events).await?})))
+}
+
+/// A stream whose messages are to come back.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayMessages {
+    by: Reason,
+    stream: Stream,
+}
+
+/// Brings messages of a stream back that were set aside.
+pub async fn replay_messages(
+    State(state): State<AppState>,
+    caller: CallingService,
+    headers: HeaderMap,
+    Json(ReplayMessages { by, stream }): Json<ReplayMessages>,
+) -> Result<axum::Json<Value>, Error> {
+    let decision = decision(&state, &caller, &headers, by)?;
+    Ok(axum::Json(json!({"messages": replay::messages(&state, &decision, stream).await?})))
 }
 
 /// A catalogue.

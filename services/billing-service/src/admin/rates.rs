@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 
-use super::{Decided, told};
+use super::told;
+use crate::audit::Decision;
 use crate::rates;
 use crate::state::AppState;
 
@@ -30,9 +31,15 @@ pub enum Rates {
         /// Say what would change and change nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Who and why, unless it is a dry run.
-        #[command(flatten)]
-        decided: Option<Decided>,
+        /// Who decides this; nobody for a dry run.
+        #[arg(long, required_unless_present = "dry_run")]
+        actor: Option<String>,
+        /// Why.
+        #[arg(long, required_unless_present = "dry_run")]
+        reason: Option<String>,
+        /// Makes a repetition the same command: done once.
+        #[arg(long)]
+        idempotency_key: Option<String>,
     },
     /// Print the cards that are valid, as YAML that an import reads.
     Export {
@@ -53,10 +60,10 @@ pub enum Rates {
 /// What is wrong with the file; the database's.
 pub async fn run(command: Rates, state: &AppState) -> anyhow::Result<()> {
     match command {
-        Rates::Import { file, markup_percent, from, dry_run, decided } => {
+        Rates::Import { file, markup_percent, from, dry_run, actor, reason, idempotency_key } => {
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let decision = decided.filter(|_| !dry_run).map(|decided| decided.on(state));
-            ensure!(dry_run || decision.is_some(), "--actor and --reason are missing; --dry-run needs none");
+            let who = actor.zip(reason).filter(|_| !dry_run);
+            let decision = who.map(|(actor, reason)| Decision::new(state, actor, reason, idempotency_key));
             let list = rates::List { text: &text, markup_percent, from };
             for change in rates::import(state, &list, decision.as_ref()).await.map_err(|error| match error {
                 rates::ImportError::Failed(error) => told(&error),

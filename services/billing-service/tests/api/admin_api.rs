@@ -4,6 +4,7 @@ use billing_service::admin::{SCOPE_READ, SCOPE_WRITE};
 use http::Method;
 use identity::OrganizationId;
 use serde_json::{Value, json};
+use testkit::eventually::eventually;
 use testkit::http::TestClient;
 
 use super::app::{App, GRANT};
@@ -46,6 +47,8 @@ async fn nobody_gets_at_the_verbs_of_operators_without_their_scopes() {
     let writes = [
         (changes(organization), json!({"by": by(), "change": {"what": "adjust", "amount": 1}})),
         ("/v1/admin/usage/rebuild".to_owned(), by()),
+        ("/v1/admin/stripe/replay".to_owned(), json!({"by": by(), "events": {"event_id": "evt_1"}})),
+        ("/v1/admin/streams/replay".to_owned(), json!({"by": by(), "stream": "usage"})),
         ("/v1/admin/rates/imports".to_owned(), json!({"by": by(), "list": "{}"})),
         ("/v1/admin/catalog".to_owned(), json!({"by": by(), "catalog": "format: 1", "planned_on": "x"})),
     ];
@@ -219,6 +222,48 @@ async fn a_meter_is_made_with_a_row_that_names_who_made_it_and_budgets_of_an_org
     assert_eq!((logged["data"].as_array().unwrap().len(), &row["request"]["name"]), (1, &json!("calls")));
     assert!(row["actor"].as_str().unwrap().starts_with("key_") && row["organization_id"] == json!(ada.uuid()), "{row}");
     assert_eq!(console.get(&format!("/v1/admin/budgets/{ada}")).await.expect(200).json["data"], json!([made]));
+}
+
+/// [B-22] One, or those of a time, once under a key, and on record.
+#[tokio::test]
+async fn what_was_set_aside_is_brought_back_by_its_id_or_by_a_time_and_logged() {
+    let app = App::start().await;
+    let console = console(&app);
+    // Of a kind that is none of ours: handled as such at once, or it would be set aside again.
+    app.as_owner(
+        "insert into stripe_events (event_id, kind, livemode, payload, state, attempts, next_attempt_at, created_at, received_at)
+         select 'evt_' || n, 'none.of.ours', false, '{}', 'parked', 20, '2040-01-01', '2030-01-01', timestamptz '2030-01-01 00:00Z' + n * interval '1 day'
+         from generate_series(1, 5) n",
+    )
+    .await;
+    let path = "/v1/admin/stripe/replay";
+    console.post(path, &json!({"by": by(), "events": {}})).await.expect(422);
+    console.post(path, &json!({"by": by(), "events": {"from": "2030-01-01T00:00:00Z"}})).await.expect(422);
+    let keyed = console.header("idempotency-key", "replay");
+    let time = json!({"by": by(), "events": {"from": "2030-01-02T00:00:00Z", "to": "2030-01-04T00:00:00Z"}});
+    let first = keyed.post(path, &time).await.expect(200).json;
+    let mut back: Vec<&str> = first["event_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    back.sort_unstable();
+    assert_eq!(back, ["evt_1", "evt_2"], "half-open");
+    eventually("both are handled", || async {
+        (app.count("select count(*) from stripe_events where state = 'ignored'").await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(keyed.post(path, &time).await.expect(200).json, first);
+    super::wallet::run(&app, &["stripe", "replay", "evt_4", "--actor", "grace", "--reason", "mended"]).await.unwrap();
+    let none = super::wallet::run(&app, &["stripe", "replay", "evt_1", "--actor", "grace", "--reason", "mended"]).await.unwrap_err();
+    assert!(none.to_string().contains("no such event was set aside"), "{none}");
+    assert_eq!(app.count("select count(*) from stripe_events where state = 'parked'").await, 2);
+    let dead = format!("{}:dead", contracts::events::AUTH_STREAM);
+    let fields = [("kind", "nothing.known"), ("payload", "{}"), ("dead_reason", "x"), ("dead_id", "1-1")];
+    chassis::streams::publish(&app.redis.redis, &dead, &fields, None).await.unwrap();
+    let body = json!({"by": by(), "stream": "auth"});
+    assert_eq!(console.post("/v1/admin/streams/replay", &body).await.expect(200).json["messages"], 1);
+    assert_eq!(app.length(&dead).await, 0);
+    super::wallet::run(&app, &["streams", "replay", "usage", "--actor", "grace", "--reason", "mended"]).await.unwrap();
+    let log = console.get("/v1/admin/audit").await.expect(200).json;
+    let actions: Vec<&Value> = log["data"].as_array().unwrap().iter().map(|row| &row["action"]).collect();
+    assert_eq!(actions, ["streams.replay", "streams.replay", "stripe.replay", "stripe.replay"]);
 }
 
 /// [B-78] What the terminal changes is logged as what HTTP changes is, and without who and why it changes nothing.

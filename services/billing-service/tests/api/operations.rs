@@ -1,6 +1,8 @@
 //! How the service says that it is well, and when it is not.
 
 use billing_service::admin::SCOPE_READ;
+use billing_service::audit::Decision;
+use billing_service::grants::{WalletChange, decide};
 use billing_service::operations::{GAUGES, Line, Status, status};
 use serde_json::json;
 use testkit::eventually::eventually;
@@ -50,7 +52,8 @@ async fn what_lies_in_leases_in_flight_in_debt_and_in_the_books_of_today_is_meas
     let found = of(&app).await;
     let (price, cost) = (line(&found, "billing_revenue_today_micros", "USD").value, line(&found, "billing_cost_today_micros", "USD").value);
     assert_eq!((price, line(&found, "billing_margin_today_micros", "USD").value), (150, price - cost));
-    run(&app, &["wallet", "adjust", &ada.to_string(), "--amount-micros", "-9000000", "--actor", "a", "--reason", "r"]).await.unwrap();
+    let (state, change) = (app.state(), WalletChange::Adjust { amount: -9_000_000 });
+    decide(&state, &Decision::new(&state, "ada", "a test", None), ada, &change).await.unwrap();
     let found = of(&app).await;
     assert_eq!(
         (line(&found, "billing_wallets_in_debt", "USD").value, line(&found, "billing_debt_micros", "USD").value),
@@ -115,6 +118,8 @@ async fn what_waits_is_beyond_its_limit_only_when_it_is_late() {
 
 #[tokio::test]
 async fn the_measures_are_on_the_metrics_page_with_what_they_mean() {
+    // As `serve` does: there is a recorder before there is anything to record.
+    chassis::telemetry::render_metrics();
     let app = App::start().await;
     let text = eventually("the gauges are set", || async {
         let text = app.private.get("/metrics").await.expect(200).text;

@@ -119,7 +119,7 @@ async fn what_waits_is_beyond_its_limit_only_when_it_is_late() {
 #[tokio::test]
 async fn the_measures_are_on_the_metrics_page_with_what_they_mean() {
     // As `serve` does: there is a recorder before there is anything to record.
-    chassis::telemetry::render_metrics();
+    let _ = chassis::telemetry::render_metrics();
     let app = App::start().await;
     let text = eventually("the gauges are set", || async {
         let text = app.private.get("/metrics").await.expect(200).text;

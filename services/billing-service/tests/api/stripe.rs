@@ -1,7 +1,7 @@
 //! Stripe's events, and the customers that are made there.
 
 use super::app::App;
-use billing_service::admin::{self, Command, Stripe};
+use super::wallet::run;
 use billing_service::stripe::signature::sign;
 use billing_service::stripe::worker::handle_one;
 use chassis::SecretString;
@@ -189,7 +189,7 @@ async fn an_event_that_fails_holds_up_no_other_and_is_set_aside_until_it_is_repl
     .await;
     assert_eq!(app.count(tries).await, 20);
     assert!(app.metric("billing_stripe_events_parked_total").await > counted, "nobody was told");
-    let replay = async |id: &str| admin::run(Command::Stripe(Stripe::Replay { event_id: id.to_owned() }), app.config.clone()).await;
+    let replay = async |id: &str| run(&app, &["stripe", "replay", id, "--actor", "ada", "--reason", "mended"]).await;
     assert!(replay("evt_good").await.is_err(), "it was not set aside");
     sqlx::query("delete from stripe_customers where organization_id = $1").bind(ada.uuid()).execute(&app.database.owner).await.unwrap();
     replay("evt_bad").await.unwrap();

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::person::{Person, request};
 use crate::reconcile::agree;
@@ -45,6 +45,10 @@ pub async fn restored_backup(stack: &Stack) -> Result<()> {
         Ok((available + held, person.usage().await?))
     };
     let before = books().await?;
+    let ledger_verify = ["exec", "-T", "billing-service", "/app/billing-service", "ledger", "verify"];
+    let verify = |more: &[&str]| stack.compose(&[&ledger_verify[..], more].concat());
+    let clean = verify(&[])?;
+    let sealed = clean.split_whitespace().last().context("no seal was printed")?;
     let dump = stack.scratch("trivet.sql");
     let text = stack.compose(&["exec", "-T", "postgres", "pg_dumpall", "--username", "postgres", "--clean", "--if-exists"])?;
     std::fs::write(&dump, text)?;
@@ -58,5 +62,7 @@ pub async fn restored_backup(stack: &Stack) -> Result<()> {
     ensure!(books().await? == before, "the books differ");
     person.openai(&person.key).chat().create(request("sim-small", false)?).await?;
     stack.eventually("the next usage row", async || Ok((person.usage().await?.len() == 2).then_some(()))).await?;
-    agree(stack, &person, false).await
+    agree(stack, &person, false).await?;
+    // And the ledger is the one that was backed up, gone on from.
+    verify(&["--expect", sealed]).map(drop)
 }

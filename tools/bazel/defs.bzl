@@ -77,6 +77,12 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
         version = _VERSION,
     )
     linted = []
+    # For tests of the repository that read code.
+    native.filegroup(
+        name = "sources",
+        srcs = native.glob(["src/**/*.rs"]),
+        visibility = visibility,
+    )
     if has_library:
         rust_library(
             name = library,

@@ -18,9 +18,10 @@ use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 
 pub use lines::JsonLines;
 pub use propagation::{continue_from, current_traceparent, trace_id};
@@ -35,7 +36,7 @@ const QUEUE: usize = 4096;
 crate::settings! {
     /// What a process tells about itself.
     pub struct TelemetryConfig {
-        /// Which log lines are written, as `tracing-subscriber` directives (`info`, `chat_service=debug,info`).
+        /// Which log lines are written, as levels by target (`info`, `chat_service=debug,info`).
         pub filter: String = default "TRIVET_LOG" "info",
         /// `json`, `text`, or `auto`: text on a terminal, JSON elsewhere.
         pub format: String = default "TRIVET_LOG_FORMAT" "auto",
@@ -64,7 +65,7 @@ impl Drop for TelemetryGuard {
 /// When the filter or the endpoint is malformed, or telemetry was started before.
 pub fn init(config: &TelemetryConfig, service: &'static str, version: &'static str) -> anyhow::Result<TelemetryGuard> {
     let provider = tracer_provider(config, service, version)?;
-    let filter = EnvFilter::try_new(&config.filter)?;
+    let filter: Targets = config.filter.parse()?;
     let json = config.format == "json" || (config.format != "text" && !std::io::stdout().is_terminal());
     let lines = if json { JsonLines::new(std::io::stdout).boxed() } else { tracing_subscriber::fmt::layer().boxed() };
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("trivet")).with_location(false).with_threads(false);

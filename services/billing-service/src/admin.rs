@@ -1,23 +1,32 @@
-//! Commands for operators.
+//! What operators do: in the terminal, and by HTTP with the same verbs ([`api`]). Both call the same functions, with a name and a reason,
+//! which are logged in the transaction of the change [B-78].
 
+pub mod api;
 mod catalog;
 mod ledger;
 mod rates;
+mod replay;
 mod usage;
 mod wallet;
 
 use std::io::{Write, stdout};
 
+use anyhow::anyhow;
 use chassis::redis::Redis;
-use chassis::{Clock, Random, postgres, streams};
-use clap::{Subcommand, ValueEnum};
-use contracts::Shard;
+use chassis::{Clock, Random, postgres};
+use clap::{Args, Subcommand};
+use identity::OrganizationId;
+use serde_json::json;
 
+use crate::audit::{self, AuditQuery, Decision};
 use crate::config::BillingConfig;
+use crate::error::Error;
 use crate::state::AppState;
-use crate::stripe;
+use crate::{budgets, operations};
 
+pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
+pub use self::replay::{Events, Stream};
 pub use self::usage::{Margin, Usage};
 
 pub use ledger::Ledger;
@@ -26,6 +35,12 @@ pub use wallet::Wallet;
 /// `billing-service …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    /// How things are: every measure with its limit. Ends with failure when one is beyond it, and says what to read then.
+    Status {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// What is sold.
     #[command(subcommand)]
     Catalog(catalog::Command),
@@ -43,12 +58,47 @@ pub enum Command {
     Usage(Usage),
     /// What was earned and what it cost.
     Margin(Margin),
+    /// What an organization wants to spend at most.
+    Budgets {
+        /// The organization (`org_…`).
+        organization: OrganizationId,
+    },
+    /// What operators decided, newest first.
+    Audit {
+        /// Of this organization only.
+        #[arg(long)]
+        organization: Option<OrganizationId>,
+        /// So many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
     /// What could not be consumed from the streams of other services.
     #[command(subcommand)]
     Streams(Streams),
     /// Events of Stripe.
     #[command(subcommand)]
     Stripe(Stripe),
+}
+
+/// Who decided, and why.
+#[derive(Debug, Clone, Args)]
+pub struct Decided {
+    /// Who decides this.
+    #[arg(long)]
+    actor: String,
+    /// Why.
+    #[arg(long)]
+    reason: String,
+    /// Makes a repetition the same command: done once.
+    #[arg(long)]
+    idempotency_key: Option<String>,
+}
+
+impl Decided {
+    /// As a decision.
+    fn on(self, state: &AppState) -> Decision {
+        Decision::new(state, self.actor, self.reason, self.idempotency_key)
+    }
 }
 
 /// `billing-service streams …`
@@ -58,25 +108,23 @@ pub enum Streams {
     Replay {
         /// Which stream.
         stream: Stream,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
-}
-
-/// A stream that billing-service consumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Stream {
-    /// What requests used, from chat-service.
-    Usage,
-    /// Organizations that were made, from auth-service.
-    Auth,
 }
 
 /// `billing-service stripe …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Stripe {
-    /// Put an event back that failed too often and was set aside.
+    /// Put events back that failed too often and were set aside: one, or those that came within a time.
     Replay {
-        /// The event's id (`evt_…`).
-        event_id: String,
+        /// Which.
+        #[command(flatten)]
+        events: Events,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
 }
 
@@ -86,34 +134,56 @@ pub enum Stripe {
 /// What is wrong with the ledger or the file; the database's.
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
     let pool = postgres::connect(&config.postgres, "billing-service")?;
+    let redis = Redis::connect(&config.redis)?;
+    let state = AppState::new(config, pool, redis, Clock::system(), Random::system())?;
     match command {
-        Command::Catalog(command) => Box::pin(catalog::run(command, config)).await?,
-        Command::Ledger(command) => ledger::run(command, &pool).await?,
-        Command::Wallet(command) => {
-            let redis = Redis::connect(&config.redis)?;
-            wallet::run(command, &AppState::new(config, pool, redis, Clock::system(), Random::system())?).await?;
+        Command::Status { json } => status(&state, json).await?,
+        Command::Catalog(command) => Box::pin(catalog::run(command, &state)).await?,
+        Command::Ledger(command) => ledger::run(command, &state.pool).await?,
+        Command::Wallet(command) => wallet::run(command, &state).await?,
+        Command::Streams(Streams::Replay { stream, decided }) => {
+            let replayed = replay::messages(&state, &decided.on(&state), stream).await.map_err(|error| told(&error))?;
+            writeln!(stdout(), "{replayed} messages are back")?;
         }
-        Command::Streams(Streams::Replay { stream }) => {
-            let redis = Redis::connect(&config.redis)?;
-            let names = match stream {
-                Stream::Usage => Shard::all().map(Shard::usage_stream).collect(),
-                Stream::Auth => vec![contracts::events::AUTH_STREAM.to_owned()],
-            };
-            for name in names {
-                let replayed = streams::replay(&redis, &name).await?;
-                if replayed > 0 || stream == Stream::Auth {
-                    writeln!(stdout(), "{replayed} messages are back on {name}")?;
-                }
+        Command::Stripe(Stripe::Replay { events, decided }) => {
+            let replayed = replay::events(&state, &decided.on(&state), &events).await.map_err(|error| told(&error))?;
+            anyhow::ensure!(!replayed.is_empty(), "no such event was set aside");
+            writeln!(stdout(), "will be handled again: {}", replayed.join(", "))?;
+        }
+        Command::Rates(command) => self::rates::run(command, &state).await?,
+        Command::Usage(command) => self::usage::run(command, &state).await?,
+        Command::Margin(query) => self::usage::margin(query, &state.pool).await?,
+        Command::Budgets { organization } => {
+            for budget in budgets::store::list(&mut *state.pool.acquire().await?, organization).await? {
+                writeln!(stdout(), "{}", json!(budget))?;
             }
         }
-        Command::Stripe(Stripe::Replay { event_id }) => {
-            let replayed = stripe::worker::replay(&pool, &event_id, Clock::system().now()).await?;
-            anyhow::ensure!(replayed, "no event {event_id} was set aside");
-            writeln!(stdout(), "{event_id} will be handled again")?;
+        Command::Audit { organization, limit } => {
+            let query = AuditQuery { organization_id: organization, limit: Some(limit), ..AuditQuery::default() };
+            for row in audit::list(&state.pool, &query).await? {
+                writeln!(stdout(), "{}", json!(row))?;
+            }
         }
-        Command::Rates(command) => self::rates::run(command, &pool, &Clock::system()).await?,
-        Command::Usage(command) => self::usage::run(command, &pool).await?,
-        Command::Margin(query) => self::usage::margin(query, &pool).await?,
     }
     Ok(())
+}
+
+async fn status(state: &AppState, as_json: bool) -> anyhow::Result<()> {
+    let status = operations::status(state).await.map_err(|error| told(&error))?;
+    let text = if as_json { json!(status).to_string() + "\n" } else { status.table() };
+    stdout().write_all(text.as_bytes())?;
+    status.judged()
+}
+
+/// A refusal in words, for a terminal.
+fn told(error: &Error) -> anyhow::Error {
+    match error {
+        Error::NotFound => anyhow!("there is nothing by that name, or nothing left of it"),
+        Error::InsufficientFunds => anyhow!("the wallet does not reach, or what it has is held"),
+        Error::Refused(problem) => {
+            let fields: Vec<String> = problem.body().errors.iter().map(|error| format!("{} {}", error.field, error.rule)).collect();
+            anyhow!("refused: {}", fields.join(", "))
+        }
+        error => anyhow!("{}", error.chain()),
+    }
 }

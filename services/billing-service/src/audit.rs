@@ -1,11 +1,13 @@
 //! The log of what operators decided: written in the transaction of the change, never changed afterwards [B-78].
 
-use identity::OrganizationId;
-use serde_json::Value;
-use sqlx::{Postgres, Transaction};
-use uuid::Uuid;
-
 use chassis::Problem;
+use chassis::postgres::constraint;
+use chrono::{DateTime, Utc};
+use identity::{OrganizationId, Principal};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{PgPool, Postgres, Transaction};
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::state::AppState;
@@ -31,6 +33,14 @@ impl Decision {
         Self { actor: actor.into(), reason: reason.into(), request_id, key: key.unwrap_or_else(|| request_id.to_string()) }
     }
 
+    /// What a customer decides by an API call: the call itself is the reason.
+    #[must_use]
+    pub fn of_caller(state: &AppState, caller: &Principal, route: &str) -> Self {
+        let key = caller.api_key_id().map(|key| key.to_string());
+        let actor = key.or_else(|| caller.user_id().map(|user| user.to_string())).unwrap_or_default();
+        Self::new(state, actor, route, None)
+    }
+
     /// Refuses a decision without a name or a reason, before anything is done.
     ///
     /// # Errors
@@ -51,8 +61,8 @@ impl Decision {
 pub struct Change<'a> {
     /// The verb, such as `wallet.grant`.
     pub action: &'a str,
-    /// Whose it is.
-    pub organization: OrganizationId,
+    /// Whose it is; none where it concerns everybody.
+    pub organization: Option<OrganizationId>,
     /// What was asked for.
     pub request: &'a Value,
     /// How it was before.
@@ -69,14 +79,14 @@ pub async fn earlier(
     transaction: &mut Transaction<'static, Postgres>,
     decision: &Decision,
     action: &str,
-    organization: OrganizationId,
+    organization: Option<OrganizationId>,
     request: &Value,
 ) -> Result<Option<Value>, Error> {
     let row = sqlx::query!("select action, organization_id, request, after from audit_log where idempotency_key = $1", decision.key)
         .fetch_optional(&mut **transaction)
         .await?;
     let Some(row) = row else { return Ok(None) };
-    if row.action != action || row.organization_id != Some(organization.uuid()) || row.request != *request {
+    if row.action != action || row.organization_id != organization.map(OrganizationId::uuid) || row.request != *request {
         return Err(Problem::invalid_field("idempotency_key", "was used with another command").into());
     }
     Ok(Some(row.after))
@@ -85,7 +95,7 @@ pub async fn earlier(
 /// Logs a change.
 ///
 /// # Errors
-/// The database's.
+/// 409 while another run of the same command has done it and not told yet; the database's.
 pub async fn record(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -98,7 +108,7 @@ pub async fn record(
         state.clock.now(),
         decision.actor,
         change.action,
-        change.organization.uuid(),
+        change.organization.map(OrganizationId::uuid),
         decision.reason,
         change.request,
         change.before,
@@ -107,6 +117,77 @@ pub async fn record(
         decision.key
     )
     .execute(&mut **transaction)
-    .await?;
+    .await
+    .map_err(|error| match constraint(&error) {
+        // Distinguished from any other unique violation [B-54].
+        Some("audit_log_idempotency_key") => Problem::conflict("idempotency_conflict", "The same command is being carried out").into(),
+        _ => Error::from(error),
+    })?;
     Ok(())
+}
+
+/// Rows of a list at most.
+const MOST: i64 = 500;
+
+/// Which rows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Of this organization only.
+    pub organization_id: Option<OrganizationId>,
+    /// Of this verb only.
+    pub action: Option<String>,
+    /// Older than the row with this number: the last one of the page before.
+    pub before: Option<i64>,
+    /// So many at most; 500 at most and if absent.
+    pub limit: Option<i64>,
+}
+
+/// A row of the log.
+#[derive(Debug, Serialize)]
+pub struct AuditRow {
+    /// Its number, rising.
+    pub id: i64,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who decided.
+    pub actor: String,
+    /// The verb.
+    pub action: String,
+    /// Whose it is; none where it concerns everybody.
+    pub organization_id: Option<Uuid>,
+    /// Why.
+    pub reason: String,
+    /// What was asked for.
+    pub request: Value,
+    /// How it was before.
+    pub before: Value,
+    /// How it was afterwards.
+    pub after: Value,
+    /// The run of the command, or the request.
+    pub request_id: Uuid,
+}
+
+/// The log, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(pool: &PgPool, query: &AuditQuery) -> Result<Vec<AuditRow>, Error> {
+    let rows = sqlx::query_as!(
+        AuditRow,
+        "select id, at, actor, action, organization_id, reason, request, before, after, request_id from audit_log
+         where ($1::uuid is null or organization_id = $1) and ($2::text is null or action = $2) and ($3::bigint is null or id < $3)
+         order by id desc limit $4",
+        query.organization_id.map(OrganizationId::uuid),
+        query.action,
+        query.before,
+        query.limit.unwrap_or(MOST).clamp(1, MOST)
+    );
+    Ok(rows.fetch_all(pool).await?)
+}
+
+/// Bytes as hexadecimal digits, as digests are logged.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod api;
+pub mod counted;
 pub mod evaluate;
 pub mod limits;
 pub mod spent;

@@ -49,6 +49,8 @@ chassis::settings! {
         pub late_window: Millis = default "BILLING_METERING_LATE_MS" "3024000000",
         /// Milliseconds after its end in which a month (UTC) still takes events; later ones are adjustments in the current month.
         pub close_after: Millis = default "BILLING_METERING_CLOSE_AFTER_MS" "259200000",
+        /// Months of events that are kept apart from the current one, at least 3 and what the two above need; older ones are removed, their sums stay. 0 keeps all.
+        pub retention_months: u32 = default "BILLING_METERING_RETENTION_MONTHS" "0",
     }
 }
 

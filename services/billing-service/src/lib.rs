@@ -16,6 +16,7 @@ pub mod leases;
 pub mod ledger;
 pub mod margin;
 pub mod metering;
+pub mod operations;
 pub mod organizations;
 pub mod portal;
 pub mod rates;
@@ -69,9 +70,12 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0041_metering",
         "0042_usage_partitions",
         "0043_margin",
+        "0045_model_budgets",
         "0050_payments",
         "0051_top_ups",
-        "0045_model_budgets",
+        "0060_operations",
+        "0061_spend",
+        "0062_retention",
     ],
 };
 

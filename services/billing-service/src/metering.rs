@@ -6,6 +6,7 @@ mod events;
 mod ingest;
 mod meters;
 mod placement;
+pub mod retention;
 mod windows;
 
 pub use events::{__path_receive, receive, receive_internal};

@@ -15,7 +15,7 @@ use sqlx::{PgExecutor, Postgres, Transaction};
 
 use crate::error::Error;
 
-pub use import::{Change, import};
+pub use import::{ImportError, List, import};
 pub use list::list;
 pub use price_list::Mistake;
 pub use show::{export, show};

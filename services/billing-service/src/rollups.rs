@@ -4,13 +4,20 @@
 //! takes both together, so that an answer is never behind the rows.
 
 pub mod meters;
+pub mod spend;
 pub mod usage;
 
+use chassis::in_transaction;
 use chassis::postgres::keep_running;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Decision};
+use crate::error::Error;
 use crate::state::AppState;
 
+/// The verb in the log of operators.
+const ACTION: &str = "usage.rebuild";
 /// Deltas that are added in one transaction at most.
 pub(crate) const BATCH: i64 = 5_000;
 /// The advisory lock of those who add: one at a time is enough, and no two can wait for each other's rows.
@@ -21,7 +28,27 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("rollups", stop, state.config.usage.roll_up.0, || async {
         while meters::fold(&state.pool).await? {}
         while usage::fold(&state.pool).await? {}
+        while spend::fold(&state.pool).await? {}
         Ok(())
     })
     .await;
+}
+
+/// Makes all rollups anew from the rows, and logs who wanted it [B-78]. Answers are right all the while.
+///
+/// # Errors
+/// A decision without a name or a reason; the database's.
+pub async fn rebuild(state: &AppState, decision: &Decision) -> Result<(), Error> {
+    decision.check()?;
+    meters::rebuild(&state.pool).await?;
+    in_transaction!(state.pool, |transaction| {
+        usage::rebuild_in(transaction).await?;
+        // Done anew whether or not it was done under this key before; logged once.
+        if audit::earlier(transaction, decision, ACTION, None, &Value::Null).await?.is_some() {
+            return Ok(());
+        }
+        let after = json!({"rebuilt": ["usage", "meters"]});
+        let logged = audit::Change { action: ACTION, organization: None, request: &Value::Null, before: &Value::Null, after: &after };
+        audit::record(state, transaction, decision, &logged).await
+    })
 }

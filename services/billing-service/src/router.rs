@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use crate::state::AppState;
 use crate::{
-    balance, budgets, catalog, checkouts, entitlements, grants, invoices, leases, ledger, margin, metering, portal, rates, reservations,
-    statements, stripe, subscriptions, top_ups, usage,
+    admin, balance, budgets, catalog, checkouts, entitlements, grants, invoices, leases, ledger, margin, metering, operations, portal, rates,
+    reservations, statements, stripe, subscriptions, top_ups, usage,
 };
 
 #[derive(OpenApi)]
@@ -67,8 +67,20 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/entitlements/{organization}", get(entitlements::api::internal))
         // Usage of anything else, from our own services.
         .route("/internal/v1/usage-events", post(metering::receive_internal))
-        // What was earned and what it cost, for operators.
+        // What operators look at and decide, with the verbs of the command line.
         .route("/v1/admin/margin", get(margin::get))
+        .route("/v1/admin/status", get(operations::get))
+        .route("/v1/admin/wallets/{organization}", get(admin::api::wallet))
+        .route("/v1/admin/wallets/{organization}/changes", post(admin::api::change))
+        .route("/v1/admin/budgets/{organization}", get(admin::api::budgets))
+        .route("/v1/admin/ledger/verification", get(admin::api::verify))
+        .route("/v1/admin/ledger/journal", get(admin::api::journal))
+        .route("/v1/admin/rates/imports", post(admin::api::import))
+        .route("/v1/admin/catalog", post(admin::api::catalog))
+        .route("/v1/admin/usage/rebuild", post(admin::api::rebuild))
+        .route("/v1/admin/stripe/replay", post(admin::api::replay_events))
+        .route("/v1/admin/streams/replay", post(admin::api::replay_messages))
+        .route("/v1/admin/audit", get(admin::api::log))
 }
 
 /// The public and the private routes.

@@ -17,6 +17,8 @@ pub enum Cell<'a> {
     Text(&'a str),
     /// Micro-units.
     Amount(i64),
+    /// A whole number.
+    Integer(i64),
     /// Nothing.
     Empty,
 }
@@ -30,6 +32,7 @@ pub fn row(csv: &mut String, cells: &[Cell<'_>]) {
         match cell {
             Cell::Text(text) => quoted(csv, text),
             Cell::Amount(micros) => csv.push_str(&decimal(*micros)),
+            Cell::Integer(number) => csv.push_str(&number.to_string()),
             Cell::Empty => {}
         }
     }
@@ -64,9 +67,9 @@ mod tests {
     fn no_text_begins_like_a_formula_and_amounts_stay_numbers() {
         for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=\"a\",b"] {
             let mut csv = String::new();
-            row(&mut csv, &[Cell::Text(text), Cell::Amount(-1), Cell::Empty]);
+            row(&mut csv, &[Cell::Text(text), Cell::Amount(-1), Cell::Integer(-7), Cell::Empty]);
             assert!(csv.trim_start_matches('"').starts_with('\''), "{csv}");
-            assert!(csv.ends_with(",-0.000001,\r\n"), "{csv}");
+            assert!(csv.ends_with(",-0.000001,-7,\r\n"), "{csv}");
         }
     }
 

@@ -22,7 +22,7 @@ use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::stripe::transport::Transport;
 use crate::usage::UsageEvents;
-use crate::{budgets, entitlements, grants, leases, ledger, margin, reservations, rollups, stripe, subscriptions, top_ups, usage};
+use crate::{budgets, entitlements, grants, leases, ledger, margin, operations, reservations, rollups, stripe, subscriptions, top_ups, usage};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.
@@ -155,6 +155,8 @@ impl AppState {
         host.spawn("stripe-sender", |stop| async move { stripe::sender::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("operations", |stop| async move { operations::run(&state, &stop).await });
     }
 
     /// This replica as a member of a group.

@@ -1,6 +1,8 @@
 //! billing-service as its callers see it, on real Postgres and Redis.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "api/admin_api.rs"]
+mod admin_api;
 #[path = "api/app.rs"]
 mod app;
 #[path = "api/budgets.rs"]
@@ -29,10 +31,14 @@ mod limits;
 mod lots_migration;
 #[path = "api/metering.rs"]
 mod metering;
+#[path = "api/migrations.rs"]
+mod migrations;
 #[path = "api/money_back.rs"]
 mod money_back;
 #[path = "api/payments.rs"]
 mod payments;
+#[path = "api/operations.rs"]
+mod operations;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]
@@ -41,6 +47,8 @@ mod rates;
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/retention.rs"]
+mod retention;
 #[path = "api/rollups.rs"]
 mod rollups;
 #[path = "api/seals.rs"]

@@ -26,6 +26,8 @@ const CHASSIS: &[(&str, &str)] = &[
 const LOCK: i64 = 0x7472_6976_6574;
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 const LOCK_ATTEMPTS: u32 = 600;
+/// Tries of one migration whose tables are in use.
+const TABLE_ATTEMPTS: u32 = 30;
 
 /// The migrations of one service.
 #[derive(Debug, Clone, Copy)]
@@ -100,12 +102,28 @@ impl Migrations {
                 Some((_, sum)) if *sum == checksum(text) => {}
                 Some(_) => return Err(MigrateError::Changed(name)),
                 None => {
-                    self.run(connection, name, text).await.map_err(|source| MigrateError::Failed { name, source })?;
+                    self.patiently(connection, name, text).await.map_err(|source| MigrateError::Failed { name, source })?;
                     tracing::info!(migration.name = name, "applied a migration");
                 }
             }
         }
         Ok(())
+    }
+
+    /// While a table is in use, a migration that must have it gives way after the connection's short lock time limit and tries again:
+    /// whoever comes after it in the queue for the lock waits no longer than that.
+    async fn patiently(self, connection: &mut PgConnection, name: &str, text: &'static str) -> Result<(), sqlx::Error> {
+        let mut attempts = 1;
+        loop {
+            match self.run(connection, name, text).await {
+                Err(error) if code(&error).as_deref() == Some("55P03") && attempts < TABLE_ATTEMPTS => {
+                    tracing::warn!(migration.name = name, attempts, "a table that a migration needs is in use; it will be tried again");
+                    attempts += 1;
+                    tokio::time::sleep(LOCK_RETRY).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn run(self, connection: &mut PgConnection, name: &str, text: &'static str) -> Result<(), sqlx::Error> {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use redis::RedisError;
-use redis::streams::{StreamAutoClaimReply, StreamPendingCountReply, StreamReadReply};
+use redis::streams::{StreamAutoClaimReply, StreamInfoGroupsReply, StreamPendingCountReply, StreamReadReply};
 use tokio_util::sync::CancellationToken;
 
 use super::{Message, publish};
@@ -186,8 +186,16 @@ impl Consumer {
     }
 
     async fn record_lag(&self, redis: &Redis) -> Result<(), RedisError> {
-        let length: u32 = redis::cmd("XLEN").arg(&self.stream).query_async(&mut redis.connection()).await?;
-        metrics::gauge!("stream_lag_messages", "stream" => self.stream.clone()).set(length);
+        let mut connection = redis.connection();
+        let lag = if self.delete_acknowledged {
+            redis::cmd("XLEN").arg(&self.stream).query_async(&mut connection).await?
+        } else {
+            // What was handled stays for others: the group knows what it has not seen and what it has not acknowledged.
+            let reply: StreamInfoGroupsReply = redis::cmd("XINFO").arg("GROUPS").arg(&self.stream).query_async(&mut connection).await?;
+            let group = reply.groups.into_iter().find(|group| group.name == self.group);
+            group.map_or(0, |group| group.lag.unwrap_or(0) + group.pending)
+        };
+        metrics::gauge!("stream_lag_messages", "stream" => self.stream.clone()).set(u32::try_from(lag).unwrap_or(u32::MAX));
         Ok(())
     }
 }

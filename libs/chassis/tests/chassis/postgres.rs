@@ -83,6 +83,31 @@ async fn migrations_are_applied_once_by_any_number_of_processes_and_a_changed_on
     assert!(matches!(broken.verify(&pool).await, Err(MigrateError::Missing("0002_broken"))));
 }
 
+/// Who waits for a table that is in use makes everybody after it wait: a migration waits shortly, gives way, and tries again.
+#[tokio::test]
+async fn a_migration_whose_table_is_in_use_gives_way_and_tries_again_until_it_has_it() {
+    let database = database(MIGRATIONS).await;
+    let mut user = database.owner.begin().await.unwrap();
+    sqlx::query("lock table notes in share mode").execute(&mut *user).await.unwrap();
+    let files: &'static [_] = Box::leak(Box::new([MIGRATIONS.files[0], ("0002_more", "alter table notes add column more text")]));
+    let options = (*database.owner.connect_options()).clone().options([("lock_timeout", "50")]);
+    let mut migrator = PgConnection::connect_with(&options).await.unwrap();
+    let migration = tokio::spawn(async move { Migrations { files, ..MIGRATIONS }.apply(&mut migrator).await });
+    let tries = std::sync::Mutex::new(std::collections::HashSet::new());
+    testkit::eventually("a second try", || async {
+        let waiting = "select xact_start::text from pg_stat_activity where wait_event_type = 'Lock' and query like '%add column more%'";
+        let waiting: Vec<String> = sqlx::query_scalar(waiting).fetch_all(&database.owner).await.unwrap();
+        let mut tries = tries.lock().unwrap();
+        tries.extend(waiting);
+        (tries.len() > 1).then_some(())
+    })
+    .await;
+    assert!(!migration.is_finished());
+    user.rollback().await.unwrap();
+    migration.await.unwrap().unwrap();
+    sqlx::query("select more from notes").execute(&database.owner).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_service_whose_database_is_away_or_not_migrated_is_not_ready_and_becomes_ready_by_itself() {
     let readiness = chassis::health::Readiness::default();

@@ -86,6 +86,30 @@ async fn what_was_sent_before_the_group_existed_is_handled_and_then_removed() {
     eventually("an empty stream", || async { (length(&redis, STREAM).await == 0).then_some(()) }).await;
 }
 
+/// What others read too stays on the stream: how much is there says nothing about how far this group is.
+#[tokio::test]
+async fn the_lag_of_a_stream_that_is_kept_is_what_the_group_has_not_handled() {
+    let redis = TestRedis::start().await;
+    let lag = || {
+        let text = chassis::telemetry::render_metrics();
+        text.lines().find_map(|line| line.strip_prefix("stream_lag_messages{stream=\"kept\"} ")).map(str::to_owned)
+    };
+    assert_eq!(lag(), None);
+    for text in ["a", "b", "bad"] {
+        publish(&redis.redis, "kept", &[("text", text)], None).await.unwrap();
+    }
+    let (notes, stop) = (Notes::default(), CancellationToken::new());
+    let _stop = stop.clone().drop_guard();
+    let kept = Consumer { stream: "kept".into(), delete_acknowledged: false, max_deliveries: usize::MAX, ..consumer("one") };
+    let (handler, connection) = (notes.clone(), redis.redis.clone());
+    tokio::spawn(async move { kept.run(&connection, &handler, &stop).await });
+    notes.reach(&["a", "b"]).await;
+    notes.allow_bad.store(true, Ordering::SeqCst);
+    notes.reach(&["a", "b", "bad"]).await;
+    eventually("nothing is left to handle", || async { (lag().as_deref() == Some("0")).then_some(()) }).await;
+    assert_eq!(length(&redis, "kept").await, 3);
+}
+
 #[tokio::test]
 async fn what_a_dead_member_had_taken_is_taken_over() {
     let redis = TestRedis::start().await;

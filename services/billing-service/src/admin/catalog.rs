@@ -4,12 +4,10 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use chassis::redis::Redis;
-use chassis::{Clock, Random, postgres};
 use clap::Subcommand;
 
+use super::Decided;
 use crate::catalog::{self, Catalog, Code, apply};
-use crate::config::BillingConfig;
 use crate::state::AppState;
 use crate::subscriptions::moving;
 
@@ -28,9 +26,9 @@ pub enum Command {
         /// The digest that `plan` printed.
         #[arg(long)]
         planned_on: String,
-        /// Who applies it, for the audit.
-        #[arg(long)]
-        actor: String,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
     /// Move who is on an older version of a plan to the one that is sold now, when their period ends.
     Move {
@@ -46,21 +44,18 @@ pub enum Command {
 ///
 /// # Errors
 /// What is wrong with the file; why it is not applied; the database's.
-pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
-    let pool = postgres::connect(&config.postgres, "billing-service")?;
-    let redis = Redis::connect(&config.redis)?;
-    let state = AppState::new(config, pool, redis, Clock::system(), Random::system())?;
+pub async fn run(command: Command, state: &AppState) -> anyhow::Result<()> {
     match command {
         Command::Plan { file } => {
-            let planned = apply::plan(&state, &read(&file)?).await?;
+            let planned = apply::plan(state, &read(&file)?).await?;
             writeln!(stdout(), "{}\n\nto apply: --planned-on {}", planned.text, planned.stored)?;
         }
-        Command::Apply { file, planned_on, actor } => {
-            let applied = apply::apply(&state, &read(&file)?, &planned_on, &actor).await?;
+        Command::Apply { file, planned_on, decided } => {
+            let applied = apply::apply(state, &read(&file)?, &planned_on, &decided.on(state)).await?;
             writeln!(stdout(), "{}\n\nthe catalogue is at version {}", applied.text, applied.version)?;
         }
         Command::Move { plan, actor } => {
-            let moved = moving::to_current(&state, &plan, &actor).await?;
+            let moved = moving::to_current(state, &plan, &actor).await?;
             writeln!(stdout(), "{} move when their period ends, {} stay", moved.moving, moved.staying)?;
         }
     }

@@ -1,11 +1,13 @@
 //! `billing-service ledger …`
 
-use std::io::{BufWriter, Write, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
+use std::pin::pin;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use futures::TryStreamExt;
 use sqlx::PgPool;
 
 use crate::ledger::{export, verify};
@@ -42,15 +44,15 @@ pub async fn run(command: Ledger, pool: &PgPool) -> anyhow::Result<()> {
     match command {
         Ledger::Verify { expect } => verify(pool, expect).await,
         Ledger::Export { from, to, output } => {
-            let count = match output {
-                Some(path) => {
-                    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-                    export::write(pool, from, to, &mut BufWriter::new(file)).await?
-                }
-                None => export::write(pool, from, to, &mut BufWriter::new(stdout())).await?,
+            let mut out: Box<dyn Write + Send> = match output {
+                Some(path) => Box::new(std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?),
+                None => Box::new(stdout()),
             };
-            writeln!(std::io::stderr(), "{count} transactions")?;
-            Ok(())
+            let mut chunks = pin!(export::chunks(pool.clone(), from, to));
+            while let Some(chunk) = chunks.try_next().await? {
+                out.write_all(&chunk)?;
+            }
+            Ok(out.flush()?)
         }
     }
 }
@@ -68,7 +70,11 @@ async fn verify(pool: &PgPool, expect: Option<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
+/// The hash of a seal, from its hexadecimal digits.
+///
+/// # Errors
+/// When it is none.
+pub fn bytes(hex: &str) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(hex.len() == 64 && hex.is_ascii(), "a seal's hash has 64 hexadecimal digits");
     let pairs = (0..32).map(|index| u8::from_str_radix(&hex[index * 2..index * 2 + 2], 16));
     pairs.collect::<Result<_, _>>().context("a seal's hash has 64 hexadecimal digits")

@@ -1,4 +1,4 @@
-//! `billing-service admin usage …` and `billing-service admin margin`
+//! `billing-service usage …` and `billing-service margin`
 
 use std::io::{Write, stdout};
 use std::pin::pin;
@@ -10,15 +10,21 @@ use futures::TryStreamExt;
 use identity::OrganizationId;
 use sqlx::PgPool;
 
+use super::{Decided, told};
 use crate::margin::{self, By};
 use crate::rollups;
+use crate::state::AppState;
 use crate::usage::{Format, chunks};
 
-/// `billing-service admin usage …`
+/// `billing-service usage …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Usage {
     /// Make the rollups of usage and of meters anew from the rows.
-    Rebuild,
+    Rebuild {
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
+    },
     /// Compare the rollups with the rows.
     Verify,
     /// Print rows, oldest first; of all organizations with our cost.
@@ -38,7 +44,7 @@ pub enum Usage {
     },
 }
 
-/// `billing-service admin margin`
+/// `billing-service margin`
 #[derive(Debug, Clone, Args)]
 pub struct Margin {
     /// What it is told apart by.
@@ -56,20 +62,19 @@ pub struct Margin {
 ///
 /// # Errors
 /// Differences; the database's.
-pub async fn run(command: Usage, pool: &PgPool) -> anyhow::Result<()> {
+pub async fn run(command: Usage, state: &AppState) -> anyhow::Result<()> {
     match command {
-        Usage::Rebuild => {
-            rollups::usage::rebuild(pool).await?;
-            rollups::meters::rebuild(pool).await?;
+        Usage::Rebuild { decided } => {
+            rollups::rebuild(state, &decided.on(state)).await.map_err(|error| told(&error))?;
             writeln!(stdout(), "the rollups are made anew")?;
         }
         Usage::Verify => {
-            let differences = rollups::usage::differences(pool).await?;
+            let differences = rollups::usage::differences(&state.pool).await?;
             ensure!(differences.is_empty(), "the rollups differ from the rows:\n  {}", differences.join("\n  "));
             writeln!(stdout(), "the rollups are equal to the rows")?;
         }
         Usage::Export { format, from, to, organization } => {
-            let mut rows = pin!(chunks(pool.clone(), organization, from, to, format));
+            let mut rows = pin!(chunks(state.pool.clone(), organization, from, to, format));
             while let Some(chunk) = rows.try_next().await? {
                 stdout().write_all(&chunk)?;
             }

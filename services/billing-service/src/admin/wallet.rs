@@ -2,13 +2,13 @@
 
 use std::io::{Write, stdout};
 
-use anyhow::anyhow;
 use chrono::{DateTime, Utc};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use identity::OrganizationId;
+use serde::Serialize;
 use serde_json::json;
 
-use crate::audit::Decision;
+use super::{Decided, told};
 use crate::error::Error;
 use crate::grants::{self, GrantId, Source, WalletChange};
 use crate::ledger;
@@ -101,20 +101,6 @@ pub enum Wallet {
     },
 }
 
-/// Who decided, and why.
-#[derive(Debug, Clone, Args)]
-pub struct Decided {
-    /// Who decides this.
-    #[arg(long)]
-    actor: String,
-    /// Why.
-    #[arg(long)]
-    reason: String,
-    /// Makes a repetition the same command: done once.
-    #[arg(long)]
-    idempotency_key: Option<String>,
-}
-
 /// Runs a command.
 ///
 /// # Errors
@@ -138,36 +124,74 @@ pub async fn run(command: Wallet, state: &AppState) -> anyhow::Result<()> {
             (organization, WalletChange::Overdraft { limit: limit_micros }, decided)
         }
     };
-    let decision = Decision::new(state, decided.actor, decided.reason, decided.idempotency_key);
-    let done = grants::decide(state, &decision, organization, &change).await.map_err(|error| told(&error))?;
+    let done = grants::decide(state, &decided.on(state), organization, &change).await.map_err(|error| told(&error))?;
     let how = if done.repeated { "was done before; then it was" } else { "done" };
     writeln!(stdout(), "{} {how}: {}", change.action(), done.after)?;
     Ok(())
 }
 
 async fn show(state: &AppState, organization: OrganizationId) -> anyhow::Result<()> {
-    let balances = ledger::balances(&state.pool, organization).await?.ok_or_else(|| anyhow!("{organization} has no wallet"))?;
-    let overdraft = grants::overdraft(&state.pool, organization).await?;
-    let summary = json!({"wallet_micros": balances.wallet, "held_micros": balances.held, "debt_micros": balances.debt,
-        "available_micros": balances.available(), "overdraft_limit_micros": overdraft});
-    writeln!(stdout(), "{organization}: {summary}")?;
-    for lot in grants::lots(&state.pool, organization, state.clock.now()).await.map_err(|error| told(&error))? {
-        let line = json!({"source": lot.source.as_str(), "remaining_micros": lot.remaining, "priority": lot.priority,
-            "expires_at": lot.expires_at, "models": lot.models, "features": lot.features});
-        writeln!(stdout(), "{}: {line}", lot.id)?;
+    let shown = view(state, organization).await.map_err(|error| told(&error))?;
+    writeln!(stdout(), "{organization}: {}", json!(shown.balances))?;
+    for lot in shown.lots {
+        writeln!(stdout(), "{}: {}", lot.id, json!(lot))?;
     }
     Ok(())
 }
 
-/// A refusal in words, for a terminal.
-fn told(error: &Error) -> anyhow::Error {
-    match error {
-        Error::NotFound => anyhow!("there is nothing by that name, or nothing left of it"),
-        Error::InsufficientFunds => anyhow!("the wallet does not reach, or what it has is held"),
-        Error::Refused(problem) => {
-            let fields: Vec<String> = problem.body().errors.iter().map(|error| format!("{} {}", error.field, error.rule)).collect();
-            anyhow!("refused: {}", fields.join(", "))
-        }
-        error => anyhow!("{}", error.chain()),
-    }
+/// A wallet.
+#[derive(Debug, Serialize)]
+pub struct WalletView {
+    /// Its sums.
+    balances: Sums,
+    /// Its lots, in the order in which they burn.
+    lots: Vec<LotView>,
+}
+
+/// What a wallet has, in micro-units.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the answer say the unit")]
+struct Sums {
+    wallet_micros: i64,
+    held_micros: i64,
+    debt_micros: i64,
+    available_micros: i64,
+    overdraft_limit_micros: i64,
+}
+
+/// A lot with something left.
+#[derive(Debug, Serialize)]
+struct LotView {
+    id: GrantId,
+    source: Source,
+    remaining_micros: i64,
+    priority: i32,
+    expires_at: Option<DateTime<Utc>>,
+    models: Option<Vec<String>>,
+    features: Option<Vec<String>>,
+}
+
+/// The wallet of an organization, as operators see it.
+///
+/// # Errors
+/// [`Error::NotFound`]; the database's.
+pub async fn view(state: &AppState, organization: OrganizationId) -> Result<WalletView, Error> {
+    let balances = ledger::balances(&state.pool, organization).await?.ok_or(Error::NotFound)?;
+    let balances = Sums {
+        wallet_micros: balances.wallet,
+        held_micros: balances.held,
+        debt_micros: balances.debt,
+        available_micros: balances.available(),
+        overdraft_limit_micros: grants::overdraft(&state.pool, organization).await?,
+    };
+    let lots = grants::lots(&state.pool, organization, state.clock.now()).await?.into_iter().map(|lot| LotView {
+        id: lot.id,
+        source: lot.source,
+        remaining_micros: lot.remaining,
+        priority: lot.priority,
+        expires_at: lot.expires_at,
+        models: lot.models,
+        features: lot.features,
+    });
+    Ok(WalletView { balances, lots: lots.collect() })
 }

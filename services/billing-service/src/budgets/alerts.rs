@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::evaluate::{Threshold, crossed, period_of};
 use super::limits;
+use super::spent::{Spender, spent};
 use super::webhooks::deliveries;
 use crate::error::Error;
 use crate::state::AppState;
@@ -75,8 +76,9 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
 
 async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
     let now = state.clock.now();
-    let period = period_of(limits::period(&budget.period)?, now);
-    let spent = spent(state, budget, period).await?;
+    let length = limits::period(&budget.period)?;
+    let period = period_of(length, now);
+    let spent = spent(&state.pool, &spender(budget)?, length, period).await?;
     let thresholds: Vec<u32> = budget.thresholds.iter().filter_map(|percent| u32::try_from(*percent).ok()).collect();
     let crossed = crossed(spent, budget.limit_micros, &thresholds, budget.forecast, period, now);
     if crossed.is_empty() {
@@ -91,29 +93,16 @@ async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
     })
 }
 
-/// What was spent within the period, by those whom the budget is for.
-async fn spent(state: &AppState, budget: &Watched, period: Period) -> Result<i64, Error> {
-    let user: Option<identity::UserId> = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
-    let key: Option<identity::ApiKeyId> = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
-    let model = Some(&budget.scope_id).filter(|_| budget.scope == "model");
+/// Those whom the budget is for.
+fn spender(budget: &Watched) -> Result<Spender, Error> {
+    let user = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
+    let key = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
+    let model = Some(budget.scope_id.clone()).filter(|_| budget.scope == "model");
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
     if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() {
         return Err(Error::Internal("a budget is for nobody"));
     }
-    let spent = sqlx::query_scalar!(
-        r#"select coalesce(sum(price_micros), 0)::bigint as "spent!" from usage_events
-           where organization_id = $1 and currency = $2 and ended_at >= $3 and ended_at < $4
-             and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6)
-             and ($7::text is null or model = $7)"#,
-        budget.organization_id,
-        budget.currency,
-        period.start,
-        period.end,
-        user.map(identity::UserId::uuid),
-        key.map(identity::ApiKeyId::uuid),
-        model
-    );
-    Ok(spent.fetch_one(&state.pool).await?)
+    Ok(Spender { organization: OrganizationId::from_uuid(budget.organization_id), user, key, model, currency: budget.currency.clone() })
 }
 
 /// Tells of a threshold, unless it was told; whether it is new.

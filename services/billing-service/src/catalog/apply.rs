@@ -6,6 +6,7 @@ use sqlx::{Postgres, Transaction};
 use super::diff::{Action, Change, Diff, Kind};
 use super::domain::{Catalog, Code};
 use super::{print, stored};
+use crate::audit::{self, Decision};
 use crate::entitlements;
 use crate::error::Error;
 use crate::intents::{self, Intent};
@@ -13,6 +14,9 @@ use crate::state::AppState;
 
 /// Key of the lock that lets one `apply` run at a time.
 const LOCK: i64 = 0x0063_6174_616c_6f67;
+
+/// The verb in the log of operators.
+const ACTION: &str = "catalog.apply";
 
 /// What an apply would do.
 #[derive(Debug, Clone)]
@@ -78,13 +82,21 @@ pub async fn plan(state: &AppState, wanted: &Catalog) -> Result<Planned, Error> 
     Ok(Planned { stored: print::digest(&current), diff, text })
 }
 
-/// Applies a catalogue on top of the one that was planned against. With nothing to change, nothing is written.
+/// Applies a catalogue on top of the one that was planned against, once under the decision's key. With nothing to change, nothing is
+/// written.
 ///
 /// # Errors
 /// [`ApplyError`]; then nothing has changed.
-pub async fn apply(state: &AppState, wanted: &Catalog, planned_on: &str, actor: &str) -> Result<Applied, ApplyError> {
+pub async fn apply(state: &AppState, wanted: &Catalog, planned_on: &str, decision: &Decision) -> Result<Applied, ApplyError> {
+    decision.check().map_err(Error::from)?;
     chassis::in_transaction!(state.pool, |transaction| {
         sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut **transaction).await?;
+        let request = json!({"planned_on": planned_on, "wanted": print::digest(wanted)});
+        if let Some(after) = audit::earlier(transaction, decision, ACTION, None, &request).await? {
+            let version = after["version"].as_i64().and_then(|version| i32::try_from(version).ok()).unwrap_or_default();
+            let text = after["changes"].as_str().unwrap_or_default().to_owned();
+            return Ok(Applied { version, diff: Diff::between(wanted, wanted), text });
+        }
         let current = stored::current(transaction).await?;
         let digest = print::digest(&current);
         if digest != planned_on {
@@ -95,9 +107,12 @@ pub async fn apply(state: &AppState, wanted: &Catalog, planned_on: &str, actor: 
             return Err(ApplyError::Regrouped((*code).clone()));
         }
         let text = diff.describe(&stored::subscribers(transaction).await?);
-        let version = write(state, transaction, &diff, wanted, actor).await?;
+        let version = write(state, transaction, &diff, wanted, &decision.actor).await?;
         if !diff.is_empty() {
-            audit(state, transaction, actor, &digest, &print::digest(wanted), &text).await?;
+            let before = json!({"digest": digest});
+            let after = json!({"digest": print::digest(wanted), "version": version, "changes": text});
+            let change = audit::Change { action: ACTION, organization: None, request: &request, before: &before, after: &after };
+            audit::record(state, transaction, decision, &change).await?;
         }
         Ok(Applied { version, diff, text })
     })
@@ -274,26 +289,4 @@ async fn insert_coupon(
         state.clock.now()
     );
     Ok(version.fetch_one(&mut **transaction).await?)
-}
-
-async fn audit(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    actor: &str,
-    before: &str,
-    after: &str,
-    detail: &str,
-) -> Result<(), Error> {
-    sqlx::query!(
-        "insert into catalog_audit (id, actor, action, before, after, detail, occurred_at) values ($1, $2, 'catalog.apply', $3, $4, $5, $6)",
-        state.random.uuid_v7(&state.clock),
-        actor,
-        before,
-        after,
-        detail,
-        state.clock.now()
-    )
-    .execute(&mut **transaction)
-    .await?;
-    Ok(())
 }

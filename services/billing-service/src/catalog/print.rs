@@ -15,8 +15,7 @@ pub fn print(catalog: &Catalog) -> String {
 /// What a stored catalogue is recognized by: SHA-256 of its text, in hex.
 #[must_use]
 pub fn digest(catalog: &Catalog) -> String {
-    let digest = Sha256::digest(print(catalog).as_bytes());
-    digest.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    crate::audit::hex(&Sha256::digest(print(catalog).as_bytes()))
 }
 
 fn tree(catalog: &Catalog) -> Value {

@@ -7,7 +7,7 @@ use contracts::entitlements::{Entitlements, SCOPE_ENTITLEMENTS_READ};
 use identity::{Authenticated, CallingService, OrganizationId, Scope};
 
 use super::{copy, read};
-use crate::budgets::spent;
+use crate::budgets::counted;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -33,6 +33,6 @@ pub async fn internal(
     if let Err(error) = copy::write(&state.redis, &entitlements).await {
         tracing::warn!(error.message = format!("{error:#}"), organization.id = %organization, "entitlements were not copied to Redis");
     }
-    spent::fill(&mut connection, organization, &mut entitlements.spend_limits, state.clock.now()).await?;
+    counted::fill(&mut connection, organization, &mut entitlements.spend_limits, state.clock.now()).await?;
     Ok(axum::Json(entitlements))
 }

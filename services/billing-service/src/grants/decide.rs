@@ -4,7 +4,7 @@ use chassis::{Problem, in_transaction};
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use money::Currency;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 
@@ -20,8 +20,8 @@ use crate::ledger::{self, postings};
 use crate::state::AppState;
 
 /// What is to be changed of an organization's credit; amounts in micro-units.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "what", rename_all = "snake_case")]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WalletChange {
     /// A lot is given.
     Grant {
@@ -112,13 +112,14 @@ pub async fn decide(state: &AppState, decision: &Decision, organization: Organiz
     let request = serde_json::to_value(change).map_err(|_| Error::Internal("a change cannot be told"))?;
     in_transaction!(state.pool, |transaction| {
         lock(transaction, organization, change).await?;
-        if let Some(after) = audit::earlier(transaction, decision, change.action(), organization, &request).await? {
+        if let Some(after) = audit::earlier(transaction, decision, change.action(), Some(organization), &request).await? {
             return Ok(Decided { after, repeated: true });
         }
         let before = snapshot(transaction, organization).await?;
         apply(state, transaction, decision, organization, change).await?;
         let after = snapshot(transaction, organization).await?;
-        let logged = Change { action: change.action(), organization, request: &request, before: &before, after: &after };
+        let logged =
+            Change { action: change.action(), organization: Some(organization), request: &request, before: &before, after: &after };
         audit::record(state, transaction, decision, &logged).await?;
         Ok(Decided { after, repeated: false })
     })

@@ -25,7 +25,7 @@ pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationT
 /// # Errors
 /// When Redis or the database is away.
 pub async fn sweep(state: &AppState) -> Result<usize, Error> {
-    let (mut settled, mut in_flight) = (0, 0);
+    let mut settled = 0;
     for shard in Shard::all() {
         let mut stuck = 0;
         loop {
@@ -45,10 +45,7 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
                 break;
             }
         }
-        in_flight += state.admissions.in_flight(shard).await?;
     }
-    #[expect(clippy::cast_precision_loss, reason = "a gauge of thousands")]
-    metrics::gauge!("billing_flights").set(in_flight as f64);
     if settled > 0 {
         metrics::counter!("billing_flights_abandoned_total").increment(settled as u64);
         tracing::warn!(requests = settled, "requests of dead processes were settled by their last checkpoint");

@@ -1,11 +1,11 @@
 //! The journal for accountants: CSV with account codes, one balanced transaction after the other, one row in memory at a time.
 
-use std::io::Write;
-
+use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use identity::OrganizationId;
 use sqlx::PgPool;
+use tokio::sync::mpsc::Sender;
 
 use super::chart::Account;
 use super::journal::{Journaled, journaled};
@@ -14,11 +14,22 @@ use crate::spreadsheet::{Cell, row};
 /// The columns.
 const HEADER: &str = "position,transaction,time,kind,reference,account_code,account,organization,currency,debit,credit\r\n";
 
-/// Writes what became true in `[from, to)`, in the order of posting; returns the number of transactions. Reads one consistent picture.
-///
-/// # Errors
-/// The database's and the writer's.
-pub async fn write(pool: &PgPool, from: DateTime<Utc>, to: DateTime<Utc>, out: &mut (impl Write + Send)) -> anyhow::Result<u64> {
+/// Characters that are handed on together.
+const CHUNK: usize = 1 << 16;
+
+/// What became true in `[from, to)`, in the order of posting, as a stream; whoever reads slowly holds it up. Reads one consistent picture.
+pub fn chunks(pool: PgPool, from: DateTime<Utc>, to: DateTime<Utc>) -> impl Stream<Item = Result<Bytes, sqlx::Error>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(2);
+    tokio::spawn(async move {
+        if let Err(error) = write(&pool, from, to, &sender).await {
+            // Nobody to tell when the reader is gone.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    futures::stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
+async fn write(pool: &PgPool, from: DateTime<Utc>, to: DateTime<Utc>, out: &Sender<Result<Bytes, sqlx::Error>>) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut *transaction).await?;
     // A year takes longer than a request may.
@@ -32,17 +43,15 @@ pub async fn write(pool: &PgPool, from: DateTime<Utc>, to: DateTime<Utc>, out: &
         to
     )
     .fetch(&mut *transaction);
-    out.write_all(HEADER.as_bytes())?;
-    let mut count = 0;
-    let mut csv = String::new();
+    let mut csv = HEADER.to_owned();
     while let Some(found) = rows.try_next().await? {
-        csv.clear();
         append(&mut csv, &journaled!(found));
-        out.write_all(csv.as_bytes())?;
-        count += 1;
+        if csv.len() >= CHUNK && out.send(Ok(std::mem::take(&mut csv).into())).await.is_err() {
+            return Ok(());
+        }
     }
-    out.flush()?;
-    Ok(count)
+    let _ = out.send(Ok(csv.into())).await;
+    Ok(())
 }
 
 fn append(csv: &mut String, transaction: &Journaled) {

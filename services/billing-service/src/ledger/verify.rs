@@ -9,8 +9,10 @@ use std::fmt;
 
 use sqlx::PgPool;
 
+use crate::audit::hex;
+
 /// Lines that [`differences`] keeps; a ledger with more is not mended line by line.
-const LINES: usize = 1000;
+pub const LINES: usize = 1000;
 
 /// What was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +31,7 @@ pub struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} transactions under {} seals, the last of them ", self.sealed, self.seals)?;
-        self.head.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{} transactions under {} seals, the last of them {}", self.sealed, self.seals, hex(&self.head))
     }
 }
 

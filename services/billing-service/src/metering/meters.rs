@@ -10,12 +10,14 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode};
 use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sqlx::types::Json as Jsonb;
 use sqlx::{Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::MeterId;
 use super::definition::{Aggregation, Definition, Filter, Group};
+use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -61,7 +63,12 @@ pub async fn create(
         Begun::Recorded(answer) => return Ok(answer),
         Begun::Open(open) => open,
     };
+    let request = serde_json::to_value(&definition).map_err(|_| Error::Internal("a meter cannot be told"))?;
     let meter = make(&state, &mut open.transaction, organization, definition).await?;
+    let decision = Decision::of_caller(&state, &principal, "POST /v1/meters");
+    let (before, after) = (Value::Null, json!({"id": meter.id}));
+    let change = Change { action: "meter.create", organization: Some(organization), request: &request, before: &before, after: &after };
+    audit::record(&state, &mut open.transaction, &decision, &change).await?;
     Ok(open.finish(Answer::json(StatusCode::CREATED, &meter)).await?)
 }
 

@@ -2,15 +2,21 @@
 
 use std::fmt;
 
-use anyhow::{Context, ensure};
 use chassis::in_transaction;
-use chrono::{DateTime, Utc};
+use chassis::postgres::DatabaseError;
+use chrono::{DateTime, TimeDelta, Utc};
 use money::{RateCard, Schedule};
-use sqlx::{PgPool, Postgres, Transaction};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sqlx::{Postgres, Transaction};
 
 use super::store::{self, NewCard};
 use super::{StoredCard, own_list, price_list};
+use crate::audit::{self, Decision};
 use crate::error::Error;
+use crate::state::AppState;
+
+const ACTION: &str = "rates.import";
 
 /// What an import changes for one model: its line is a diff of what it was and what it becomes.
 #[derive(Debug, Clone)]
@@ -21,43 +27,94 @@ pub struct Change {
     pub new: NewCard,
 }
 
-/// Reads a list (the JSON that gateways share, or YAML of our own) and makes it valid from an instant. What the list says nothing about is
-/// sold at cost plus `markup_percent`. Returns what changes; cards that stay as they are do not, and with `dry_run` nothing is
-/// written.
+/// A list to import.
+#[derive(Debug, Clone, Copy)]
+pub struct List<'l> {
+    /// The JSON that gateways share, or YAML of our own.
+    pub text: &'l str,
+    /// What the list says nothing about is sold at cost plus so many percent.
+    pub markup_percent: i64,
+    /// When it takes effect, not in the past; now, if absent.
+    pub from: Option<DateTime<Utc>>,
+}
+
+/// Why a list is not imported; nothing of it is then.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// Everything that is wrong with it.
+    #[error("the list is refused:\n  {}", .0.join("\n  "))]
+    Refused(Vec<String>),
+    /// A refusal of the decision, or the database's.
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
+
+impl From<sqlx::Error> for ImportError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl DatabaseError for ImportError {
+    fn database(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Failed(error) => error.database(),
+            Self::Refused(_) => None,
+        }
+    }
+}
+
+/// Makes a list valid from an instant on, once under the decision's key, with a row in the log of operators [B-78]. Returns what changes,
+/// one line for each card; those that stay as they are change nothing. Without a decision it is only said and nothing is written.
 ///
 /// # Errors
-/// Everything that is wrong with the list, by field and rule; nothing is imported then. The database's.
-pub async fn import(pool: &PgPool, text: &str, markup_percent: i64, from: DateTime<Utc>, dry_run: bool) -> anyhow::Result<Vec<Change>> {
-    ensure!((0..=100_000).contains(&markup_percent), "the markup must be from 0 to 100000 percent");
-    let cards = read(text, markup_percent * 100)?;
-    let changes: Result<_, Error> = in_transaction!(pool, |transaction| {
-        let mut changes = Vec::new();
-        let mut mistakes = Vec::new();
+/// [`ImportError`].
+pub async fn import(state: &AppState, list: &List<'_>, decision: Option<&Decision>) -> Result<Vec<String>, ImportError> {
+    let refused = |rule: &str| Err(ImportError::Refused(vec![rule.to_owned()]));
+    let now = state.clock.now();
+    let from = list.from.unwrap_or(now);
+    if !(0..=100_000).contains(&list.markup_percent) {
+        return refused("the markup must be from 0 to 100000 percent");
+    }
+    // What was used is priced already: a list cannot change the past.
+    if from < now - TimeDelta::minutes(1) {
+        return refused("it must not take effect in the past");
+    }
+    decision.map_or(Ok(()), Decision::check).map_err(Error::from)?;
+    let cards = read(list.text, list.markup_percent * 100).map_err(ImportError::Refused)?;
+    let request = json!({"list_sha256": audit::hex(&Sha256::digest(list.text)), "markup_percent": list.markup_percent, "from": list.from});
+    in_transaction!(state.pool, |transaction| {
+        if let Some(decision) = decision
+            && let Some(after) = audit::earlier(transaction, decision, ACTION, None, &request).await?
+        {
+            return Ok(after["changes"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect());
+        }
+        let (mut changes, mut mistakes) = (Vec::new(), Vec::new());
         for new in &cards {
             match change(transaction, new, from).await? {
                 Ok(change) => changes.extend(change),
                 Err(mistake) => mistakes.push(mistake),
             }
         }
-        if mistakes.is_empty() && !dry_run {
-            for change in &changes {
-                store::end(transaction, change.new.organization_id, &change.new.model, from).await?;
-                store::insert(transaction, &change.new, from).await?;
-            }
+        if !mistakes.is_empty() {
+            return Err(ImportError::Refused(mistakes));
         }
-        Ok((changes, mistakes))
-    });
-    let (changes, mistakes): (Vec<Change>, Vec<String>) = changes.context("the rate cards could not be written")?;
-    ensure!(mistakes.is_empty(), "the list cannot take effect then:\n  {}", mistakes.join("\n  "));
-    Ok(changes)
+        let lines: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        let Some(decision) = decision else { return Ok(lines) };
+        for change in &changes {
+            store::end(transaction, change.new.organization_id, &change.new.model, from).await?;
+            store::insert(transaction, &change.new, from).await?;
+        }
+        let after = json!({"from": from, "changes": lines});
+        let logged = audit::Change { action: ACTION, organization: None, request: &request, before: &Value::Null, after: &after };
+        audit::record(state, transaction, decision, &logged).await?;
+        Ok(lines)
+    })
 }
 
-fn read(text: &str, markup: i64) -> anyhow::Result<Vec<NewCard>> {
+fn read(text: &str, markup: i64) -> Result<Vec<NewCard>, Vec<String>> {
     let cards = if text.trim_start().starts_with(['{', '[']) { from_price_list(text, markup) } else { own_list::parse(text, markup) };
-    cards.map_err(|mistakes| {
-        let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("the list is refused:\n  {}", lines.join("\n  "))
-    })
+    cards.map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect())
 }
 
 fn from_price_list(text: &str, markup: i64) -> Result<Vec<NewCard>, Vec<price_list::Mistake>> {

@@ -36,7 +36,8 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
     })
 }
 
-/// Counts every event anew, of one meter or of all, into the deltas; the caller sees to it that nothing of it is there already.
+/// Counts every event that is kept anew, of one meter or of all, into the deltas; the caller sees to it that nothing of it is there
+/// already.
 ///
 /// # Errors
 /// The database's.
@@ -44,7 +45,7 @@ pub async fn count_all(transaction: &mut Transaction<'static, Postgres>, meter: 
     sqlx::query!(
         "insert into meter_deltas (meter_id, hour, groups, events, amount, most, value)
          select meter_id, hour, groups, count(*), coalesce(sum(amount), 0), max(amount), value from meter_contributions
-         where $1::uuid is null or meter_id = $1 group by meter_id, hour, groups, value",
+         where ($1::uuid is null or meter_id = $1) and hour >= (select metered_since()) group by meter_id, hour, groups, value",
         meter.map(MeterId::uuid)
     )
     .execute(&mut **transaction)
@@ -52,7 +53,8 @@ pub async fn count_all(transaction: &mut Transaction<'static, Postgres>, meter: 
     Ok(())
 }
 
-/// Makes the rollups anew from the events. Answers are right all the while.
+/// Makes the rollups anew from the events, as far back as there are events: months that were retired keep theirs. Answers are right all
+/// the while.
 ///
 /// # Errors
 /// The database's.
@@ -62,9 +64,9 @@ pub async fn rebuild(pool: &PgPool) -> Result<(), Error> {
         sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
         sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
         sqlx::query!("lock table meter_rollups in share row exclusive mode").execute(&mut **transaction).await?;
-        sqlx::query!("delete from meter_rollups").execute(&mut **transaction).await?;
-        sqlx::query!("delete from meter_values").execute(&mut **transaction).await?;
-        sqlx::query!("delete from meter_deltas").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_rollups where window_start >= (select metered_since())").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_values where window_start >= (select metered_since())").execute(&mut **transaction).await?;
+        sqlx::query!("delete from meter_deltas where hour >= (select metered_since())").execute(&mut **transaction).await?;
         count_all(transaction, None).await
     })
 }

@@ -2,9 +2,9 @@
 
 use chassis::in_transaction;
 use chrono::{DateTime, Months, NaiveTime, Utc};
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{BATCH, LOCK};
+use super::{BATCH, LOCK, spend};
 use crate::error::Error;
 
 /// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
@@ -51,29 +51,35 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
     })
 }
 
-/// Makes the rollups anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
+/// Makes the rollups, those of what people spend with them, anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
 /// the while.
 ///
 /// # Errors
 /// The database's.
 pub async fn rebuild(pool: &PgPool) -> Result<(), Error> {
-    in_transaction!(pool, |transaction| {
-        // Before the first look at any row: what is seen afterwards is one picture, in which a row and its delta are both or neither.
-        sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
-        sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
-        sqlx::query!("lock table usage_rollups in share row exclusive mode").execute(&mut **transaction).await?;
-        let retired = sqlx::query_scalar!("select max(month) from usage_retired").fetch_one(&mut **transaction).await?;
-        let since = retired.and_then(|month| month.checked_add_months(Months::new(1))).map(|day| day.and_time(NaiveTime::MIN).and_utc());
-        let since = since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH);
-        sqlx::query!("delete from usage_rollups where window_start >= $1", since).execute(&mut **transaction).await?;
-        sqlx::query!("delete from usage_deltas where hour >= $1", since).execute(&mut **transaction).await?;
-        sqlx::query!("select usage_deltas_of_all($1)", since).execute(&mut **transaction).await?;
-        Ok(())
-    })
+    in_transaction!(pool, |transaction| { rebuild_in(transaction).await })
 }
 
-/// Compares the rollups, with what was not added to them yet, with the rows; one line for each organization, model, key and day that
-/// differs. Months that were retired cannot be compared and are left out.
+/// The same in a transaction that has not looked at any row yet.
+///
+/// # Errors
+/// The database's.
+pub async fn rebuild_in(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+    // Before the first look at any row: what is seen afterwards is one picture, in which a row and its delta are both or neither.
+    sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
+    sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
+    sqlx::query!("lock table usage_rollups, spend_rollups in share row exclusive mode").execute(&mut **transaction).await?;
+    let retired = sqlx::query_scalar!("select max(month) from usage_retired").fetch_one(&mut **transaction).await?;
+    let since = retired.and_then(|month| month.checked_add_months(Months::new(1))).map(|day| day.and_time(NaiveTime::MIN).and_utc());
+    let since = since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH);
+    sqlx::query!("delete from usage_rollups where window_start >= $1", since).execute(&mut **transaction).await?;
+    sqlx::query!("delete from usage_deltas where hour >= $1", since).execute(&mut **transaction).await?;
+    sqlx::query!("select usage_deltas_of_all($1)", since).execute(&mut **transaction).await?;
+    spend::rebuild_in(transaction, since).await
+}
+
+/// Compares the rollups, with what was not added to them yet, with the rows; one line for each organization, model, key and day, and for
+/// each person and day, that differs. Months that were retired cannot be compared and are left out.
 ///
 /// # Errors
 /// The database's.
@@ -85,16 +91,27 @@ pub async fn differences(pool: &PgPool) -> Result<Vec<String>, Error> {
                having sum(requests) <> 0 or sum(price_micros) <> 0 or sum(cost_micros) <> 0),
              raw as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, model, coalesce(api_key_id, '00000000-0000-0000-0000-000000000000') as api_key_id,
                  currency, count(*)::numeric as requests, sum(price_micros)::numeric as price, sum(cost_micros)::numeric as cost
-               from usage_events where ended_at >= (select since from floor) group by 1, 2, 3, 4, 5)
+               from usage_events where ended_at >= (select since from floor) group by 1, 2, 3, 4, 5),
+             -- Of people, the last month with usage and the one before: as far back as budgets look.
+             recent as (select date_trunc('month', max(ended_at), 'UTC') - interval '1 month' as since from usage_events),
+             rolled_spend as (select organization_id, day, user_id, currency, sum(price_micros) as price from spend_by_day
+               where day >= (select since from recent) group by 1, 2, 3, 4 having sum(price_micros) <> 0),
+             raw_spend as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, user_id, currency, sum(price_micros)::numeric as price
+               from usage_events where ended_at >= (select since from recent) and user_id is not null group by 1, 2, 3, 4 having sum(price_micros) <> 0)
            select organization_id as "organization_id!", day as "day!", model as "model!",
              concat(rolled.requests, ', ', rolled.price, ', ', rolled.cost) as "rolled!", concat(raw.requests, ', ', raw.price, ', ', raw.cost) as "raw!"
            from rolled full join raw using (organization_id, day, model, api_key_id, currency)
-           where (rolled.requests, rolled.price, rolled.cost) is distinct from (raw.requests, raw.price, raw.cost)"#
+           where (rolled.requests, rolled.price, rolled.cost) is distinct from (raw.requests, raw.price, raw.cost)
+           union all select organization_id, day, 'of user ' || user_id, concat(rolled_spend.price), concat(raw_spend.price)
+           from rolled_spend full join raw_spend using (organization_id, day, user_id, currency) where rolled_spend.price is distinct from raw_spend.price"#
     )
     .fetch_all(pool)
     .await?;
     let line = |organization, day: DateTime<Utc>, model: &str, rolled: &str, raw: &str| {
-        format!("{organization} {} {model}: the rollups say {rolled} (requests, price, cost) and the rows {raw}", day.date_naive())
+        format!(
+            "{organization} {} {model}: the rollups say {rolled} (requests, price, cost; of a user the price) and the rows {raw}",
+            day.date_naive()
+        )
     };
     Ok(rows.iter().map(|row| line(row.organization_id, row.day, &row.model, &row.rolled, &row.raw)).collect())
 }

@@ -1,4 +1,5 @@
-//! The months of the usage table: made ahead of time, and taken out when they are older than the retention.
+//! The months of the usage table: made ahead of time, and taken out when they are older than the retention and nothing needs them. Events
+//! of other services go in the same task.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::UsageConfig;
 use crate::error::Error;
+use crate::metering::retention;
 use crate::state::AppState;
 
 const EVERY: Duration = Duration::from_hours(1);
@@ -19,7 +21,13 @@ const LEAST: u32 = 3;
 
 /// Keeps the months until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
-    keep_running("usage-partitions", stop, EVERY, || async { Ok(keep(&state.pool, &state.config.usage, state.clock.now()).await?) }).await;
+    keep_running("usage-partitions", stop, EVERY, || async {
+        let (now, metering) = (state.clock.now(), &state.config.metering);
+        keep(&state.pool, &state.config.usage, now).await?;
+        retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
+        Ok(())
+    })
+    .await;
 }
 
 /// Makes the months that are missing and takes out those that are too old. Any number of replicas may do it at once.

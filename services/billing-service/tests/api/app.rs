@@ -8,6 +8,7 @@ use std::time::Duration;
 use admission::{Admission, Admissions, Note, Verdict};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use billing_service::audit::Decision;
 use billing_service::config::{BillingConfig, LeaseConfig, MeteringConfig, StripeConfig, UsageConfig};
 use billing_service::grants::{self, GrantId, NewGrant};
 use billing_service::organizations;
@@ -18,6 +19,7 @@ use chassis::config::{CommaList, Millis};
 use chassis::http::HttpConfig;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random, SecretString, in_transaction};
+use chrono::{DateTime, Utc};
 use contracts::auth::{VerifyApiKeyRequest, VerifyApiKeyResponse};
 use contracts::leases::{LeaseRequest, SCOPE_LEASES_WRITE, SeenLease};
 use contracts::usage::{CountedBy, FIELD, Outcome, TAKEN, UsageEvent};
@@ -106,6 +108,7 @@ impl App {
             metering: MeteringConfig {
                 late_window: Millis(Duration::from_hours(35 * 24)),
                 close_after: Millis(Duration::from_hours(3 * 24)),
+                retention_months: 0,
             },
             usage: UsageConfig { roll_up: Millis(Duration::from_millis(50)), retention_months: 0, detach: true },
         };
@@ -374,6 +377,20 @@ impl App {
         let balance = client.get("/v1/balance").await.expect(200).json;
         let lots = balance["lots"].as_array().unwrap().iter();
         lots.map(|lot| (lot["source"].as_str().unwrap().to_owned(), lot["remaining_micros"].as_i64().unwrap())).collect()
+    }
+
+    /// Imports a price list, or only says what that would change.
+    pub async fn import(
+        &self,
+        text: &str,
+        markup_percent: i64,
+        from: DateTime<Utc>,
+        dry_run: bool,
+    ) -> Result<Vec<String>, billing_service::rates::ImportError> {
+        let state = self.state();
+        let decision = Decision::new(&state, "ada", "a test", None);
+        let list = billing_service::rates::List { text, markup_percent, from: Some(from) };
+        billing_service::rates::import(&state, &list, (!dry_run).then_some(&decision)).await
     }
 
     /// The balance of a house account.

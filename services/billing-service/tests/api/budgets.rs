@@ -6,8 +6,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use billing_service::budgets::alerts::evaluate_all;
+use billing_service::budgets::evaluate::period_of;
+use billing_service::budgets::spent::{Spender, spent};
 use billing_service::budgets::webhooks::signature::sign;
+use billing_service::rollups;
 use chassis::SecretString;
+use contracts::entitlements::LimitPeriod;
 use http::{HeaderMap, Method, StatusCode};
 use identity::{OrganizationId, Scopes};
 use serde_json::{Value, json};
@@ -211,4 +215,89 @@ async fn a_budget_of_a_model_tells_of_that_model_alone() {
     }
     spend(&app, ada).await;
     assert_eq!(evaluate_all(&app.state()).await.unwrap(), 1);
+}
+
+/// [B-61] The same as the rows say, whatever is in the rollups already; and for days and months without a look at any row.
+#[tokio::test]
+async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_people_and_keys() {
+    let app = App::with(|config| config.usage.roll_up = chassis::config::Millis(Duration::from_hours(1))).await;
+    let pool = &app.database.pool;
+    let ids: Vec<uuid::Uuid> = (0..6).map(|_| app.random.uuid_v7(&app.clock)).collect();
+    let statement = "insert into usage_events (request_id, organization_id, user_id, api_key_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
+           output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by,
+           outcome, started_at, ended_at, recorded_at)
+         select gen_random_uuid(), $1[1 + n % 2], case when n % 3 > 0 then $1[3 + n % 2] end, case when n % 3 = 0 then $1[5 + n % 2] end, 'm', 'p', 1, 0, 0, 1, 0, 0, 0,
+           (select min(id) from rate_cards), case when n % 7 = 0 then 'EUR' else 'USD' end, n * 10, 1, case when n % 5 = 0 then 'abandoned' else 'reported' end,
+           'completed', now(), timestamptz '2030-01-01' + n * interval '97 minutes', now() from generate_series(1, 600) n";
+    let insert = || sqlx::query(statement).bind(&ids).execute(&app.database.owner);
+    let spenders: Vec<Spender> = ids[..2]
+        .iter()
+        .flat_map(|organization| {
+            let whole = |currency: &str| Spender {
+                organization: OrganizationId::from_uuid(*organization),
+                user: None,
+                key: None,
+                model: None,
+                currency: currency.to_owned(),
+            };
+            let user = Spender { user: Some(identity::UserId::from_uuid(ids[2])), ..whole("USD") };
+            let key = Spender { key: Some(identity::ApiKeyId::from_uuid(ids[4])), ..whole("USD") };
+            let model = Spender { model: Some("m".to_owned()), ..whole("USD") };
+            [whole("USD"), whole("EUR"), user, key, model]
+        })
+        .collect();
+    let compare = async |when: &str| {
+        let mut seen = 0;
+        for spender in &spenders {
+            for (length, instant) in [
+                (LimitPeriod::Month, "2030-01-15T00:00:00Z"),
+                (LimitPeriod::Month, "2030-02-01T00:00:00Z"),
+                (LimitPeriod::Day, "2030-01-10T12:00:00Z"),
+                (LimitPeriod::Minute, "2030-01-01T01:37:30Z"),
+            ] {
+                let period = period_of(length, instant.parse().unwrap());
+                let raw: i64 = sqlx::query_scalar(
+                    "select coalesce(sum(price_micros), 0)::bigint from usage_events where organization_id = $1 and currency = $2 and ended_at >= $3
+                       and ended_at < $4 and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6) and ($7::text is null or model = $7)",
+                )
+                .bind(spender.organization.uuid())
+                .bind(&spender.currency)
+                .bind(period.start)
+                .bind(period.end)
+                .bind(spender.user.map(identity::UserId::uuid))
+                .bind(spender.key.map(identity::ApiKeyId::uuid))
+                .bind(&spender.model)
+                .fetch_one(&app.database.owner)
+                .await
+                .unwrap();
+                assert_eq!(spent(pool, spender, length, period).await.unwrap(), raw, "{when}: {spender:?} {length:?} {instant}");
+                seen += usize::from(raw > 0);
+            }
+        }
+        assert!(seen > spenders.len(), "{when}: only {seen} sums are of something");
+    };
+    insert().await.unwrap();
+    compare("nothing is in the rollups").await;
+    while rollups::usage::fold(pool).await.unwrap() {}
+    while rollups::spend::fold(pool).await.unwrap() {}
+    compare("all is").await;
+    insert().await.unwrap();
+    let replaced = "update usage_events set counted_by = 'reported', price_micros = price_micros + 3, ended_at = ended_at + interval '20 days' where counted_by = 'abandoned'";
+    sqlx::query(replaced).execute(pool).await.unwrap();
+    compare("some is, and rows moved to another day and month").await;
+    rollups::usage::rebuild(pool).await.unwrap();
+    compare("made anew").await;
+    assert_eq!(rollups::usage::differences(pool).await.unwrap(), Vec::<String>::new());
+    app.as_owner("revoke select on usage_events from billing_app").await;
+    for spender in &spenders {
+        for length in [LimitPeriod::Day, LimitPeriod::Month] {
+            spent(pool, spender, length, period_of(length, app.clock.now())).await.expect("no row is looked at");
+        }
+    }
+    app.as_owner(
+        "update spend_rollups set price_micros = 1; update spend_deltas set price_micros = 1; grant select on usage_events to billing_app",
+    )
+    .await;
+    let told = rollups::usage::differences(pool).await.unwrap();
+    assert!(told.iter().any(|line| line.contains("of user")), "a difference of a person is not told: {told:?}");
 }

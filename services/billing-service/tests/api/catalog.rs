@@ -1,5 +1,6 @@
 //! The catalogue in the database: planned, applied, versioned.
 
+use billing_service::audit::Decision;
 use billing_service::catalog::apply::{ApplyError, apply, plan};
 use billing_service::catalog::{Catalog, Code, Interval, parse, stored};
 use billing_service::subscriptions::command::Command;
@@ -14,10 +15,14 @@ pub fn example() -> String {
     repository::read("docs/examples/catalog.yaml")
 }
 
+fn decision(app: &App) -> Decision {
+    Decision::new(&app.state(), "ada", "a test", None)
+}
+
 pub async fn sell(app: &App, text: &str) {
     let (state, wanted) = (app.state(), parse(text).unwrap());
     let planned = plan(&state, &wanted).await.unwrap();
-    apply(&state, &wanted, &planned.stored, "test").await.unwrap();
+    apply(&state, &wanted, &planned.stored, &decision(app)).await.unwrap();
 }
 
 #[test]
@@ -38,7 +43,7 @@ async fn what_was_applied_is_sold_and_applying_it_again_changes_nothing() {
     let codes: Vec<&str> = plans["plans"].as_array().unwrap().iter().map(|plan| plan["code"].as_str().unwrap()).collect();
     assert_eq!((codes, plans["credit_packs"].as_array().unwrap().len()), (vec!["free", "pro", "team"], 2));
     let rows = "select (select count(*) from catalog_versions) * 1000000 + (select count(*) from plan_versions) * 10000 + (select count(*) from prices) * 100
-                + (select count(*) from intents) + (select count(*) from catalog_audit)";
+                + (select count(*) from intents) + (select count(*) from audit_log)";
     let before = app.count(rows).await;
     let planned = plan(&app.state(), &parse(&example()).unwrap()).await.unwrap();
     assert!(planned.diff.is_empty());
@@ -115,7 +120,7 @@ async fn a_catalogue_that_changed_since_the_plan_is_not_applied() {
     let (state, wanted) = (app.state(), parse(&example()).unwrap());
     let planned = plan(&state, &wanted).await.unwrap();
     sell(&app, &example()).await;
-    let refused = apply(&state, &Catalog::default(), &planned.stored, "test").await;
+    let refused = apply(&state, &Catalog::default(), &planned.stored, &decision(&app)).await;
     assert!(matches!(refused, Err(ApplyError::Changed { .. })), "{refused:?}");
     assert_eq!(app.count("select count(*) from plan_versions where retired_at is null").await, 3);
 }
@@ -125,7 +130,8 @@ async fn of_many_who_apply_at_once_one_does() {
     let app = App::start().await;
     let (state, wanted) = (app.state(), parse(&example()).unwrap());
     let stored = plan(&state, &wanted).await.unwrap().stored;
-    let applied = futures::future::join_all((0..8).map(|_| apply(&state, &wanted, &stored, "test"))).await;
+    let decisions: Vec<Decision> = (0..8).map(|_| decision(&app)).collect();
+    let applied = futures::future::join_all(decisions.iter().map(|decision| apply(&state, &wanted, &stored, decision))).await;
     assert_eq!(applied.iter().filter(|applied| applied.is_ok()).count(), 1);
     assert_eq!(app.count("select count(*) from catalog_versions").await, 1);
 }
@@ -136,10 +142,10 @@ async fn a_plan_never_moves_to_another_group_not_even_when_it_comes_back() {
     sell(&app, &example()).await;
     let (state, moved) = (app.state(), parse(&example().replace("group: main", "group: other")).unwrap());
     let stored = plan(&state, &moved).await.unwrap().stored;
-    assert!(matches!(apply(&state, &moved, &stored, "test").await, Err(ApplyError::Regrouped(_))));
+    assert!(matches!(apply(&state, &moved, &stored, &decision(&app)).await, Err(ApplyError::Regrouped(_))));
     sell(&app, "format: 1").await;
     let stored = plan(&state, &moved).await.unwrap().stored;
-    assert!(apply(&state, &moved, &stored, "test").await.is_err());
+    assert!(apply(&state, &moved, &stored, &decision(&app)).await.is_err());
     sell(&app, &example()).await;
     assert_eq!(app.count("select max(version)::bigint from plan_versions").await, 2, "it comes back as a new version");
 }

@@ -12,20 +12,20 @@ use testkit::http::{Answer, TestClient};
 const BATCH: &str = "application/cloudevents-batch+json";
 const ONE: &str = "application/cloudevents+json";
 
-fn event(id: &str, time: DateTime<Utc>, data: &Value) -> Value {
+pub fn event(id: &str, time: DateTime<Utc>, data: &Value) -> Value {
     json!({"specversion": "1.0", "id": id, "source": "/jobs", "type": "job.done", "time": time, "data": data})
 }
 
-async fn send(client: &TestClient, events: &[Value]) -> Answer {
+pub async fn send(client: &TestClient, events: &[Value]) -> Answer {
     client.header("content-type", BATCH).send(Method::POST, "/v1/usage-events", Some(json!(events).to_string())).await
 }
 
-fn statuses(answer: Answer) -> Vec<String> {
+pub fn statuses(answer: Answer) -> Vec<String> {
     let results = answer.expect(200).json["results"].as_array().unwrap().clone();
     results.iter().map(|result| result["code"].as_str().or(result["status"].as_str()).unwrap().to_owned()).collect()
 }
 
-async fn meter(client: &TestClient, aggregation: &str, more: &Value) -> String {
+pub async fn meter(client: &TestClient, aggregation: &str, more: &Value) -> String {
     let mut body = json!({"name": aggregation, "event_type": "job.done", "aggregation": aggregation, "value_path": ["used", "seconds"], "allow_overlap": true});
     if aggregation == "count" {
         body["value_path"] = Value::Null;
@@ -37,7 +37,7 @@ async fn meter(client: &TestClient, aggregation: &str, more: &Value) -> String {
 }
 
 /// `start=value` of each window.
-async fn windows(client: &TestClient, meter: &str, query: &str) -> Vec<String> {
+pub async fn windows(client: &TestClient, meter: &str, query: &str) -> Vec<String> {
     let answer = client.get(&format!("/v1/meters/{meter}/usage?{query}")).await.expect(200).json;
     let text = |row: &Value| {
         let groups: Vec<&str> = row["groups"].as_object().unwrap().values().map(|value| value.as_str().unwrap_or("-")).collect();

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::app::{App, GRANT};
-use billing_service::rates::{export, import, show};
+use billing_service::rates::{export, show};
 use serde_json::{Value, json};
 
 const PRICES: &str = "{input: 1, cached_input: 1, cache_write: 1, output: 1, reasoning: 1}";
 
 async fn load(app: &App, cards: &str) {
-    import(&app.database.pool, &format!("cards:\n{cards}"), 0, app.clock.now(), false).await.unwrap();
+    app.import(&format!("cards:\n{cards}"), 0, app.clock.now(), false).await.unwrap();
 }
 
 /// [B-31]
@@ -49,7 +49,7 @@ async fn at_the_instant_of_a_change_the_new_card_holds_and_a_microsecond_before_
     let app = App::start().await;
     let (organization, _) = app.organization();
     let from = app.clock.now() + chrono::TimeDelta::hours(1);
-    import(&app.database.pool, &format!("cards:\n- {{model: sim-large, cost: {PRICES}}}\n"), 0, from, false).await.unwrap();
+    app.import(&format!("cards:\n- {{model: sim-large, cost: {PRICES}}}\n"), 0, from, false).await.unwrap();
     app.turn.set(from - chrono::TimeDelta::microseconds(1));
     let held = async || app.reserve(&app.reservation(organization, app.request(), 100, 0)).await.expect(201).json["amount_micros"].clone();
     assert_eq!(held().await, 300);
@@ -123,26 +123,24 @@ async fn a_free_allowance_is_used_up_exactly_and_begins_anew_with_the_month() {
 #[tokio::test]
 async fn an_import_shows_what_changes_refuses_all_that_is_wrong_at_once_and_leaves_the_rest_alone() {
     let app = App::start().await;
-    let (pool, now) = (&app.database.pool, app.clock.now());
+    let now = app.clock.now();
     let list = r#"{"sim-large": {"input_cost_per_token": 2.5e-6, "output_cost_per_token": 1e-5, "cache_read_input_token_cost": 1.25e-6},
         "new": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}"#;
-    let lines = async |list: &str, dry_run| -> Vec<String> {
-        import(pool, list, 20, now, dry_run).await.unwrap().iter().map(ToString::to_string).collect()
-    };
+    let lines = async |list: &str, dry_run| -> Vec<String> { app.import(list, 20, now, dry_run).await.unwrap() };
     let new = "new (new): cost.input 1000000 cost.cached_input 1000000 cost.cache_write 1000000 cost.output 2000000 cost.reasoning 2000000 cost.request 0 \
         price.input 1200000 price.cached_input 1200000 price.cache_write 1200000 price.output 2400000 price.reasoning 2400000 price.request 0";
     assert_eq!(lines(list, true).await, [new], "a card that stays as it is was listed");
     assert_eq!(lines(list, false).await, [new]);
     let later = now + chrono::TimeDelta::hours(1);
     let dearer = list.replace("2.5e-6", "3e-6");
-    let change = import(pool, &dearer, 20, later, true).await.unwrap();
+    let change = app.import(&dearer, 20, later, true).await.unwrap();
     let expected = "sim-large: cost.input 2500000 → 3000000 cost.cache_write 2500000 → 3000000 price.input 3000000 → 3600000 price.cache_write 3000000 → 3600000";
-    assert_eq!(change.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
+    assert_eq!(change, [expected]);
     // Where a card begins already, none can begin before or then.
-    let error = import(pool, &list.replace("1e-6", "2e-6"), 20, now, false).await.unwrap_err();
+    let error = app.import(&list.replace("1e-6", "2e-6"), 20, now, false).await.unwrap_err();
     assert!(error.to_string().contains("new has a card that begins at"), "{error}");
     let bad = r#"{"good": {"input_cost_per_token": 1, "output_cost_per_token": 1}, "x": {"input_cost_per_token": -1, "output_cost_per_token": "y"}}"#;
-    let error = import(pool, bad, 0, now, false).await.unwrap_err().to_string();
+    let error = app.import(bad, 0, now, false).await.unwrap_err().to_string();
     assert!(
         error.contains("x.input_cost_per_token must not be negative") && error.contains("x.output_cost_per_token must be a decimal"),
         "{error}"
@@ -156,13 +154,13 @@ async fn what_is_exported_can_be_imported_and_changes_nothing() {
     let (organization, _) = app.organization();
     let list = r#"{"tiered": {"input_cost_per_token": 1.5e-7, "output_cost_per_token": 2e-6, "input_cost_per_token_above_200k_tokens": 3e-7,
         "input_cost_per_image": 0.0123, "input_cost_per_audio_token": 1e-12}}"#;
-    import(&app.database.pool, list, 33, app.clock.now(), false).await.unwrap();
+    app.import(list, 33, app.clock.now(), false).await.unwrap();
     load(&app, &format!("- {{model: tiered, organization: {organization}, cost: {PRICES}, fixed_price: 0.05, free_per_month: 2.5}}\n"))
         .await;
     let at = app.clock.now() + chrono::TimeDelta::hours(1);
     let (text, left_out) = export(&app.database.pool, at).await.unwrap();
     assert!(left_out.is_empty() && text.matches("- model:").count() == 18, "{text}");
-    assert_eq!(import(&app.database.pool, &text, 99, at, false).await.unwrap().len(), 0, "{text}");
+    assert_eq!(app.import(&text, 99, at, false).await.unwrap().len(), 0, "{text}");
     let shown = show(&app.database.pool, "tiered").await.unwrap();
     assert!(
         shown[0].contains("for everybody") && shown[0].contains("price[>200000]") && shown[1].contains(&organization.to_string()),

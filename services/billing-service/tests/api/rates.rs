@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::app::App;
-use billing_service::rates::import;
 use serde_json::json;
 use testkit::http::Answer;
 
@@ -29,9 +28,9 @@ async fn an_import_takes_effect_at_its_instant_and_a_dry_run_has_none() {
     let (organization, _) = app.organization();
     let from = app.clock.now() + chrono::TimeDelta::hours(1);
     let list = r#"{"sim-large": {"input_cost_per_token": 1e-6, "output_cost_per_token": "0.000002"}}"#;
-    import(&app.database.pool, list, 0, from, true).await.unwrap();
+    app.import(list, 0, from, true).await.unwrap();
     assert_eq!(app.count("select count(*) from rate_cards where model = 'sim-large'").await, 1, "a dry run wrote");
-    import(&app.database.pool, list, 0, from, false).await.unwrap();
+    app.import(list, 0, from, false).await.unwrap();
     assert_eq!(amount(app.reserve(&app.reservation(organization, app.request(), 100, 0)).await), 300);
     app.turn.advance(Duration::from_hours(1));
     assert_eq!(amount(app.reserve(&app.reservation(organization, app.request(), 100, 0)).await), 100);
@@ -46,7 +45,7 @@ async fn a_settlement_after_a_change_of_rates_uses_the_card_of_the_hold_and_stor
     let hold = app.hold(organization, 100, 100).await;
     app.turn.advance(Duration::from_mins(1));
     let list = r#"{"sim-large": {"input_cost_per_token": 1e-3, "output_cost_per_token": 1e-3}}"#;
-    import(&app.database.pool, list, 0, app.clock.now(), false).await.unwrap();
+    app.import(list, 0, app.clock.now(), false).await.unwrap();
     app.turn.advance(Duration::from_mins(1));
     // Also a caller that dates its request after the change does not get at the new card.
     assert_eq!(app.settle(&hold, &app.usage(10, 10)).await.expect(200).json["price_micros"], 150);
@@ -68,7 +67,7 @@ async fn imported_audio_is_sold_at_its_listed_price_and_not_at_all_without_one()
     let list = r#"{"mute": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6},
         "voice": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "output_cost_per_reasoning_token": 3e-6,
                   "input_cost_per_audio_token": 4e-5, "output_cost_per_audio_token": 8e-5}}"#;
-    import(&app.database.pool, list, 100, app.clock.now(), false).await.unwrap();
+    app.import(list, 100, app.clock.now(), false).await.unwrap();
     let reserve = async |model: &str, audio: bool| {
         let mut body = app.reservation(organization, app.request(), 100, 100);
         (body["model"], body["audio"]) = (json!(model), json!(audio));

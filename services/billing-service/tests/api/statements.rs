@@ -7,6 +7,7 @@ use billing_service::grants::{self, NewGrant, Source};
 use billing_service::ledger::{self, export};
 use chassis::config::Millis;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::TryStreamExt;
 use identity::OrganizationId;
 use serde_json::{Value, json};
 use testkit::http::TestClient;
@@ -170,20 +171,18 @@ async fn the_journal_has_every_transaction_of_the_period_whole_balanced_and_with
     live(&app, organization, 3).await;
     app.give(organization, &NewGrant { paid: Some(7), ..NewGrant::plain(Source::Purchase, "@SUM(A1)", 7) }).await;
     let to = app.clock.now() + TimeDelta::milliseconds(1);
-    let mut written = Vec::new();
-    let count = export::write(&app.database.pool, from, to, &mut written).await.unwrap();
-    let text = String::from_utf8(written).unwrap();
+    let journal = async |from, to| -> String {
+        let chunks: Vec<_> = export::chunks(app.database.pool.clone(), from, to).try_collect().await.unwrap();
+        chunks.iter().map(|chunk| std::str::from_utf8(chunk).unwrap()).collect()
+    };
+    let text = journal(from, to).await;
     let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').collect()).collect();
     assert!(rows.iter().all(|row| row.len() == 11), "{text}");
     let value = |cell: &str| cell.replace('.', "").parse::<i64>().unwrap_or(0);
     let mut transactions: Vec<&str> = rows.iter().map(|row| row[1]).collect();
     transactions.dedup();
     let all = app.count("select count(*) from ledger_transactions where kind <> 'signup_grant'").await;
-    assert_eq!(
-        (u64::try_from(transactions.len()).unwrap(), i64::try_from(count).unwrap()),
-        (count, all),
-        "a transaction is torn or missing"
-    );
+    assert_eq!(i64::try_from(transactions.len()).unwrap(), all, "a transaction is torn or missing");
     for transaction in transactions {
         let of: Vec<&Vec<&str>> = rows.iter().filter(|row| row[1] == transaction).collect();
         let (debit, credit) = (of.iter().map(|row| value(row[9])).sum::<i64>(), of.iter().map(|row| value(row[10])).sum::<i64>());
@@ -193,6 +192,5 @@ async fn the_journal_has_every_transaction_of_the_period_whole_balanced_and_with
     assert_eq!((wallet[5], wallet[7], wallet[8]), ("2000", organization.to_string().as_str(), "USD"));
     let sale = rows.iter().find(|row| row[3] == "sale" && row[6] == "stripe_clearing" && row[4].contains("SUM")).unwrap();
     assert_eq!((sale[4], sale[5], sale[7], sale[9], sale[10]), ("'@SUM(A1)", "1100", "", "0.000007", ""));
-    let mut nothing = Vec::new();
-    assert_eq!(export::write(&app.database.pool, to, to, &mut nothing).await.unwrap(), 0);
+    assert_eq!(journal(to, to).await.lines().count(), 1, "the columns and nothing else");
 }

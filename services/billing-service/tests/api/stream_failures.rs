@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::app::{App, GRANT};
 use super::usage_events::messages;
-use billing_service::admin::{Command, Stream, Streams, run};
+use super::wallet::run;
 use billing_service::organizations::AuthEvents;
 use billing_service::usage::UsageEvents;
 use chassis::config::Millis;
@@ -104,7 +104,7 @@ async fn what_was_set_aside_is_settled_once_its_cause_is_mended_and_it_is_replay
     eventually("the message set aside", || async { (app.length(&dead).await == 1 && app.length(&stream).await == 0).then_some(()) }).await;
     assert_eq!(app.count("select count(*) from usage_events").await, 0);
     app.as_owner("insert into rate_cards overriding system value select * from hidden").await;
-    run(Command::Streams(Streams::Replay { stream: Stream::Usage }), app.config.clone()).await.unwrap();
+    run(&app, &["streams", "replay", "usage", "--actor", "ada", "--reason", "mended"]).await.unwrap();
     eventually("the settlement", || async { (app.balance(&client).await == (GRANT - 150, 0)).then_some(()) }).await;
     assert_eq!(app.length(&dead).await, 0);
     app.assert_clean().await;
@@ -118,7 +118,7 @@ async fn events_of_the_auth_service_are_replayed_too() {
     fields.push(("dead_reason", "the cause that was mended".into()));
     let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
     publish(&app.redis.redis, &format!("{AUTH_STREAM}:dead"), &fields, None).await.unwrap();
-    run(Command::Streams(Streams::Replay { stream: Stream::Auth }), app.config.clone()).await.unwrap();
+    run(&app, &["streams", "replay", "auth", "--actor", "ada", "--reason", "mended"]).await.unwrap();
     eventually("the wallet", || async { (app.count("select count(*) from wallets").await == 1).then_some(()) }).await;
     app.assert_clean().await;
 }

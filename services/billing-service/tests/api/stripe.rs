@@ -2,7 +2,7 @@
 
 use super::app::App;
 use super::shop::Shop;
-use billing_service::admin::{self, Command, Stripe};
+use super::wallet::run;
 use billing_service::stripe::signature::sign;
 use billing_service::stripe::worker::handle_one;
 use chassis::SecretString;
@@ -190,8 +190,8 @@ async fn an_event_that_fails_holds_up_no_other_and_is_set_aside_until_it_is_repl
     assert_eq!(app.count(of_bad).await, 20);
     assert!(app.metric("billing_stripe_events_parked_total").await > counted, "nobody was told");
     let replay = async |event: &serde_json::Value| {
-        let event_id = event["id"].as_str().unwrap().to_owned();
-        admin::run(Command::Stripe(Stripe::Replay { event_id }), app.config.clone()).await
+        let id = event["id"].as_str().unwrap();
+        run(app, &["stripe", "replay", id, "--actor", "ada", "--reason", "mended"]).await
     };
     assert!(replay(good).await.is_err(), "it was not set aside");
     shop.stripe.turn_knobs(|knobs| knobs.faults.clear());

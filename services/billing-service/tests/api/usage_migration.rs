@@ -10,9 +10,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use testkit::postgres::PostgresServer;
 
 const ROWS: &str = "
-    insert into usage_events (request_id, organization_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+    insert into usage_events (request_id, organization_id, user_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
       reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by, outcome, started_at, ended_at, recorded_at)
-    select gen_random_uuid(), gen_random_uuid(), 'm', 'p', n, 0, 0, 0, 0, 0, 0, (select min(id) from rate_cards), 'USD', n, n,
+    select gen_random_uuid(), gen_random_uuid(), case when n % 3 > 0 then gen_random_uuid() end, 'm', 'p', n, 0, 0, 0, 0, 0, 0, (select min(id) from rate_cards), 'USD', n, n,
       case n % 10 when 0 then 'abandoned' else 'reported' end, 'completed', now(), timestamptz '2025-11-15 00:00Z' + n * interval '1 day', now()
     from generate_series(1, 200) n;
     alter table usage_events add column lease uuid;

@@ -22,7 +22,7 @@ struct Line {
     command: Command,
 }
 
-async fn run(app: &App, arguments: &[&str]) -> anyhow::Result<()> {
+pub async fn run(app: &App, arguments: &[&str]) -> anyhow::Result<()> {
     let line = Line::try_parse_from([&["billing-service"], arguments].concat())?;
     admin::run(line.command, app.config.clone()).await
 }

@@ -1,0 +1,69 @@
+//! What is measured, in which unit, and from where on somebody has to look.
+
+use metrics::Unit;
+
+/// From where on a value needs somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Never: it says how things are.
+    None,
+    /// Above this.
+    Above(i64),
+    /// Below this.
+    Below(i64),
+}
+
+/// Something that is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Gauge {
+    /// Its name on `/metrics` and of its entry in the runbook.
+    pub name: &'static str,
+    /// Its unit. Money is in micro-units, as everywhere.
+    pub unit: Unit,
+    /// What its values are kept apart by, if by anything.
+    pub label: Option<&'static str>,
+    /// What it is.
+    pub help: &'static str,
+    /// From where on somebody has to look.
+    pub limit: Limit,
+}
+
+macro_rules! gauges {
+    ($($name:literal [$unit:ident $($label:literal)?] $limit:expr, $help:literal;)*) => {
+        /// Everything that is measured, in the order in which it is shown.
+        pub const GAUGES: &[Gauge] = &[$(Gauge { name: $name, unit: Unit::$unit, label: gauges!(@label $($label)?), help: $help, limit: $limit }),*];
+    };
+    (@label) => { None };
+    (@label $label:literal) => { Some($label) };
+}
+
+gauges! {
+    "billing_flights" [Count] Limit::None, "Requests in flight that have taken from a lease.";
+    "billing_leases" [Count "state"] Limit::None, "Leases that are not closed.";
+    "billing_lease_held_micros" [Count "currency"] Limit::None, "Micro-units that leases hold in the ledger.";
+    "billing_lease_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue lease should have ended.";
+    "billing_reservation_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue single hold should have ended.";
+    "billing_settle_lag_seconds" [Seconds] Limit::Above(30), "Age of the oldest usage event that is not posted.";
+    "stream_lag_messages" [Count "stream"] Limit::Above(50_000), "Entries of a usage stream that are not posted.";
+    "stream_set_aside_messages" [Count "stream"] Limit::Above(0), "Entries that were rejected too often and wait for an operator.";
+    "billing_rollup_deltas" [Count "of"] Limit::Above(500_000), "Changes that are not in the rollups yet; they are counted all the same.";
+    "billing_stripe_events" [Count "state"] Limit::None, "Events of Stripe that have had no effect yet.";
+    "billing_stripe_event_age_seconds" [Seconds] Limit::Above(600), "Age of the oldest event of Stripe that is still being tried.";
+    "billing_stripe_events_set_aside" [Count] Limit::Above(0), "Events of Stripe that failed too often and wait for an operator.";
+    "billing_stripe_customers_unmade" [Count] Limit::None, "Organizations that Stripe does not know as customers yet.";
+    "billing_intents_unsent" [Count] Limit::None, "What is wanted of Stripe and was not sent.";
+    "billing_intent_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest intent that was not sent, where Stripe is configured.";
+    "billing_subscription_grants_unposted" [Count] Limit::None, "Credit of plans that is not in the ledger yet.";
+    "billing_subscription_grant_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest credit of a plan that is not in the ledger.";
+    "billing_outbox_unsent" [Count] Limit::Above(10_000), "Facts that were not published yet.";
+    "billing_webhooks_waiting" [Count] Limit::Above(10_000), "Messages to customers' endpoints that wait for an attempt.";
+    "billing_ledger_unsealed" [Count] Limit::None, "Transactions that are under no seal yet.";
+    "billing_seal_lag_seconds" [Seconds] Limit::Above(300), "Age of the oldest transaction that is under no seal.";
+    "billing_seal_age_seconds" [Seconds] Limit::None, "Since the last seal.";
+    "billing_revenue_today_micros" [Count "currency"] Limit::None, "What usage of today (UTC) was sold for.";
+    "billing_cost_today_micros" [Count "currency"] Limit::None, "What usage of today cost us.";
+    "billing_margin_today_micros" [Count "currency"] Limit::Below(0), "The difference of the two.";
+    "billing_wallets_in_debt" [Count "currency"] Limit::None, "Organizations that owe.";
+    "billing_debt_micros" [Count "currency"] Limit::None, "What they owe.";
+    "billing_reconciliation_differences" [Count "severity"] Limit::Above(0), "Where Stripe and we do not agree and nobody has settled it.";
+}

@@ -1,0 +1,149 @@
+//! The values, read: one statement for what is in Postgres, a few commands for each shard of Redis.
+
+use contracts::Shard;
+use redis::streams::StreamRangeReply;
+
+use super::gauges::{GAUGES, Gauge};
+use crate::error::Error;
+use crate::state::AppState;
+
+/// A value.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Of what.
+    pub gauge: &'static Gauge,
+    /// Of which state, stream or currency; empty when it is not kept apart.
+    pub label: String,
+    /// How much.
+    pub value: i64,
+}
+
+impl Reading {
+    /// None for what is not in the table of gauges.
+    fn new(name: &str, label: String, value: i64) -> Option<Self> {
+        let gauge = GAUGES.iter().find(|gauge| gauge.name == name)?;
+        Some(Self { gauge, label, value })
+    }
+
+    /// Whether another reading is of the same.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.gauge.name == other.gauge.name && self.label == other.label
+    }
+
+    /// Sets the metric.
+    pub fn set(&self, value: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+        let value = value as f64;
+        match self.gauge.label {
+            Some(label) => metrics::gauge!(self.gauge.name, label => self.label.clone()).set(value),
+            None => metrics::gauge!(self.gauge.name).set(value),
+        }
+    }
+}
+
+struct Row {
+    name: String,
+    label: String,
+    value: i64,
+}
+
+/// Reads everything.
+///
+/// # Errors
+/// The database's or Redis's.
+pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
+    let mut readings = Vec::new();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"with today as (select currency, sum(price_micros)::bigint as price, sum(cost_micros)::bigint as cost from usage_by_day
+             where day >= date_trunc('day', $1::timestamptz, 'UTC') group by currency)
+           select name as "name!", coalesce(label, '') as "label!", value as "value!" from (
+             select 'billing_leases' as name, state as label, count(*) as value from leases where state <> 'closed' group by state
+             union all select 'billing_lease_held_micros', currency, sum(held_micros)::bigint from leases where state <> 'closed' group by currency
+             union all select 'billing_lease_overdue_seconds', null, extract(epoch from $1 - min(deadline))::bigint from leases where state in ('opening', 'open')
+             union all select 'billing_reservation_overdue_seconds', null, extract(epoch from $1 - min(expires_at))::bigint from reservations where state = 'held'
+             union all select 'billing_rollup_deltas', 'usage', count(*) from usage_deltas
+             union all select 'billing_rollup_deltas', 'meters', count(*) from meter_deltas
+             union all select 'billing_rollup_deltas', 'spend', count(*) from spend_deltas
+             union all select 'billing_stripe_events', state, count(*) from stripe_events where state not in ('handled', 'ignored') group by state
+             union all select 'billing_stripe_event_age_seconds', null, extract(epoch from $1 - min(received_at))::bigint from stripe_events where state = 'received'
+             union all select 'billing_stripe_events_set_aside', null, count(*) from stripe_events where state = 'parked'
+             union all select 'billing_stripe_customers_unmade', null, count(*) from stripe_customers where customer_id is null
+             union all select 'billing_intents_unsent', null, count(*) from intents where sent_at is null
+             union all select 'billing_intent_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from intents where sent_at is null and $2
+             union all select 'billing_subscription_grants_unposted', null, count(*) from subscription_grants where posted_at is null
+             union all select 'billing_subscription_grant_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from subscription_grants where posted_at is null
+             union all select 'billing_outbox_unsent', null, count(*) from _outbox where sent_at is null
+             union all select 'billing_webhooks_waiting', null, count(*) from webhook_deliveries where state = 'waiting'
+             union all select 'billing_ledger_unsealed', null, count(*) from ledger_unsealed
+             union all select 'billing_seal_lag_seconds', null, (select extract(epoch from $1 - t.occurred_at)::bigint from ledger_unsealed u
+               join ledger_transactions t on t.position = u.position order by u.position limit 1)
+             union all select 'billing_seal_age_seconds', null, (select extract(epoch from $1 - sealed_at)::bigint from ledger_seals order by id desc limit 1)
+             union all select 'billing_revenue_today_micros', currency, price from today
+             union all select 'billing_cost_today_micros', currency, cost from today
+             union all select 'billing_margin_today_micros', currency, price - cost from today
+             union all select 'billing_wallets_in_debt', currency, count(*) from accounts where kind = 'debt' and balance_micros < 0 group by currency
+             union all select 'billing_debt_micros', currency, -sum(balance_micros)::bigint from accounts where kind = 'debt' and balance_micros < 0 group by currency
+           ) r where value is not null"#,
+        state.clock.now(),
+        state.config.stripe.secret_key.is_some()
+    )
+    .fetch_all(&state.pool)
+    .await?;
+    // What is due in the future is not overdue: an age is never below zero.
+    let not_before = |row: &Row| if row.name.ends_with("_seconds") { row.value.max(0) } else { row.value };
+    readings.extend(rows.into_iter().filter_map(|row| Reading::new(&row.name, row.label.clone(), not_before(&row))));
+    readings.extend(differences(state).await?);
+    streams(state, &mut readings).await?;
+    Ok(readings)
+}
+
+/// Only where the table of differences is there: a database that is one release behind has none.
+async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
+    let there: bool = sqlx::query_scalar("select to_regclass('reconciliation_differences') is not null").fetch_one(&state.pool).await?;
+    if !there {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("select severity, count(*) from reconciliation_differences where resolved_at is null group by severity")
+            .fetch_all(&state.pool)
+            .await?;
+    Ok(rows.into_iter().filter_map(|(label, value)| Reading::new("billing_reconciliation_differences", label, value)).collect())
+}
+
+/// What is on its way in Redis. Ages are by Redis's clock, which the ids of entries are of.
+async fn streams(state: &AppState, readings: &mut Vec<Reading>) -> Result<(), Error> {
+    let mut connection = state.redis.connection();
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
+    let (mut flights, mut oldest) = (0, None);
+    let usage = Shard::all().map(|shard| (shard.usage_stream(), Some(shard)));
+    let others = [contracts::events::AUTH_STREAM, contracts::entitlements::BILLING_STREAM].map(|stream| (stream.to_owned(), None));
+    for (stream, shard) in usage.chain(others) {
+        let (length, set_aside, first): (i64, i64, StreamRangeReply) = redis::pipe()
+            .cmd("XLEN")
+            .arg(&stream)
+            .cmd("XLEN")
+            .arg(format!("{stream}:dead"))
+            .cmd("XRANGE")
+            .arg(&stream)
+            .arg("-")
+            .arg("+")
+            .arg("COUNT")
+            .arg(1)
+            .query_async(&mut connection)
+            .await?;
+        if let Some(shard) = shard {
+            // What was posted is removed: what is there waits.
+            readings.extend(Reading::new("stream_lag_messages", stream.clone(), length));
+            let millis = first.ids.first().and_then(|entry| entry.id.split('-').next()?.parse::<i64>().ok());
+            oldest = oldest.into_iter().chain(millis).min();
+            flights += i64::try_from(state.admissions.in_flight(shard).await?).unwrap_or(i64::MAX);
+        }
+        readings.extend(Reading::new("stream_set_aside_messages", stream, set_aside));
+    }
+    let lag = oldest.map_or(0, |millis| (seconds - millis / 1000).max(0));
+    readings.extend(Reading::new("billing_settle_lag_seconds", String::new(), lag));
+    readings.extend(Reading::new("billing_flights", String::new(), flights));
+    Ok(())
+}

@@ -73,6 +73,12 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
         rustc_env = _RUSTC_ENV | {"CARGO_PKG_VERSION": _VERSION},
         version = _VERSION,
     )
+    # Read by tools/policy: which test proves what.
+    native.filegroup(
+        name = "sources",
+        srcs = native.glob(["src/**/*.rs", "tests/**/*.rs"], allow_empty = True),
+        visibility = ["//tools/policy:__pkg__"],
+    )
     linted = []
     if has_library:
         rust_library(

@@ -4,6 +4,8 @@
 #[path = "api/app.rs"]
 #[expect(dead_code, reason = "shared with the tests of the routes, which use all of it")]
 mod app;
+#[path = "proof/model.rs"]
+mod model;
 #[path = "proof/requirements.rs"]
 mod requirements;
 #[path = "proof/stripe_calls.rs"]

@@ -1,11 +1,15 @@
 //! Requirements that belong to no single route.
 
+use std::time::Duration;
+
 use billing_service::budgets::alerts::evaluate_all;
+use billing_service::leases::sweep_leases;
 use billing_service::router;
+use chassis::config::Millis;
 use sqlx::AssertSqlSafe;
 use testkit::repository;
 
-use super::app::App;
+use super::app::{App, GRANT};
 
 /// [B-28] Five dollars are not minus five euros: a transaction balances in each currency, and no sum over both can hide it.
 #[tokio::test]
@@ -58,4 +62,16 @@ async fn a_budget_for_nobody_does_not_tell_what_everybody_spends() {
         assert_eq!(app.count("select count(*) from budget_alerts").await, 0, "{scope}");
         app.as_owner("delete from budgets").await;
     }
+}
+
+/// [B-42] When a lease ends after the last deadline of its requests, none of them can be in flight: a closed lease holds nothing.
+#[tokio::test]
+async fn a_lease_that_ends_after_the_last_deadline_of_its_requests_gives_all_of_it_back() {
+    let app = App::with(|config| config.sweep = Millis(Duration::from_hours(1))).await;
+    let (organization, client) = app.organization();
+    app.used(organization).await;
+    app.turn.advance(Duration::from_mins(10));
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(app.balance(&client).await, (GRANT, 0));
+    app.assert_clean().await;
 }

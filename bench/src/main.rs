@@ -64,7 +64,7 @@ async fn measure_admission(arguments: &Arguments, stack: &Stack, http: &reqwest:
 
 /// Resident memory of each program.
 fn memory(stack: &Stack) -> Result<Value> {
-    stack.running.iter().map(|running| Ok((running.name.to_owned(), json!(running.process.resident_bytes()?)))).collect()
+    stack.running.iter().map(|running| Ok((running.name.to_owned(), json!(running.resident_bytes()?)))).collect()
 }
 
 /// All lanes side by side, round after round: a machine that becomes slower does so for all.

@@ -19,6 +19,7 @@ pub const CHAT: &str = "http://localhost:13002";
 pub const BILLING: &str = "http://localhost:13003";
 pub const JAEGER: &str = "http://localhost:26686";
 pub const SIMULATOR: &str = "http://localhost:14010";
+const STRIPE: &str = "http://localhost:14020";
 
 /// The running stack.
 #[derive(Debug)]
@@ -123,10 +124,16 @@ impl Stack {
         Ok(())
     }
 
-    /// Waits until every service is ready again, and the provider there.
+    /// Waits until every service is ready again, and the provider and Stripe there.
     pub async fn recovered(&self) -> Result<()> {
         let started = Instant::now();
-        for url in [format!("{AUTH}/ready"), format!("{CHAT}/ready"), format!("{BILLING}/ready"), format!("{SIMULATOR}/health")] {
+        for url in [
+            format!("{AUTH}/ready"),
+            format!("{CHAT}/ready"),
+            format!("{BILLING}/ready"),
+            format!("{SIMULATOR}/health"),
+            format!("{STRIPE}/health"),
+        ] {
             while !self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 ensure!(started.elapsed() < PATIENCE, "{url} did not become ready again");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -108,10 +108,17 @@ async fn unposted(stack: &Stack) -> Result<u64> {
 }
 
 async fn served(stack: &Stack, http: &Client) -> Result<HashMap<String, Value>> {
-    let page: Value = http.get(format!("{}/ledger", stack.base("llm-simulator")?)).send().await?.json().await?;
-    ensure!(page["open"] == 0 && page["dropped"] == 0, "the provider is not at rest: {} open", page["open"]);
-    let rows = page["data"].as_array().context("rows")?;
-    Ok(rows.iter().filter_map(|row| Some((row["request_id"].as_str()?.to_owned(), row.clone()))).collect())
+    let (began, url) = (Instant::now(), format!("{}/ledger", stack.base("llm-simulator")?));
+    loop {
+        let page: Value = http.get(&url).send().await?.json().await?;
+        ensure!(page["dropped"] == 0, "the provider keeps too few rows");
+        let rows = page["data"].as_array().context("rows")?;
+        if page["open"] == 0 {
+            return Ok(rows.iter().filter_map(|row| Some((row["request_id"].as_str()?.to_owned(), row.clone()))).collect());
+        }
+        ensure!(began.elapsed() < PATIENCE, "{} requests do not end at the provider", page["open"]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// What each organization has is what it began with less what its usage costs, and revenue is all of that.

@@ -43,10 +43,11 @@ impl Killer {
 
     /// Ends so many programs, one after the other, each at some instant after the one before is back.
     pub async fn round(&mut self, stack: &mut Stack, http: &Client, kills: usize) -> Result<()> {
-        for _ in 0..kills {
+        for number in 0..kills {
             // The instant is the drill, not synchronization.
-            tokio::time::sleep(Duration::from_millis(20 + self.below(250))).await;
-            let victim = self.victim();
+            tokio::time::sleep(Duration::from_millis(20 + self.below(600))).await;
+            // Each once, then by chance.
+            let victim = VICTIMS.get(number).map_or_else(|| self.victim(), |(name, _)| name);
             let is_asked = matches!(victim, "chat-service" | "billing-service") && self.below(6) == 0;
             *self.counts.entry(format!("{victim} {}", if is_asked { "SIGTERM" } else { "SIGKILL" })).or_default() += 1;
             match victim {

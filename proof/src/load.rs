@@ -1,5 +1,6 @@
 //! Customers who ask as fast as they are answered, streams among them and people who leave in the middle, and Stripe telling of events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,11 +15,14 @@ use tokio::task::JoinHandle;
 pub const WEBHOOK_SECRET: &str = "whsec_drill";
 const CLIENTS: usize = 8;
 
+/// How requests ended, as their customers saw it.
+pub type Answers = BTreeMap<String, usize>;
+
 /// Load under way.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<()>>,
+    clients: Vec<JoinHandle<Answers>>,
     stripe: JoinHandle<Vec<String>>,
 }
 
@@ -29,15 +33,19 @@ impl Load {
             let (stop, http, url) = (stop.clone(), http.clone(), format!("{chat}/v1/chat/completions"));
             let key = keys[number % keys.len()].clone();
             tokio::spawn(async move {
+                let mut answers = Answers::new();
                 for turn in number.. {
                     if stop.load(Ordering::Relaxed) {
-                        return;
+                        break;
                     }
                     // Whether a request succeeds is not the question; only who gets no answer at all waits a little.
-                    if ask(&http, &url, &key, turn).await.is_err() {
+                    let answer = ask(&http, &url, &key, turn).await;
+                    if answer.is_err() {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
+                    *answers.entry(answer.unwrap_or_else(|error| error)).or_default() += 1;
                 }
+                answers
             })
         });
         let clients = clients.collect();
@@ -45,29 +53,35 @@ impl Load {
         Self { stop, clients, stripe }
     }
 
-    /// Lets all requests end; the events that were acknowledged.
-    pub async fn end(self) -> Result<Vec<String>> {
+    /// Lets all requests end; how they did, and the events that were acknowledged.
+    pub async fn end(self) -> Result<(Answers, Vec<String>)> {
         self.stop.store(true, Ordering::Relaxed);
+        let mut answers = Answers::new();
         for client in join_all(self.clients).await {
-            client?;
+            for (answer, times) in client? {
+                *answers.entry(answer).or_default() += times;
+            }
         }
-        Ok(self.stripe.await?)
+        Ok((answers, self.stripe.await?))
     }
 }
 
-async fn ask(http: &Client, url: &str, key: &str, turn: usize) -> Result<()> {
+async fn ask(http: &Client, url: &str, key: &str, turn: usize) -> Result<String, String> {
     let body = json!({"model": "sim-small", "max_completion_tokens": 32, "stream": turn.is_multiple_of(2),
         "messages": [{"role": "user", "content": format!("Say something about {turn}")}]});
-    let mut answer = http.post(url).bearer_auth(key).json(&body).send().await?.error_for_status()?;
+    let request = http.post(url).bearer_auth(key).json(&body).send();
+    let mut answer = request.await.map_err(|_| "no answer".to_owned())?;
+    if !answer.status().is_success() {
+        return Err(answer.status().as_u16().to_string());
+    }
     let mut chunks = 0;
-    while answer.chunk().await?.is_some() {
+    while answer.chunk().await.map_err(|_| "broken off".to_owned())?.is_some() {
         chunks += 1;
         if turn.is_multiple_of(5) && chunks == 3 {
-            // Somebody who leaves.
-            return Ok(());
+            return Ok("left".to_owned());
         }
     }
-    Ok(())
+    Ok("complete".to_owned())
 }
 
 /// Sends events until each is acknowledged, as Stripe does; each twice.

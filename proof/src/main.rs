@@ -11,7 +11,7 @@ mod load;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
 use serde_json::json;
@@ -66,18 +66,27 @@ async fn main() -> Result<()> {
         keys.push(stack.sign_up(&http, &format!("person-{number}@example.com")).await?);
     }
     let mut killer = kills::Killer::new(arguments.seed);
-    let mut events = Vec::new();
+    let (mut events, mut answers) = (Vec::new(), load::Answers::new());
     let mut books = books::Books::default();
     let mut left = arguments.kills;
     while left > 0 {
         let load = load::Load::begin(&http, &stack.base("chat-service")?, &stack.base("billing-service")?, &keys);
         let ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
-        events.extend(load.end().await?);
+        let (seen, acknowledged) = load.end().await?;
+        for (answer, times) in seen {
+            *answers.entry(answer).or_default() += times;
+        }
+        events.extend(acknowledged);
         ended?;
         left -= left.min(ROUND);
         books = books::agree(&mut stack, &http, &events).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
-    writeln!(std::io::stdout(), "{:#}", json!({"seed": arguments.seed, "kills": killer.counts, "books": books.report()}))?;
+    ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
+    writeln!(
+        std::io::stdout(),
+        "{:#}",
+        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "books": books.report()})
+    )?;
     Ok(())
 }

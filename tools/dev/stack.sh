@@ -102,7 +102,7 @@ stack_soak() {
   stack_infra_images
   say "100,000 random commands beside the reference model, and fuzzing"
   in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=errors --test_env=TRIVET_PROOF_STEPS=100000 \
-    --test_env=TRIVET_FUZZ_ROUNDS=2000000 //services/billing-service:billing-service_proof_test //services/billing-service:billing-service_fuzz_test || failed=1
+    --test_env=TRIVET_FUZZ_ROUNDS=2000000 //services/billing-service:billing-service_proof_test //services/billing-service:billing-service_unit_test || failed=1
   say "$kills kills of programs"
   in_toolbox bazel run --noshow_progress //proof:kills -- --kills "$kills" || failed=1
   say "$kills kills of processes in the containers of a stack of its own"

@@ -8,6 +8,8 @@ pub mod catalog;
 pub mod config;
 pub mod entitlements;
 pub mod error;
+#[cfg(test)]
+mod fuzzing;
 pub mod grants;
 pub mod intents;
 pub mod leases;

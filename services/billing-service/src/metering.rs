@@ -8,6 +8,8 @@ mod meters;
 mod placement;
 mod windows;
 
+#[cfg(test)]
+pub(crate) use cloud_event::read;
 pub use events::{__path_receive, receive, receive_internal};
 pub use meters::{__path_create, __path_list, create, list};
 pub use placement::{Placement, Rules, Unplaced};

@@ -15,6 +15,7 @@ use sqlx::{Executor, PgPool};
 use stripe_client_core::VERSION;
 use testkit::eventually;
 use testkit::http::Answer;
+use testkit::mutate::Mutator;
 
 use super::app::App;
 
@@ -133,4 +134,34 @@ async fn an_event_whose_object_lacks_every_field_is_stored_and_ends() {
         (app.count("select count(*) from stripe_events where state <> 'received'").await == 5).then_some(())
     })
     .await;
+}
+
+/// [B-20] Whatever is in an event: it is stored or refused by its field, never answered with a failure that would make Stripe come again
+/// for three days.
+#[tokio::test]
+async fn an_event_that_is_nearly_one_is_stored_or_refused_and_never_fails() {
+    let app = with_stripe("http://127.0.0.1:9".into()).await;
+    let object = json!({"id": "cus_1", "metadata": {"organization_id": "org_0197f0a0000070008000000000000001"}, "n": [1, 2.5, "\u{e9}"]});
+    let (first, second) =
+        (event("evt_1", &object).to_string(), event("evt_2", &json!({})).to_string().replace("customer.updated", "moon.landed"));
+    let samples = [first.as_bytes(), second.as_bytes()];
+    let mut mutator = Mutator::new(&samples, 1);
+    let (mut stored, mut refused) = (0, 0);
+    for _ in 0..1000 {
+        let body = String::from_utf8_lossy(&mutator.next_input()).into_owned();
+        let signature = sign(body.as_bytes(), &SecretString::from(SECRET.to_owned()), app.clock.now());
+        let answer =
+            app.public.header("stripe-signature", signature).send("POST".parse().unwrap(), "/stripe/webhooks", Some(body.clone())).await;
+        match answer.status.as_u16() {
+            200 => stored += 1,
+            400 => {
+                refused += 1;
+                assert!(answer.text.contains("field"), "{}", answer.text);
+            }
+            other => panic!("{other} for {body}"),
+        }
+    }
+    assert!(stored > 20 && refused > 20, "{stored} stored, {refused} refused");
+    let ended = "select count(*) from stripe_events where state = 'received'";
+    eventually("the end of all", || async { (app.count(ended).await == 0).then_some(()) }).await;
 }

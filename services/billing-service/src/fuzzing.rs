@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 1 << 30;
 
 /// Makes inputs and gives each, as text, to a parser.
 fn fuzz(samples: &[&[u8]], mut parse: impl FnMut(&str)) {
-    let rounds = std::env::var_os("TRIVET_FUZZ_ROUNDS").map_or(4_000_u64, |text| text.to_str().unwrap().parse().unwrap());
+    let rounds = std::env::var_os("TRIVET_FUZZ_ROUNDS").map_or(2_500_u64, |text| text.to_str().unwrap().parse().unwrap());
     let mut mutator = Mutator::new(samples, 1);
     for sample in samples {
         parse(&String::from_utf8_lossy(sample));

@@ -1,8 +1,9 @@
 //! Kills programs of the stack at random instants under load, and then looks at the books: the model provider's own ledger, the usage
-//! rows and the double-entry ledger must agree to the token and the micro, with nothing left on hold.
+//! rows and the double-entry ledger must agree to the token and the micro, with nothing left on hold [B-58]; every event of Stripe that was
+//! acknowledged is there and was worked through once [B-10] [B-14].
 //!
 //! Real programs over a real Postgres and Redis, without containers. `SIGKILL` for chat, billing, auth, the provider, Redis and Postgres;
-//! now and then `SIGTERM`, after which a service must have ended by itself with status 0.
+//! now and then `SIGTERM`, after which a service must have ended by itself with status 0 [B-81] [B21].
 
 mod books;
 mod kills;

@@ -12,6 +12,8 @@ import sys
 DOCUMENT = "docs/security/BILLING.md"
 # What proves something of the product; tests of the simulators prove something of the simulators.
 FOLDERS = ("libs", "services")
+# Drills are programs: what they prove stands in their first lines, and a target of the build runs them.
+DRILLS = {"proof/src/main.rs": "//proof:kills_test"}
 ROW = re.compile(r"^\| (B-?\d+) \| (.+?) \| (.*) \|$")
 CITATION = re.compile(r"\[(B-?\d+)\]")
 FUNCTION = re.compile(r"(?:pub )?(?:async )?fn (\w+)")
@@ -55,6 +57,10 @@ def citations(root):
             for name, doc in tests(path.read_text()):
                 for cited in CITATION.findall(doc):
                     found.setdefault(cited, []).append(f"{module(path.relative_to(root))}::{name}")
+    for path, target in DRILLS.items():
+        first = "\n".join(line for line in (root / path).read_text().split("\n") if line.startswith("//!"))
+        for cited in CITATION.findall(first):
+            found.setdefault(cited, []).append(target)
     return {cited: sorted(set(names)) for cited, names in found.items()}
 
 
@@ -64,7 +70,7 @@ def cell(names):
     for name in names:
         at, _, test = name.rpartition("::")
         modules.setdefault(at, []).append(test)
-    return "; ".join(f"`{at}`: {', '.join(names)}" for at, names in modules.items()) or OPEN
+    return "; ".join(f"`{at}`: {', '.join(names)}" if at else f"`{names[0]}`" for at, names in modules.items()) or OPEN
 
 
 def rows(text):

@@ -62,9 +62,12 @@ impl Process {
     ///
     /// # Errors
     /// When it is not within half a minute.
-    pub async fn answers(&self, http: &reqwest::Client, url: &str) -> Result<Duration> {
+    pub async fn answers(&mut self, http: &reqwest::Client, url: &str) -> Result<Duration> {
         while !http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             ensure!(self.started.elapsed() < PATIENCE, "{url} does not answer");
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!("it ended with {status} and {url} does not answer");
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(self.started.elapsed())

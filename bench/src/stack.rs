@@ -93,11 +93,20 @@ impl Running {
     /// When it is not within half a minute.
     pub async fn restart(&mut self, http: &Client) -> Result<()> {
         self.process = None;
-        let launch = &self.launch;
-        let process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
-        self.ready = process.answers(http, &launch.health).await?;
-        self.process = Some(process);
-        Ok(())
+        let (launch, mut tries) = (&self.launch, 0);
+        loop {
+            let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
+            match process.answers(http, &launch.health).await {
+                Ok(ready) => {
+                    (self.ready, self.process) = (ready, Some(process));
+                    return Ok(());
+                }
+                // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
+                Err(error) if tries == 20 => return Err(error),
+                Err(_) => tries += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Asks it to stop, and waits for its end with success.

@@ -10,6 +10,7 @@ mod kills;
 mod load;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -36,14 +37,18 @@ struct Arguments {
     seed: u64,
 }
 
+/// Where the provider's ledger outlives its process.
+fn ledger_file() -> PathBuf {
+    std::env::temp_dir().join(format!("trivet-kill-drill-{}", std::process::id()))
+}
+
 /// Deadlines so short that the requests of a dead process are settled while we look.
 fn wishes() -> Wishes {
     let set = |name, value: &str| (name, value.to_owned());
-    let ledger = std::env::temp_dir().join(format!("trivet-kill-drill-{}", std::process::id()));
     Wishes {
         is_unpinned: true,
         is_durable: true,
-        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "24", "--ledger-file", &ledger.display().to_string()]
+        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "24", "--ledger-file", &ledger_file().display().to_string()]
             .map(ToOwned::to_owned)
             .to_vec(),
         billing: vec![
@@ -83,6 +88,7 @@ async fn main() -> Result<()> {
         books = books::agree(&mut stack, &http, &events).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
+    std::fs::remove_file(ledger_file())?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
     writeln!(
         std::io::stdout(),

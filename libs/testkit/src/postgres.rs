@@ -161,6 +161,14 @@ impl PostgresServer {
     }
 }
 
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        self.server.kill();
+        // A folder that cannot be removed stays where it is.
+        let _ = self.log.parent().map(std::fs::remove_dir_all);
+    }
+}
+
 fn migrator(migrations: Migrations) -> String {
     migrations.app_role.replace("_app", "_migrator")
 }

@@ -113,3 +113,11 @@ impl TestRedis {
         self.server.as_ref().expect("the server runs").signal(name).expect("the server can be signalled");
     }
 }
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        self.kill();
+        // A folder that cannot be removed stays where it is.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

@@ -102,7 +102,7 @@ impl Running {
                     return Ok(());
                 }
                 // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
-                Err(error) if tries == 20 => return Err(error),
+                Err(error) if tries == 20 => return Err(error.context(self.name)),
                 Err(_) => tries += 1,
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use admission::{Admission, Admissions, End, Note, Settlement, Verdict};
 use anyhow::{Context, Result, bail, ensure};
 use chassis::http::Client;
+use chassis::redis::Redis;
 use chassis::{Clock, Random};
 use contracts::billing::{BillingClient, SCOPE_RESERVATIONS_WRITE, SERVICE};
 use contracts::leases::LeaseRequest;
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use contracts::{LeaseId, RequestId, Shard};
 use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 use identity::jwt::SigningKey;
 use identity::{OrganizationId, ServiceTokens};
 use money::TokenUsage;
 use serde_json::{Value, json};
-use testkit::TestRedis;
 
 use crate::load::{Measured, summary};
 
@@ -35,8 +36,8 @@ pub enum Way {
 
 /// A gateway without a provider.
 #[derive(Debug)]
-pub struct Gateway<'r> {
-    redis: &'r TestRedis,
+pub struct Gateway {
+    redis: Redis,
     admissions: Admissions,
     billing: BillingClient,
     tokens: ServiceTokens,
@@ -48,25 +49,26 @@ pub struct Gateway<'r> {
     next: AtomicUsize,
 }
 
-impl<'r> Gateway<'r> {
-    /// With so many wallets, each of which has its lease already.
+impl Gateway {
+    /// With so many wallets, each of which has its lease already, of so many micro-units at least.
     ///
     /// # Errors
     /// When a service does not answer.
     pub async fn start(
         (issuer, auth_url, billing_url): (&str, &str, &str),
         key: &str,
-        redis: &'r TestRedis,
+        redis: Redis,
         http: reqwest::Client,
         wallets: usize,
+        each_micros: i64,
     ) -> Result<Self> {
         let (clock, random) = (Clock::system(), Random::system());
         let wait = Duration::from_secs(10);
         let key = SigningKey::from_pem("chat-service", key).map_err(|_| anyhow::anyhow!("a key cannot be read"))?;
         let tokens = ServiceTokens::new("chat-service", issuer, key, Client::new(auth_url, wait)?, clock.clone(), random.clone());
         let gateway = Self {
+            admissions: Admissions::new(redis.clone()),
             redis,
-            admissions: Admissions::new(redis.redis.clone()),
             billing: BillingClient::new(Client::new(billing_url, wait)?, tokens.clone()),
             tokens,
             http,
@@ -76,10 +78,15 @@ impl<'r> Gateway<'r> {
             clock,
             random,
         };
-        for organization_id in &gateway.wallets {
-            let request = LeaseRequest { organization_id: *organization_id, needed_micros: 100 * RESERVED, seen: None };
-            gateway.billing.lease(&request).await?;
-        }
+        stream::iter(&gateway.wallets)
+            .map(|wallet| {
+                let request = LeaseRequest { organization_id: *wallet, needed_micros: each_micros, seen: None };
+                let gateway = &gateway;
+                async move { gateway.billing.lease(&request).await }
+            })
+            .buffer_unordered(8)
+            .try_for_each(|_| async { Ok(()) })
+            .await?;
         Ok(gateway)
     }
 
@@ -154,9 +161,18 @@ impl<'r> Gateway<'r> {
         Ok(())
     }
 
+    /// So many requests, admitted and settled as fast as Redis does it.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub async fn settle(&self, requests: usize) -> Result<()> {
+        let each = (0..requests).map(|_| self.by_lease(self.wallet(), RequestId::new(&self.clock, &self.random)));
+        stream::iter(each).buffer_unordered(32).try_for_each(|()| async { Ok(()) }).await
+    }
+
     /// Waits until billing-service has posted all that was settled: the next measurement must not pay for this one.
     async fn posted(&self) -> Result<()> {
-        let mut connection = self.redis.redis.connection();
+        let mut connection = self.redis.connection();
         for shard in Shard::all() {
             while redis::cmd("XLEN").arg(shard.usage_stream()).query_async::<u64>(&mut connection).await? > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -50,7 +50,7 @@ async fn measure_admission(arguments: &Arguments, stack: &Stack, http: &reqwest:
     let mut measured = Vec::new();
     for (kind, wallets) in [("one wallet", 1), ("1000 wallets", 1000)] {
         let urls = (ISSUER, stack.auth_url.as_str(), stack.billing_url.as_str());
-        let gateway = Gateway::start(urls, &stack.chat_key, &stack.redis, http.clone(), wallets).await?;
+        let gateway = Gateway::start(urls, &stack.chat_key, stack.redis.redis.clone(), http.clone(), wallets, 150_000).await?;
         for round in 0..arguments.rounds {
             for &concurrency in &arguments.concurrency {
                 for way in [Way::CallPerRequest, Way::Lease] {
@@ -64,7 +64,7 @@ async fn measure_admission(arguments: &Arguments, stack: &Stack, http: &reqwest:
 
 /// Resident memory of each program.
 fn memory(stack: &Stack) -> Result<Value> {
-    stack.running.iter().map(|running| Ok((running.name.to_owned(), json!(running.process.resident_bytes()?)))).collect()
+    stack.running.iter().map(|running| Ok((running.name.to_owned(), json!(running.resident_bytes()?)))).collect()
 }
 
 /// All lanes side by side, round after round: a machine that becomes slower does so for all.

@@ -18,13 +18,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program on one processor.
+    /// Starts a program, on one processor or on all.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(program: &Path, processor: usize, arguments: &[&str], variables: &BTreeMap<&str, String>) -> Result<Self> {
-        let mut command = Command::new("taskset");
-        command.arg("--cpu-list").arg(processor.to_string()).arg(program).args(arguments);
+    pub fn start(program: &Path, processor: Option<usize>, arguments: &[String], variables: &BTreeMap<&str, String>) -> Result<Self> {
+        let mut command = processor.map_or_else(
+            || Command::new(program),
+            |processor| {
+                let mut command = Command::new("taskset");
+                command.arg("--cpu-list").arg(processor.to_string()).arg(program);
+                command
+            },
+        );
+        command.args(arguments);
         command.env_clear().envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
@@ -41,13 +48,26 @@ impl Process {
         Ok(())
     }
 
+    /// Asks it to stop, and waits until it has, with success.
+    ///
+    /// # Errors
+    /// When it ends otherwise.
+    pub fn stop(self) -> Result<()> {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(told.success(), "a program is gone");
+        self.finish()
+    }
+
     /// Asks `url` until it is 200; the time that took since the program was started.
     ///
     /// # Errors
     /// When it is not within half a minute.
-    pub async fn answers(&self, http: &reqwest::Client, url: &str) -> Result<Duration> {
+    pub async fn answers(&mut self, http: &reqwest::Client, url: &str) -> Result<Duration> {
         while !http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             ensure!(self.started.elapsed() < PATIENCE, "{url} does not answer");
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::bail!("it ended with {status} and {url} does not answer");
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(self.started.elapsed())

@@ -41,6 +41,21 @@ pub struct Programs {
     pub simulator: PathBuf,
 }
 
+/// What a run wants otherwise than the measurements do.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Every program on all processors.
+    pub is_unpinned: bool,
+    /// Postgres keeps what was committed when it is killed.
+    pub is_durable: bool,
+    /// Further arguments of the simulator.
+    pub simulator: Vec<String>,
+    /// Further variables of billing-service.
+    pub billing: Vec<(&'static str, String)>,
+    /// The same of chat-service.
+    pub chat: Vec<(&'static str, String)>,
+}
+
 /// A service that runs.
 #[derive(Debug)]
 pub struct Running {
@@ -48,10 +63,76 @@ pub struct Running {
     pub name: &'static str,
     /// Base URL of its public listener.
     pub base: String,
-    /// The process.
-    pub process: Process,
+    /// The process; none after it was stopped.
+    process: Option<Process>,
     /// From its start to `/ready`.
     pub ready: Duration,
+    launch: Launch,
+}
+
+/// How a program is started.
+#[derive(Debug)]
+struct Launch {
+    program: PathBuf,
+    processor: Option<usize>,
+    arguments: Vec<String>,
+    variables: BTreeMap<&'static str, String>,
+    health: String,
+}
+
+impl Running {
+    async fn start(name: &'static str, base: String, launch: Launch, http: &Client) -> Result<Self> {
+        let mut running = Self { name, base, process: None, ready: Duration::ZERO, launch };
+        running.restart(http).await?;
+        Ok(running)
+    }
+
+    /// Starts it again, killed first where it runs (`SIGKILL`), and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it is not within half a minute.
+    pub async fn restart(&mut self, http: &Client) -> Result<()> {
+        self.process = None;
+        let (launch, mut tries) = (&self.launch, 0);
+        loop {
+            let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
+            match process.answers(http, &launch.health).await {
+                Ok(ready) => {
+                    (self.ready, self.process) = (ready, Some(process));
+                    return Ok(());
+                }
+                // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
+                Err(error) if tries == 20 => return Err(error.context(self.name)),
+                Err(_) => tries += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Asks it to stop, and waits for its end with success.
+    ///
+    /// # Errors
+    /// When it ends otherwise.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Process::stop)
+    }
+
+    /// Runs a subcommand of the same program with the same variables; whether it succeeded.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn operate(&self, arguments: &[&str]) -> Result<()> {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        Process::start(&self.launch.program, None, &arguments, &self.launch.variables)?.finish()
+    }
+
+    /// Its resident memory, in bytes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.as_ref().context("it does not run")?.resident_bytes()
+    }
 }
 
 /// Everything, running.
@@ -69,7 +150,8 @@ pub struct Stack {
     pub billing_url: String,
     /// Redis.
     pub redis: TestRedis,
-    _postgres: PostgresServer,
+    /// Postgres.
+    pub postgres: PostgresServer,
 }
 
 /// A service's own key, and its public half for auth-service.
@@ -103,7 +185,7 @@ impl Surroundings {
         let owner = format!("{name}_migrator");
         self.postgres.empty(name, &owner).await?;
         let variables = BTreeMap::from([("TRIVET_DATABASE_URL", self.postgres.url(&owner, name))]);
-        Process::start(program, 0, &["migrate"], &variables)?.finish()
+        Process::start(program, None, &["migrate".to_owned()], &variables)?.finish()
     }
 }
 
@@ -113,7 +195,17 @@ impl Stack {
     /// # Errors
     /// When something does not start.
     pub async fn start(programs: &Programs, http: &Client) -> Result<Self> {
-        let around = Surroundings { postgres: PostgresServer::start().await?, redis: TestRedis::start().await, auth_private: free_port()? };
+        Self::with(programs, http, &Wishes::default()).await
+    }
+
+    /// The same, with wishes.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn with(programs: &Programs, http: &Client, wishes: &Wishes) -> Result<Self> {
+        let postgres = if wishes.is_durable { PostgresServer::start_durable().await? } else { PostgresServer::start().await? };
+        let on = |processor| (!wishes.is_unpinned).then_some(processor);
+        let around = Surroundings { postgres, redis: TestRedis::start().await, auth_private: free_port()? };
         let (simulator, auth, billing, billing_private, chat) = (free_port()?, free_port()?, free_port()?, free_port()?, free_port()?);
         let (chat_key, chat_jwk) = service_key("chat-service")?;
         let (billing_key, billing_jwk) = service_key("billing-service")?;
@@ -123,9 +215,9 @@ impl Stack {
         let auth_url = format!("http://127.0.0.1:{}", around.auth_private);
 
         let mut running = Vec::new();
-        let bind = format!("127.0.0.1:{simulator}");
-        running
-            .push(run("llm-simulator", &programs.simulator, 0, &["--bind", &bind], &BTreeMap::new(), (simulator, "/health"), http).await?);
+        let mut arguments = vec!["--bind".to_owned(), format!("127.0.0.1:{simulator}")];
+        arguments.extend(wishes.simulator.iter().cloned());
+        running.push(run("llm-simulator", &programs.simulator, on(0), arguments, BTreeMap::new(), (simulator, "/health"), http).await?);
 
         let mut variables = around.service(auth, around.auth_private);
         variables.extend([
@@ -135,7 +227,7 @@ impl Stack {
             ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576".to_owned()),
             ("AUTH_SERVICE_JWKS", json!({"keys": [chat_jwk, billing_jwk]}).to_string()),
         ]);
-        running.push(run("auth-service", &programs.auth, 0, &[], &variables, (auth, "/ready"), http).await?);
+        running.push(run("auth-service", &programs.auth, on(0), Vec::new(), variables, (auth, "/ready"), http).await?);
 
         let mut variables = around.service(billing, billing_private);
         variables.extend([
@@ -145,7 +237,8 @@ impl Stack {
             ("BILLING_SECRET", "a secret of the measurement".to_owned()),
             ("BILLING_SIGNUP_GRANT_MICROS", "1000000000000".to_owned()),
         ]);
-        running.push(run("billing-service", &programs.billing, 0, &[], &variables, (billing, "/ready"), http).await?);
+        variables.extend(wishes.billing.iter().cloned());
+        running.push(run("billing-service", &programs.billing, on(0), Vec::new(), variables, (billing, "/ready"), http).await?);
 
         let mut variables = around.service(chat, free_port()?);
         variables.extend([
@@ -155,16 +248,32 @@ impl Stack {
             ("OPENAI_BASE_URL", format!("{provider}/v1")),
             ("CHAT_REQUESTS_PER_MINUTE", "100000000".to_owned()),
         ]);
-        running.push(run("chat-service", &programs.chat, 1, &[], &variables, (chat, "/ready"), http).await?);
+        variables.extend(wishes.chat.iter().cloned());
+        running.push(run("chat-service", &programs.chat, on(1), Vec::new(), variables, (chat, "/ready"), http).await?);
 
         let proxy = free_port()?;
-        let arguments = [format!("127.0.0.1:{proxy}"), provider];
-        let arguments = arguments.each_ref().map(String::as_str);
-        running.push(run("plain-proxy", &programs.plain_proxy, 1, &arguments, &BTreeMap::new(), (proxy, "/health"), http).await?);
+        let arguments = vec![format!("127.0.0.1:{proxy}"), provider];
+        running.push(run("plain-proxy", &programs.plain_proxy, on(1), arguments, BTreeMap::new(), (proxy, "/health"), http).await?);
 
-        let key = sign_up(http, &format!("http://127.0.0.1:{auth}")).await?;
+        let key = sign_up(http, &format!("http://127.0.0.1:{auth}"), "bench@example.com").await?;
         let billing_url = format!("http://127.0.0.1:{billing_private}");
-        Ok(Self { running, key, chat_key, auth_url, billing_url, redis: around.redis, _postgres: around.postgres })
+        Ok(Self { running, key, chat_key, auth_url, billing_url, redis: around.redis, postgres: around.postgres })
+    }
+
+    /// Another customer's API key.
+    ///
+    /// # Errors
+    /// When auth-service refuses.
+    pub async fn sign_up(&self, http: &Client, email: &str) -> Result<String> {
+        sign_up(http, &self.base("auth-service")?, email).await
+    }
+
+    /// A program.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn program(&mut self, name: &str) -> Result<&mut Running> {
+        self.running.iter_mut().find(|running| running.name == name).context("no such program")
     }
 
     /// Base URL of a program.
@@ -179,22 +288,21 @@ impl Stack {
 async fn run(
     name: &'static str,
     program: &Path,
-    processor: usize,
-    arguments: &[&str],
-    variables: &BTreeMap<&str, String>,
+    processor: Option<usize>,
+    arguments: Vec<String>,
+    variables: BTreeMap<&'static str, String>,
     (port, path): (u16, &str),
     http: &Client,
 ) -> Result<Running> {
-    let process = Process::start(program, processor, arguments, variables)?;
     let base = format!("http://127.0.0.1:{port}");
-    let ready = process.answers(http, &format!("{base}{path}")).await?;
-    Ok(Running { name, base, process, ready })
+    let launch = Launch { program: program.to_owned(), processor, arguments, variables, health: format!("{base}{path}") };
+    Running::start(name, base, launch, http).await
 }
 
-async fn sign_up(http: &Client, auth: &str) -> Result<String> {
+async fn sign_up(http: &Client, auth: &str, email: &str) -> Result<String> {
     let post = |path: &str, body: Value| http.post(format!("{auth}{path}")).json(&body);
-    post("/v1/accounts", json!({"email": "bench@example.com", "password": PASSWORD, "name": "Bench"})).send().await?.error_for_status()?;
-    let session = post("/v1/sessions", json!({"email": "bench@example.com", "password": PASSWORD})).send().await?.error_for_status()?;
+    post("/v1/accounts", json!({"email": email, "password": PASSWORD, "name": "Bench"})).send().await?.error_for_status()?;
+    let session = post("/v1/sessions", json!({"email": email, "password": PASSWORD})).send().await?.error_for_status()?;
     let session: Value = session.json().await?;
     let token = session["access_token"].as_str().context("a token")?;
     let made = post("/v1/api-keys", json!({"name": "bench"})).bearer_auth(token).send().await?.error_for_status()?;

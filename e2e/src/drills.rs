@@ -16,7 +16,7 @@ const CLIENTS: usize = 8;
 const REQUESTS: usize = 6;
 
 /// Requests of several clients, half of them streamed; whether each succeeds is not the question.
-fn load(person: &Person) -> JoinHandle<usize> {
+pub fn load(person: &Person) -> JoinHandle<usize> {
     let person = person.clone();
     tokio::spawn(async move {
         let clients = (0..CLIENTS).map(|client| {
@@ -41,17 +41,17 @@ fn load(person: &Person) -> JoinHandle<usize> {
 }
 
 /// Slow enough that a fault meets requests in every state.
-fn slow() -> Value {
+pub fn slow() -> Value {
     json!({"ttfb_ms": 20, "pace_ms": 15})
 }
 
 /// Waits until requests are under way.
-async fn under_way(stack: &Stack, person: &Person) -> Result<()> {
+pub async fn under_way(stack: &Stack, person: &Person) -> Result<()> {
     stack.eventually("the first usage row", async || Ok((!person.usage().await?.is_empty()).then_some(()))).await
 }
 
 /// After a fault: recovery by itself, books that agree, and a request that works.
-async fn aftermath(stack: &Stack, person: &Person, load: JoinHandle<usize>, chat_was_killed: bool) -> Result<()> {
+pub async fn aftermath(stack: &Stack, person: &Person, load: JoinHandle<usize>, chat_was_killed: bool) -> Result<()> {
     load.await?;
     stack.recovered().await?;
     stack.knobs(&json!({})).await?;

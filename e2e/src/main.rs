@@ -1,6 +1,7 @@
 //! The journey and the fault drills, on a stack of their own: `bazel run //e2e:e2e` (images and secrets must be there).
 //!
-//! Prints one line for each case and `N passed, N failed` at the end.
+//! Prints one line for each case and `N passed, N failed` at the end. With `--kills N` it kills so many containers' processes at random
+//! instants instead (`./dev soak`).
 
 mod drills;
 mod journey;
@@ -8,6 +9,7 @@ mod operations;
 mod person;
 mod reconcile;
 mod shop;
+mod soak;
 mod stack;
 
 use std::process::ExitCode;
@@ -42,6 +44,10 @@ async fn main() -> ExitCode {
                 }
             }
         }};
+    }
+    if let Some(kills) = soak::wanted() {
+        case!("processes killed at random instants under load: the books agree", soak::run(&stack, kills));
+        return end(&stack, passed, failed);
     }
     case!(
         "a person signs up, makes a key, and gets a completion and a stream through an unmodified OpenAI client",
@@ -78,6 +84,10 @@ async fn main() -> ExitCode {
     });
     case!("a backup that is restored on an empty machine has the same books and the same keys", operations::restored_backup(&stack));
     case!("every service stops by itself with status 0 when it is asked to", drills::stops_cleanly(&stack));
+    end(&stack, passed, failed)
+}
+
+fn end(stack: &Stack, passed: usize, failed: usize) -> ExitCode {
     stack.remove();
     println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -126,10 +126,16 @@ impl Stack {
         Ok(())
     }
 
-    /// Waits until every service is ready again, and the provider there.
+    /// Waits until every service is ready again, and the provider and Stripe there.
     pub async fn recovered(&self) -> Result<()> {
         let started = Instant::now();
-        for url in [format!("{AUTH}/ready"), format!("{CHAT}/ready"), format!("{BILLING}/ready"), format!("{SIMULATOR}/health")] {
+        for url in [
+            format!("{AUTH}/ready"),
+            format!("{CHAT}/ready"),
+            format!("{BILLING}/ready"),
+            format!("{SIMULATOR}/health"),
+            format!("{STRIPE}/health"),
+        ] {
             while !self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
                 ensure!(started.elapsed() < PATIENCE, "{url} did not become ready again");
                 tokio::time::sleep(Duration::from_millis(100)).await;

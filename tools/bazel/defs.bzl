@@ -43,7 +43,7 @@ _STATIC_FLAGS = _PROGRAM_FLAGS + [
     "-Ctarget-feature=+crt-static",
 ]
 
-def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [], test_data = [], test_size = "medium", visibility = ["//visibility:public"]):
+def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [], unit_test_deps = [], test_data = [], test_size = "medium", visibility = ["//visibility:public"]):
     """Builds, tests and lints the crate in this folder.
 
     Args:
@@ -52,6 +52,7 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
       static: whether its programs need no library of the system, so that they can run in an empty image.
       deps: crates of this workspace that the crate uses.
       test_deps: crates of this workspace that only its tests use.
+      unit_test_deps: crates of this workspace that only the library's own tests use.
       test_data: files that its integration tests read while they run.
       test_size: the size of its integration tests.
       visibility: who may use it.
@@ -76,6 +77,12 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
         rustc_env = _RUSTC_ENV | {"CARGO_PKG_VERSION": _VERSION},
         version = _VERSION,
     )
+    # Read by tools/policy: which test proves what.
+    native.filegroup(
+        name = "sources",
+        srcs = native.glob(["src/**/*.rs", "tests/**/*.rs"], allow_empty = True),
+        visibility = ["//tools/policy:__pkg__"],
+    )
     linted = []
     # For tests of the repository that read code.
     native.filegroup(
@@ -98,7 +105,7 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
             size = "small",
             aliases = aliases(normal_dev = True, proc_macro_dev = True),
             crate = ":" + library,
-            deps = all_crate_deps(normal_dev = True),
+            deps = all_crate_deps(normal_dev = True) + unit_test_deps,
             proc_macro_deps = all_crate_deps(proc_macro_dev = True),
             rustc_flags = _TEST_FLAGS,
         )

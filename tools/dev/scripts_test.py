@@ -28,7 +28,7 @@ def dev(*arguments, **variables):
 class Dev(unittest.TestCase):
     def test_help_names_every_command(self):
         text = dev("help").stdout
-        for command in ("up", "down", "test", "status", "logs", "secret", "shell", "bazel", "cargo", "compose", "doctor", "clean", "help"):
+        for command in ("up", "down", "test", "soak", "status", "logs", "secret", "shell", "bazel", "cargo", "compose", "doctor", "clean", "help"):
             self.assertRegex(text, rf"(?m)^  {command}\b")
         self.assertEqual(dev().stdout, text)
 

@@ -93,3 +93,20 @@ stack_test() {
   in_toolbox python3 tools/docs/examples.py --kind repo README.md docs/guides/*.md || failed=1
   in_toolbox python3 tools/dev/count.py "$failed" bazel-testlogs "$state/e2e.log"
 }
+
+# soak [KILLS]: what `./dev test` does in a bounded form, for as long as it takes.
+stack_soak() {
+  local kills=${1:-1000} failed=0
+  [[ $kills =~ ^[0-9]+$ ]] || fail "soak takes a number of kills" "./dev soak 1000"
+  machine_docker
+  stack_infra_images
+  say "100,000 random commands beside the reference model, and fuzzing"
+  in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=errors --test_env=TRIVET_PROOF_STEPS=100000 \
+    --test_env=TRIVET_FUZZ_ROUNDS=2000000 //services/billing-service:billing-service_proof_test //services/billing-service:billing-service_unit_test || failed=1
+  say "$kills kills of programs"
+  in_toolbox bazel run --noshow_progress //proof:kills -- --kills "$kills" || failed=1
+  say "$kills kills of processes in the containers of a stack of its own"
+  in_toolbox bazel run --noshow_progress //oci:load || failed=1
+  in_toolbox bazel run --noshow_progress //e2e:e2e -- --kills "$kills" || failed=1
+  [ "$failed" = 0 ] || fail "the soak found something" "the lines above have the seeds"
+}

@@ -52,8 +52,23 @@ def programs(report):
     return table(["program", "ready, ms after exec", "resident, idle, MB", "resident, after load, MB"], rows)
 
 
+def figures(report):
+    """Single figures, as they were measured."""
+    number = lambda value: f"{value:.1f}" if value < 100 else f"{value:.0f}"
+    return table(["what", "measured", "unit"], [[row["what"], number(row["value"]), row["unit"]] for row in report["figures"]])
+
+
+def admissions(report):
+    """Admission and settlement, by how many wallets there are."""
+    found = medians(report["admissions"])
+    rows = [[kind, str(clients), f"{row['rps']:.0f}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}"] for (kind, clients, _), row in found.items()]
+    return table(["wallets", "clients", "requests/s", "p50 µs", "p99 µs"], rows)
+
+
 def render(report):
-    """The whole report."""
+    """The whole report, of the gateway or of billing-service alone."""
+    if "figures" in report:
+        return f"{figures(report)}\n\n{admissions(report)}\n"
     return f"{programs(report)}\n\n{latency(report['measured'])}\n"
 
 

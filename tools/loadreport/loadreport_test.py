@@ -29,6 +29,13 @@ class Report(unittest.TestCase):
         with self.assertRaises(ReportError):
             render(report([row("gateway", 0, 1, 1, 1)]))
 
+    def test_figures_of_billing_service_are_listed_and_its_admissions_by_wallets(self):
+        admissions = [{**row("lease", 0, 1500, 600, 4000), "kind": kind} for kind in ("one wallet", "many wallets")]
+        text = render({"figures": [{"what": "rows posted", "value": 5123.4, "unit": "rows/s"}, {"what": "p99", "value": 2.345, "unit": "ms"}], "admissions": admissions})
+        self.assertIn("| rows posted | 5123 | rows/s |", text)
+        self.assertIn("| p99 | 2.3 | ms |", text)
+        self.assertIn("| many wallets | 1 | 1500 | 600 | 4000 |", text)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -116,7 +116,7 @@ mod tests {
         minor_units(code.parse().unwrap(), micros)
     }
 
-    /// [B-27]
+    /// [B-27] [B15]
     #[test]
     fn currencies_with_none_two_and_three_decimals_convert_by_one_table() {
         assert_eq!(minor("USD", 1_234_567), 123);

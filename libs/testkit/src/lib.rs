@@ -4,6 +4,7 @@
 pub mod eventually;
 pub mod http;
 pub mod logs;
+pub mod mutate;
 pub mod postgres;
 pub mod queries;
 pub mod redis;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chassis::config::Millis;
@@ -35,6 +35,9 @@ pub struct PostgresServer {
     /// The process.
     pub server: Server,
     port: u16,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
 }
 
 impl PostgresServer {
@@ -43,6 +46,18 @@ impl PostgresServer {
     /// # Errors
     /// When Postgres is not installed or does not start.
     pub async fn start() -> Result<Self> {
+        Self::with(&[]).await
+    }
+
+    /// The same, with a log that has what was committed when the server is killed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_durable() -> Result<Self> {
+        Self::with(&["synchronous_commit=on"]).await
+    }
+
+    async fn with(more: &[&str]) -> Result<Self> {
         let bin = binaries()?;
         let folder = scratch("postgres")?;
         let data = folder.join("data");
@@ -71,14 +86,34 @@ impl PostgresServer {
             "-k".into(),
             String::new(),
         ];
-        arguments.extend(settings.iter().flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]));
-        let server = Server::start(&bin.join("postgres"), &arguments, &folder.join("log"))?;
-        let started = Self { server, port };
+        arguments.extend(settings.iter().chain(more).flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]));
+        let (program, log) = (bin.join("postgres"), folder.join("log"));
+        let started = Self { server: Server::start(&program, &arguments, &log)?, port, program, arguments, log };
         let mut connection = eventually("a connection to Postgres", || async { started.connect("postgres", "postgres").await.ok() }).await;
         for role in ROLES {
             connection.execute(AssertSqlSafe(format!("create role {role} login"))).await?;
         }
         Ok(started)
+    }
+
+    /// Ends the server as a crash would and starts it again, with the data it had.
+    ///
+    /// # Errors
+    /// When it does not come back within half a minute.
+    pub async fn crash(&mut self) -> Result<()> {
+        self.server.kill();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(30) {
+            // What the dead server's own processes still hold keeps the next one from starting, until they have noticed.
+            self.server = Server::start(&self.program, &self.arguments, &self.log)?;
+            while !self.server.has_ended() && began.elapsed() < Duration::from_secs(30) {
+                if self.connect("postgres", "postgres").await.is_ok() {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+        anyhow::bail!("Postgres did not come back: {}", std::fs::read_to_string(&self.log)?)
     }
 
     fn options(&self, role: &str, database: &str) -> PgConnectOptions {
@@ -123,6 +158,14 @@ impl PostgresServer {
         let mut connection = self.connect(&owner, name).await?;
         migrations.apply(&mut connection).await?;
         Ok(connection.close().await?)
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        self.server.kill();
+        // A folder that cannot be removed stays where it is.
+        let _ = self.log.parent().map(std::fs::remove_dir_all);
     }
 }
 

@@ -1,13 +1,12 @@
 //! A Redis (or Valkey) server of its own for each test that asks for one; it starts in milliseconds.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use chassis::config::Millis;
 use chassis::redis::{Redis, RedisConfig};
 
-use crate::eventually;
 use crate::server::{Server, find, free_port, scratch};
 
 /// A Redis server with throw-away data, and a connection to it.
@@ -45,15 +44,24 @@ impl TestRedis {
     /// # Errors
     /// When Redis is not installed.
     pub async fn restart(&mut self) -> Result<()> {
+        let started = Instant::now();
         let program = find(&["redis-server", "valkey-server"], &[])?;
         let folder = self.folder.display().to_string();
         let port = self.port.to_string();
         let arguments =
             ["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", ""];
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        self.server = Some(Server::start(&program, &arguments, &self.folder.join("log"))?);
-        let redis = &self.redis;
-        eventually("an answer of Redis", || async { redis::cmd("PING").query_async::<String>(&mut redis.connection()).await.ok() }).await;
+        let log = self.folder.join("log");
+        let mut server = Server::start(&program, &arguments, &log)?;
+        while redis::cmd("PING").query_async::<String>(&mut self.redis.connection()).await.is_err() {
+            // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
+            if server.has_ended() {
+                server = Server::start(&program, &arguments, &log)?;
+            }
+            anyhow::ensure!(started.elapsed() < Duration::from_secs(30), "Redis does not answer: {}", std::fs::read_to_string(&log)?);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.server = Some(server);
         Ok(())
     }
 
@@ -103,5 +111,13 @@ impl TestRedis {
 
     fn signal(&self, name: &str) {
         self.server.as_ref().expect("the server runs").signal(name).expect("the server can be signalled");
+    }
+}
+
+impl Drop for TestRedis {
+    fn drop(&mut self) {
+        self.kill();
+        // A folder that cannot be removed stays where it is.
+        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

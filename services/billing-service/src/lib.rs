@@ -9,6 +9,8 @@ pub mod checkouts;
 pub mod config;
 pub mod entitlements;
 pub mod error;
+#[cfg(test)]
+mod fuzzing;
 pub mod grants;
 pub mod intents;
 pub mod invoices;

@@ -9,6 +9,8 @@ mod placement;
 pub mod retention;
 mod windows;
 
+#[cfg(test)]
+pub(crate) use cloud_event::read;
 pub use events::{__path_receive, receive, receive_internal};
 pub use meters::{__path_create, __path_list, create, list};
 pub use placement::{Placement, Rules, Unplaced};

@@ -17,7 +17,11 @@ use crate::error::Error;
 
 pub use import::{ImportError, List, import};
 pub use list::list;
+#[cfg(test)]
+pub(crate) use own_list::parse as own_list;
 pub use price_list::Mistake;
+#[cfg(test)]
+pub(crate) use price_list::parse as price_list;
 pub use show::{export, show};
 pub use store::NewCard;
 

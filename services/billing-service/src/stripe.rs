@@ -13,6 +13,7 @@ mod operations;
 mod pace;
 pub mod sender;
 pub mod signature;
+pub(crate) mod storable;
 pub mod transport;
 pub mod webhook;
 pub mod worker;

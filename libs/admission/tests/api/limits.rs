@@ -12,7 +12,7 @@ fn limit(world: &World, scope: &str, meter: Meter, most: i64, amount: i64) -> Li
     Limit { key: Limit::key(world.organization, scope), meter, most, amount, window, least: 0 }
 }
 
-/// [B-39]
+/// [B-39] [B18]
 #[tokio::test]
 async fn exactly_the_limit_is_allowed_and_what_refuses_is_named_with_its_wait() {
     let world = World::with(1000).await;

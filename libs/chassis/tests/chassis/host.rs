@@ -43,6 +43,7 @@ async fn slow() -> Slow {
     Slow { public, private, entered, let_go, stop, running, task_ended }
 }
 
+/// [B-81] [B21]
 #[tokio::test]
 async fn stopping_makes_the_service_not_ready_lets_requests_end_and_then_its_tasks() {
     let slow = slow().await;

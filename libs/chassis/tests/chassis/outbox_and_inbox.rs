@@ -80,6 +80,7 @@ async fn while_redis_is_away_facts_wait_and_afterwards_they_all_come() {
     assert_eq!(numbers, [0, 1, 2]);
 }
 
+/// [B-81]
 #[tokio::test]
 async fn a_relay_that_is_stopped_publishes_what_was_committed_before() {
     let world = world().await;

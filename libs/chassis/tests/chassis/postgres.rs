@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::MIGRATIONS;
 
+/// [B6]
 #[tokio::test]
 async fn a_transaction_that_lost_against_another_is_run_again() {
     let database = database(MIGRATIONS).await;
@@ -46,6 +47,7 @@ async fn an_error_names_the_constraint_that_was_broken_and_is_not_taken_for_an_o
     assert!(!is_unavailable(&error));
 }
 
+/// [B27]
 #[tokio::test]
 async fn a_statement_or_a_lock_that_takes_too_long_is_an_outage_and_not_a_fault() {
     let database = database(MIGRATIONS).await;

@@ -96,6 +96,7 @@ mod tests {
         assert_eq!(told(1_000_000, "2026-04-10T00:00:00Z"), [], "it is reached: nothing to foretell");
     }
 
+    /// [B24]
     #[test]
     fn calendar_periods_are_half_open_and_in_utc() {
         let month = period_of(LimitPeriod::Month, at("2028-02-29T23:59:59Z"));

@@ -193,9 +193,11 @@ pub async fn give_back(
     amount: i64,
     (next, drained_at): (&str, DateTime<Utc>),
 ) -> Result<(), Error> {
-    let (now, amount) = (state.clock.now(), amount.clamp(0, lease.held));
+    let now = state.clock.now();
+    // Nothing of it can be in flight any more: what it holds belongs to nobody, and a closed lease holds nothing.
+    let amount = if drained_at <= now { lease.held } else { amount.clamp(0, lease.held) };
     let held = lease.held - amount;
-    let over = held == 0 || drained_at <= now;
+    let over = held == 0;
     if amount > 0 {
         let posting = postings::lease_return(format!("{}:{}", lease.id, lease.state), amount, balances, now);
         ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;

@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// [B-62] Lago's incident B3: one value set was part of another, and usage was billed twice.
+    /// [B-62] [B3] Lago's incident B3: one value set was part of another, and usage was billed twice.
     #[test]
     fn filters_overlap_unless_some_path_keeps_them_apart() {
         let (all, a, ab, c) = (meter(&[]), meter(&[("x", &["a"])]), meter(&[("x", &["a", "b"])]), meter(&[("x", &["c"])]));

@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// [B-60]
+    /// [B-60] [B24]
     #[test]
     fn months_end_at_midnight_utc_also_in_leap_years_and_at_the_end_of_the_year() {
         let end = |text: &str| month_end(at(text)).unwrap();

@@ -5,7 +5,7 @@ use identity::OrganizationId;
 use money::{Currency, Decimal, RateCard, Rates, Schedule, Tier};
 use serde::Deserialize;
 
-use super::price_list::Mistake;
+use super::price_list::{Mistake, NAME_RULE, is_name};
 use super::store::NewCard;
 
 #[derive(Debug, Deserialize)]
@@ -99,8 +99,8 @@ impl Reader {
 
     fn card(&mut self, card: &Card, currency: Currency, markup: i64) -> Option<NewCard> {
         let model = card.model.as_str();
-        if model.is_empty() || model.len() > 200 {
-            self.say("model", "must have 1 to 200 bytes");
+        if !is_name(model) {
+            self.say("model", NAME_RULE);
         }
         let organization = card.organization.as_deref().map(|id| self.note(&format!("{model}.organization"), id.parse::<OrganizationId>()));
         let cost = self.schedule(&format!("{model}.cost"), &card.cost);

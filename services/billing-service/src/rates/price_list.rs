@@ -39,6 +39,14 @@ const SAMPLE: &str = "sample_spec";
 /// Kinds of models that are sold by the token; an entry without a kind is taken for one.
 const MODES: [&str; 3] = ["chat", "completion", "responses"];
 
+/// What a model's name must be, in words.
+pub(super) const NAME_RULE: &str = "must have 1 to 200 bytes and no NUL";
+
+/// Whether something can be the name of a model: the database keeps no NUL, and nobody calls a model without a name.
+pub(super) fn is_name(model: &str) -> bool {
+    (1..=200).contains(&model.len()) && !model.contains('\0')
+}
+
 /// A JSON object with its members in order, twice-named ones included: the last one must not silently win.
 struct Members(Vec<(String, Box<RawValue>)>);
 
@@ -79,7 +87,10 @@ pub fn parse(text: &str) -> Result<Vec<Listed>, Vec<Mistake>> {
             continue;
         }
         match serde_json::from_str(entry.get()) {
-            Ok(fields) => listed.extend(Entry::read(&model, fields, &mut mistakes)),
+            Ok(fields) => match Entry::read(&model, fields, &mut mistakes) {
+                Some(_) if !is_name(&model) => mistakes.extend(mistake("model", NAME_RULE.to_owned())),
+                entry => listed.extend(entry),
+            },
             Err(_) => mistakes.extend(mistake(&model, "must be an object".to_owned())),
         }
     }

@@ -147,4 +147,21 @@ mod tests {
             assert_eq!(check(header, BODY, &["s"], now()), Err(InvalidSignature::Malformed), "{header}");
         }
     }
+
+    /// [B-3] The bytes and not their spelling are compared, by the one function that takes as long for every wrong signature.
+    #[test]
+    fn signatures_are_compared_as_bytes_in_constant_time() {
+        let header = sign(BODY, &secret("s"), now());
+        let (time, good) = header.split_once(",v1=").unwrap();
+        assert_eq!(check(&format!("{time},v1={}", good.to_uppercase()), BODY, &["s"], now()), Ok(()));
+        for at in [0, 31, 63] {
+            let mut wrong = good.to_owned();
+            wrong.replace_range(at..=at, if &good[at..=at] == "0" { "1" } else { "0" });
+            for wrong in [&wrong[..], &good[..62], &format!("{good}00")] {
+                assert_eq!(check(&format!("{time},v1={wrong}"), BODY, &["s"], now()), Err(InvalidSignature::NoMatch), "{wrong}");
+            }
+        }
+        let (verifying, _) = include_str!("signature.rs").split_once("#[cfg(test)]").unwrap();
+        assert!(verifying.contains("mac.verify_slice(signature)") && !verifying.contains("signature =="));
+    }
 }

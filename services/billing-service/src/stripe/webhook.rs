@@ -4,16 +4,19 @@ use axum::body::Bytes;
 use axum::extract::State;
 use chassis::Problem;
 use chassis::http::edge::payload_too_large;
-use chrono::DateTime;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::signature;
+use super::storable::{instant, without_nul};
 use crate::error::Error;
 use crate::state::AppState;
 
 /// Larger than any event Stripe sends [B-8].
 const MAX_BYTES: usize = 512 * 1024;
+
+/// Longer than any id of Stripe's, and short enough for an index.
+const MAX_ID: usize = 255;
 
 /// What every event has, whatever it is about.
 #[derive(Debug, Deserialize)]
@@ -52,8 +55,11 @@ fn refused(rule: &str) -> Error {
 /// The first durable act. A repetition finds the row and is acknowledged; a database that is away is 503, and Stripe comes again.
 async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
     let malformed = || Problem::bad_request("invalid_event", "The body is not an event").field("body", "must be a Stripe event");
-    let payload: serde_json::Value = serde_json::from_slice(body).map_err(|_| malformed())?;
-    let event: Event = serde_json::from_slice(body).map_err(|_| malformed())?;
+    let payload = without_nul(serde_json::from_slice(body).map_err(|_| malformed())?);
+    let event = Event::deserialize(&payload).map_err(|_| malformed())?;
+    if event.id.is_empty() || event.id.len() > MAX_ID {
+        return Err(malformed().into());
+    }
     if event.livemode != state.config.stripe.livemode {
         return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's").into());
     }
@@ -69,7 +75,7 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
         event.livemode,
         event.api_version,
         payload,
-        DateTime::from_timestamp(event.created, 0).unwrap_or_default(),
+        instant(event.created),
         state.clock.now()
     )
     .execute(&state.pool)

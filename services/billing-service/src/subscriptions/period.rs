@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(starts("2027-12-30T00:00:00Z", Interval::Month, 4), ["2027-12-30", "2028-01-30", "2028-02-29", "2028-03-30"]);
     }
 
-    /// [B-60], B2
+    /// [B-60] [B2]
     #[test]
     fn a_leap_day_comes_back_every_fourth_year() {
         let years = starts("2024-02-29T00:00:00Z", Interval::Year, 5);
@@ -77,7 +77,7 @@ mod tests {
     }
 
     proptest! {
-        /// [B-60], B2
+        /// [B-60] [B2]
         #[test]
         fn for_any_anchor_every_instant_of_24_months_is_in_exactly_one_period(seconds in 0_i64..4_000_000_000, probe in 0_i64..63_000_000, yearly: bool) {
             let anchor = DateTime::from_timestamp(seconds, 0).unwrap();

@@ -75,7 +75,7 @@ async fn all(client: &TestClient, path: &str) -> (Vec<Value>, usize) {
     }
 }
 
-/// [I-78]
+/// [I-78] [B20]
 #[tokio::test]
 async fn the_list_of_usage_goes_on_by_its_cursor_to_the_last_row_also_where_many_ended_at_one_instant() {
     let app = App::start().await;

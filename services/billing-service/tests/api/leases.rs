@@ -32,7 +32,7 @@ async fn rows(client: &testkit::http::TestClient) -> Vec<Value> {
     client.get("/v1/usage").await.expect(200).json["data"].as_array().unwrap().clone()
 }
 
-/// [B-37] [B-38]
+/// [B-37] [B-38] [B17]
 #[tokio::test(flavor = "multi_thread")]
 async fn with_money_for_k_requests_exactly_k_of_many_at_once_are_admitted_over_any_number_of_gateways() {
     const K: i64 = 21;
@@ -181,7 +181,7 @@ async fn a_request_that_was_given_up_for_dead_pays_the_difference_when_it_report
     app.assert_clean().await;
 }
 
-/// A gateway that ends while Redis is away tells us directly; the note that it left in Redis charges nothing more.
+/// [B12] A gateway that ends while Redis is away tells us directly; the note that it left in Redis charges nothing more.
 #[tokio::test]
 async fn a_request_that_was_settled_past_redis_is_not_settled_again_by_its_note() {
     let app = without_sweeper(GRANT).await;

@@ -29,7 +29,7 @@ async fn the_database_refuses_transactions_that_are_not_balanced_or_have_one_ent
     app.assert_clean().await;
 }
 
-/// [B-35]
+/// [B-35] [B27]
 #[tokio::test]
 async fn the_running_role_cannot_change_or_delete_what_was_posted_nor_alter_the_schema() {
     let app = App::start().await;

@@ -74,7 +74,7 @@ async fn each_event_of_a_batch_has_its_own_result_and_a_repetition_in_it_or_afte
     assert_eq!(app.count("select count(*) from metered_events").await, 2);
 }
 
-/// [B-56]
+/// [B-56] [B11]
 #[tokio::test]
 async fn a_write_that_fails_leaves_no_claim_and_the_same_batch_is_taken_whole_afterwards() {
     let (app, client) = start().await;

@@ -61,7 +61,7 @@ async fn a_refund_takes_what_is_left_of_its_purchase_then_other_credit_and_what_
     app.assert_clean().await;
 }
 
-/// [B-48]
+/// [B-48] [B13]
 #[tokio::test]
 async fn the_money_of_a_purchase_is_taken_back_once_however_many_refunds_and_disputes_tell_of_it() {
     let app = start().await;
@@ -115,7 +115,7 @@ async fn a_dispute_that_is_won_after_its_debt_was_repaid_gives_the_money_back_as
     app.assert_clean().await;
 }
 
-/// [B-45] [B-50]
+/// [B-45] [B-50] [B8]
 #[tokio::test]
 async fn usage_that_is_given_back_returns_to_its_lots_in_reverse_and_exactly_once() {
     let app = start().await;

@@ -25,7 +25,7 @@ async fn settle_at_once(replicas: &[UsageEvents; 2], batches: [Vec<Message>; 2])
     other.unwrap();
 }
 
-/// [B-24]
+/// [B-24] [B6]
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_of_the_same_organizations_in_opposite_orders_wait_for_each_other_in_a_line() {
     const ROUNDS: i64 = 12;

@@ -4,6 +4,7 @@ use super::app::{App, GRANT};
 use futures::future::join_all;
 use serde_json::json;
 
+/// [B23]
 #[tokio::test]
 async fn a_wallet_is_made_once_with_its_grant_however_many_meet_it_first() {
     let app = App::start().await;
@@ -14,7 +15,7 @@ async fn a_wallet_is_made_once_with_its_grant_however_many_meet_it_first() {
     app.assert_clean().await;
 }
 
-/// [B-37] [B-38] [B-39]
+/// [B-37] [B-38] [B-39] [B17]
 #[tokio::test]
 async fn of_64_parallel_reservations_exactly_as_many_succeed_as_the_balance_allows() {
     let app = App::start().await;
@@ -34,7 +35,7 @@ async fn of_64_parallel_reservations_exactly_as_many_succeed_as_the_balance_allo
     app.assert_clean().await;
 }
 
-/// [B-39]
+/// [B-39] [B18]
 #[tokio::test]
 async fn the_last_micro_unit_can_be_reserved_and_not_one_more() {
     let app = App::with(|config| config.signup_grant = 1200).await;

@@ -163,7 +163,7 @@ async fn text_of(app: &App, organization: Option<OrganizationId>, format: Format
     (chunks.iter().map(|chunk| std::str::from_utf8(chunk).unwrap()).collect(), chunks.len(), largest)
 }
 
-/// Many rows end at one instant: a page must end in the middle of them and the next go on behind it (Polar's incident B20).
+/// [B20] Many rows end at one instant: a page must end in the middle of them and the next go on behind it (Polar's incident B20).
 #[tokio::test]
 async fn an_export_has_every_row_of_its_organization_once_in_order_and_holds_no_more_than_a_page() {
     let app = App::start().await;

@@ -115,7 +115,7 @@ async fn neither_secrets_nor_payloads_are_in_a_log_line() {
     }
 }
 
-/// [B-63] [B-68]
+/// [B-63] [B-68] [B13]
 #[tokio::test]
 async fn a_stripe_customer_is_made_once_with_a_stored_key_also_when_the_first_answer_is_lost() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::<String>::new()));

@@ -43,7 +43,7 @@ fn code(result: &Result<Stored, Error>) -> &str {
     }
 }
 
-/// [B-69]
+/// [B-69] [B1] [B23]
 #[tokio::test]
 async fn of_64_who_subscribe_at_once_one_does() {
     let app = App::start().await;
@@ -57,7 +57,7 @@ async fn of_64_who_subscribe_at_once_one_does() {
     assert_eq!(app.count("select count(*) from subscription_changes").await, 1);
 }
 
-/// [B-77]
+/// [B-77] [B-70]
 #[tokio::test]
 async fn of_64_who_tell_of_a_payment_at_once_one_gives_the_credit() {
     let app = App::start().await;
@@ -74,7 +74,7 @@ async fn of_64_who_tell_of_a_payment_at_once_one_gives_the_credit() {
     assert_eq!((&shown["data"][0]["status"], &shown["data"][0]["access"]), (&json!("active"), &json!("full")));
 }
 
-/// [B-60] [B-77]
+/// [B-60] [B-77] [B7]
 #[tokio::test]
 async fn the_calendar_renews_once_however_many_look() {
     let app = App::start().await;

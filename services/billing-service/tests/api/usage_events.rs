@@ -84,7 +84,7 @@ async fn a_consumer_that_dies_between_commit_and_acknowledgement_settles_nothing
     app.assert_clean().await;
 }
 
-/// [B-58]
+/// [B-58] [B12]
 #[tokio::test]
 async fn redis_killed_and_back_loses_no_settlement() {
     let mut app = App::start().await;

@@ -163,7 +163,7 @@ async fn a_transfer_moves_lots_as_they_are_and_repays_what_the_other_side_owes()
     app.assert_clean().await;
 }
 
-/// One order of locks for all: nobody waits in a circle.
+/// [B6] One order of locks for all: nobody waits in a circle.
 #[tokio::test]
 async fn transfers_in_both_directions_at_once_all_come_through() {
     let app = App::start().await;

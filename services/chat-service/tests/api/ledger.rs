@@ -83,7 +83,7 @@ async fn what_is_settled_equals_the_providers_ledger_when_it_cuts_or_fails_in_mi
     }
 }
 
-/// [trap 2] [trap 4]
+/// [trap 2] [trap 4] [B-44]
 #[tokio::test]
 async fn what_is_settled_equals_the_providers_ledger_when_clients_leave() {
     let (chat, simulator) = start(Knobs { output_tokens: 200, pace_ms: 1, ..Knobs::default() }).await;

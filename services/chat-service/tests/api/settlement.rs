@@ -31,6 +31,7 @@ async fn settlements_survive_an_outage_of_redis() {
     assert_eq!(outputs, [1, 2, 3], "each once, however often it was tried");
 }
 
+/// [B-81] [B21]
 #[tokio::test]
 async fn an_orderly_stop_waits_for_the_settlement_of_what_is_in_flight() {
     let chat = Chat::start().await;
@@ -45,7 +46,7 @@ async fn an_orderly_stop_waits_for_the_settlement_of_what_is_in_flight() {
     assert_eq!((event.usage, event.counted_by, event.outcome), (TokenUsage::text(9, 1), CountedBy::Reported, Outcome::Completed));
 }
 
-/// [trap 2] What waits for Redis, and what ends while the process ends, is handed over all the same.
+/// [trap 2] [B-81] What waits for Redis, and what ends while the process ends, is handed over all the same.
 #[tokio::test]
 async fn a_stop_without_redis_settles_at_billing_directly_until_the_last_completion_has_ended() {
     let mut chat = Chat::start().await;

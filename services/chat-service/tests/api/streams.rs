@@ -67,7 +67,7 @@ async fn an_answer_without_usage_is_counted_by_the_tokenizer() {
     assert_eq!((event.usage, event.counted_by, event.outcome), (counted, CountedBy::Counted, Outcome::Completed));
 }
 
-/// [trap 2] [trap 4]
+/// [trap 2] [trap 4] [B-44]
 #[tokio::test]
 async fn a_stream_whose_client_left_is_read_to_its_usage() {
     let chat = Chat::start().await;
@@ -82,7 +82,7 @@ async fn a_stream_whose_client_left_is_read_to_its_usage() {
     assert_eq!((event.usage, event.counted_by, event.outcome), (TokenUsage::text(9, 3), CountedBy::Reported, Outcome::ClientClosed));
 }
 
-/// [trap 4]
+/// [trap 4] [B-44]
 #[tokio::test]
 async fn without_a_place_for_draining_the_provider_is_left_at_once_and_what_came_is_counted() {
     let chat = Chat::with(|config| config.drain.max_streams = 0).await;

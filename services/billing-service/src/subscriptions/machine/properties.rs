@@ -103,7 +103,7 @@ fn check_all(effects: &[Effect], currency: &str) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// [B-18] [B-27] [B-60] [B-71] [B-72] [B-77]
+    /// [B-18] [B-27] [B-60] [B-71] [B-72] [B-77] [B-76]
     #[test]
     fn any_sequence_of_commands_keeps_the_rules(
         currency in prop_oneof![Just("USD"), Just("JPY"), Just("KWD")], trial: bool,

@@ -8,7 +8,7 @@ use crate::subscriptions::preview::cost;
 use crate::subscriptions::state::Effect;
 use crate::subscriptions::status::Status;
 
-/// [B-71] [B-77]
+/// [B-71] [B-77] [B-70]
 #[test]
 fn a_purchase_gives_access_and_credit_when_it_is_paid_and_once() {
     let mut case = Case::from(start(pro(), 1, false, None, day(0)).unwrap());
@@ -195,6 +195,23 @@ fn coupon(off: Off, lasts: Lasts) -> AppliedCoupon {
     AppliedCoupon { code: "launch".parse().unwrap(), off, lasts }
 }
 
+/// [B16] [B-77]
+#[test]
+fn two_changes_at_one_instant_are_two_charges_with_keys_of_their_own() {
+    let mut case = Case::active(pro());
+    case.does(&to(team()), day(14));
+    case.paid(day(14));
+    case.does(&Command::ChangeSeats { seats: 4 }, day(14));
+    case.paid(day(14));
+    case.does(&Command::ChangeSeats { seats: 6 }, day(14));
+    let made = charges(&case.effects);
+    let mut keys: Vec<_> = made.iter().map(|charge| (charge.period_start, charge.reason.clone())).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!((made.len(), keys.len()), (4, 4), "{made:?}");
+}
+
+/// [B15] [B26]
 #[test]
 fn a_coupon_takes_off_as_long_as_it_lasts_and_never_more_than_there_is() {
     let once = coupon(Off::Micros(500 * UNIT), Lasts::Once);

@@ -1,0 +1,149 @@
+//! What must be true when everything has come to rest.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use contracts::RequestId;
+use gateway_bench::stack::Stack;
+use reqwest::Client;
+use serde_json::{Value, json};
+use sqlx::postgres::PgPool;
+use sqlx::types::Uuid;
+
+use crate::GRANT;
+
+/// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Books {
+    served: usize,
+    rows: usize,
+    events: usize,
+    abandoned: usize,
+    /// Tokens that were served and are not charged, because the process that knew of them was killed.
+    unbilled_tokens: i64,
+}
+
+impl Books {
+    pub fn report(&self) -> Value {
+        json!({"requests_served": self.served, "usage_rows": self.rows, "stripe_events": self.events,
+            "abandoned": self.abandoned, "unbilled_tokens": self.unbilled_tokens})
+    }
+}
+
+#[derive(Debug, sqlx::FromRow)]
+struct Row {
+    request_id: Uuid,
+    input_tokens: i64,
+    output_tokens: i64,
+    counted_by: String,
+}
+
+/// Waits until nothing is held, then compares everything.
+pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String]) -> Result<Books> {
+    let pool = PgPool::connect(&stack.postgres.url("postgres", "billing")).await?;
+    at_rest(stack, &pool).await?;
+    let served = served(stack, http).await?;
+    let rows: Vec<Row> =
+        sqlx::query_as("select request_id, input_tokens, output_tokens, counted_by from usage_events").fetch_all(&pool).await?;
+    let mut books = Books { served: served.len(), rows: rows.len(), ..Books::default() };
+    let known: HashMap<String, &Row> = rows.iter().map(|row| (RequestId::from_uuid(row.request_id).to_string(), row)).collect();
+    ensure!(known.len() == rows.len(), "a request is charged twice");
+    for row in &rows {
+        compare(&mut books, row, served.get(&RequestId::from_uuid(row.request_id).to_string()))?;
+    }
+    let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains_key(*id));
+    ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
+    ledger(&pool).await?;
+    events(&mut books, &pool, acknowledged).await?;
+    stack.program("billing-service")?.operate(&["ledger", "verify"]).context("ledger verify")?;
+    Ok(books)
+}
+
+/// One request, as usage and as the provider tell of it.
+fn compare(books: &mut Books, row: &Row, served: Option<&Value>) -> Result<()> {
+    let number = |field: &str| served.and_then(|served| served[field].as_i64()).unwrap_or(0);
+    let (input, output) = (number("input_tokens"), number("output_tokens"));
+    if (row.input_tokens, row.output_tokens) == (input, output) {
+        books.abandoned += usize::from(row.counted_by == "abandoned");
+        return Ok(());
+    }
+    let is_less = row.input_tokens <= input && row.output_tokens <= output;
+    // The one exception: what a killed process had not noted is not charged, and what a killed provider had not sent nobody received.
+    let is_excused = row.counted_by == "abandoned" || served.is_some_and(|served| served["ended"] == "killed");
+    ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
+    if row.counted_by == "abandoned" {
+        books.abandoned += 1;
+        books.unbilled_tokens += input - row.input_tokens + output - row.output_tokens;
+    }
+    Ok(())
+}
+
+/// Until nothing is held, in flight or waiting to be posted.
+async fn at_rest(stack: &Stack, pool: &PgPool) -> Result<()> {
+    let began = Instant::now();
+    let held = "select (select coalesce(sum(balance_micros), 0)::bigint from accounts where kind = 'holds'),
+        (select count(*) from leases where state <> 'closed'), (select count(*) from stripe_events where state = 'received')";
+    loop {
+        let waiting: (i64, i64, i64) = sqlx::query_as(held).fetch_one(pool).await?;
+        let streams = unposted(stack).await;
+        if waiting == (0, 0, 0) && streams.as_ref().is_ok_and(|length| *length == 0) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < PATIENCE, "held, leases and events {waiting:?}, streams {streams:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn unposted(stack: &Stack) -> Result<u64> {
+    let mut connection = stack.redis.redis.connection();
+    let mut length = 0;
+    for shard in contracts::Shard::all() {
+        length += redis::cmd("XLEN").arg(shard.usage_stream()).query_async::<u64>(&mut connection).await?;
+    }
+    Ok(length)
+}
+
+async fn served(stack: &Stack, http: &Client) -> Result<HashMap<String, Value>> {
+    let (began, url) = (Instant::now(), format!("{}/ledger", stack.base("llm-simulator")?));
+    loop {
+        let page: Value = http.get(&url).send().await?.json().await?;
+        ensure!(page["dropped"] == 0, "the provider keeps too few rows");
+        let rows = page["data"].as_array().context("rows")?;
+        if page["open"] == 0 {
+            return Ok(rows.iter().filter_map(|row| Some((row["request_id"].as_str()?.to_owned(), row.clone()))).collect());
+        }
+        ensure!(began.elapsed() < PATIENCE, "{} requests do not end at the provider", page["open"]);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What each organization has is what it began with less what its usage costs, and revenue is all of that.
+async fn ledger(pool: &PgPool) -> Result<()> {
+    let balances = "select a.organization_id, sum(a.balance_micros)::bigint,
+        coalesce((select sum(u.price_micros) from usage_events u where u.organization_id = a.organization_id), 0)::bigint
+        from accounts a where a.organization_id is not null group by a.organization_id";
+    for (organization, balance, charged) in sqlx::query_as::<_, (Uuid, i64, i64)>(balances).fetch_all(pool).await? {
+        ensure!(balance + charged == GRANT, "{organization} has {balance} and was charged {charged}");
+    }
+    let sums = "select (select coalesce(sum(balance_micros), 0)::bigint from accounts where kind = 'revenue'),
+        (select coalesce(sum(price_micros), 0)::bigint from usage_events),
+        (select coalesce(sum(balance_micros), 0)::bigint from accounts where kind = 'provider_payable'),
+        (select coalesce(sum(cost_micros), 0)::bigint from usage_events)";
+    let (revenue, charged, payable, cost): (i64, i64, i64, i64) = sqlx::query_as(sums).fetch_one(pool).await?;
+    ensure!((revenue, payable) == (charged, cost), "revenue {revenue} of {charged}, payable {payable} of {cost}");
+    Ok(())
+}
+
+/// What was acknowledged is there, once, and was worked through.
+async fn events(books: &mut Books, pool: &PgPool, acknowledged: &[String]) -> Result<()> {
+    let handled: Vec<String> = sqlx::query_scalar("select event_id from stripe_events where state = 'handled'").fetch_all(pool).await?;
+    let handled: BTreeSet<&str> = handled.iter().map(String::as_str).collect();
+    let lost = acknowledged.iter().find(|id| !handled.contains(id.as_str()));
+    ensure!(lost.is_none(), "{lost:?} was acknowledged and is lost");
+    books.events = handled.len();
+    Ok(())
+}

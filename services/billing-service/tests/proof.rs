@@ -1,0 +1,12 @@
+//! What must hold whatever happens: requirements that belong to no single route, and random commands against a reference model.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "api/app.rs"]
+#[expect(dead_code, reason = "shared with the tests of the routes, which use all of it")]
+mod app;
+#[path = "proof/model.rs"]
+mod model;
+#[path = "proof/requirements.rs"]
+mod requirements;
+#[path = "proof/stripe_calls.rs"]
+mod stripe_calls;

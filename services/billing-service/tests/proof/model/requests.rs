@@ -1,0 +1,205 @@
+//! Requests: holds of their own, flights on leases, and what they cost in the end.
+
+use super::state::{End, Lease, Request, Stage, Wallet, Wanted};
+
+impl Wallet {
+    pub fn open_lease(&self) -> Option<&Lease> {
+        self.leases.iter().find(|lease| lease.end == End::Open)
+    }
+
+    pub fn release(&mut self, amount: i64) {
+        self.held -= amount;
+        let repaid = self.returned(amount);
+        self.pay(repaid, Wanted::Anything, self.now, None);
+    }
+
+    /// Ends expired holds, if all of them together are enough.
+    fn free(&mut self, missing: i64) {
+        let mut expired: Vec<usize> = (0..self.requests.len()).filter(|at| self.is_expired_hold(*at)).collect();
+        expired.sort_by_key(|at| (self.requests[*at].deadline, *at));
+        if expired.iter().map(|at| self.requests[*at].amount).sum::<i64>() < missing {
+            return;
+        }
+        let mut freed = 0;
+        for at in expired {
+            if freed >= missing {
+                break;
+            }
+            freed += self.requests[at].amount;
+            self.abandon(at);
+        }
+    }
+
+    fn is_expired_hold(&self, at: usize) -> bool {
+        let request = &self.requests[at];
+        request.lease.is_none() && request.stage == Stage::Held && request.deadline <= self.now
+    }
+
+    fn abandon(&mut self, at: usize) {
+        self.release(self.requests[at].amount);
+        self.requests[at].stage = Stage::Abandoned;
+    }
+
+    pub fn sweep_holds(&mut self) {
+        let mut expired: Vec<usize> = (0..self.requests.len()).filter(|at| self.is_expired_hold(*at)).collect();
+        expired.sort_by_key(|at| (self.requests[*at].deadline, *at));
+        for at in expired {
+            self.abandon(at);
+        }
+    }
+
+    /// The most that may be spent, after whatever may be freed for it; none when it does not reach, and then nothing has happened.
+    fn find(&mut self, needed: i64, wanted: Wanted) -> Option<i64> {
+        let before = self.clone();
+        self.expire();
+        if needed > self.spendable(wanted) {
+            self.free(needed - self.spendable(wanted));
+            self.expire();
+        }
+        let found = self.spendable(wanted);
+        if needed > found {
+            *self = before;
+            return None;
+        }
+        Some(found)
+    }
+
+    fn request(&mut self, lease: Option<usize>, amount: i64, deadline: i64) {
+        let request = Request {
+            lease,
+            amount,
+            started: self.now,
+            deadline,
+            stage: Stage::Held,
+            tokens: (0, 0),
+            price: 0,
+            burned: Vec::new(),
+            given_back: false,
+        };
+        self.requests.push(request);
+    }
+
+    pub fn reserve(&mut self, amount: i64, deadline: i64) -> bool {
+        if self.find(amount, Wanted::Large).is_none() {
+            return false;
+        }
+        self.credit -= amount;
+        self.held += amount;
+        self.request(None, amount, deadline);
+        true
+    }
+
+    pub fn void(&mut self, at: usize) {
+        self.release(self.requests[at].amount);
+        self.requests[at].stage = Stage::Voided;
+    }
+
+    /// Posts what a request used, against what is held for it.
+    fn charge(&mut self, at: usize, held: i64, price: i64) {
+        let started = self.requests[at].started;
+        self.held -= held;
+        let used = if held >= price {
+            let repaid = self.returned(held - price);
+            self.pay(repaid, Wanted::Anything, started, None);
+            price
+        } else {
+            held + self.taken(price - held)
+        };
+        let parts = self.pay(used, Wanted::Large, started, None);
+        self.house("revenue", price);
+        let request = &mut self.requests[at];
+        request.burned.extend(parts);
+        request.price += price;
+    }
+
+    pub fn settle(&mut self, at: usize, tokens: (u64, u64), price: i64) {
+        let held = if self.requests[at].stage == Stage::Abandoned { 0 } else { self.requests[at].amount };
+        self.charge(at, held, price);
+        (self.requests[at].stage, self.requests[at].tokens) = (Stage::Settled, tokens);
+    }
+
+    /// Whether a request is admitted; `funded` is all that is in its lease afterwards, which is billing-service's choice within limits.
+    pub fn admit(&mut self, cost: i64, deadline: i64, funded: Option<i64>) -> Result<bool, String> {
+        let open = self.leases.iter().position(|lease| lease.end == End::Open);
+        let alive = open.filter(|at| self.leases[*at].deadline > self.now);
+        let needed = cost - alive.map_or(0, |at| self.leases[at].remaining);
+        if needed > 0 {
+            if let Some(ended) = open.filter(|_| alive.is_none()) {
+                self.expire();
+                self.close(ended);
+            }
+            let Some(most) = self.find(needed, Wanted::Chat) else { return Ok(false) };
+            let more = funded.ok_or("no lease was filled")? - alive.map_or(0, |at| self.leases[at].funded);
+            if !(needed..=most).contains(&more) {
+                return Err(format!("{more} were put into a lease where {needed} were needed and {most} are there"));
+            }
+            self.fill(alive, more);
+        }
+        let at = self.leases.iter().position(|lease| lease.end == End::Open).ok_or("no lease")?;
+        self.leases[at].remaining -= cost;
+        self.last_deadline = self.last_deadline.max(deadline);
+        self.request(Some(at), cost, deadline);
+        Ok(true)
+    }
+
+    fn fill(&mut self, lease: Option<usize>, more: i64) {
+        let usable = self.lots.iter().filter(|lot| lot.remaining > 0 && lot.is_valid(self.now) && lot.pays(Wanted::Chat));
+        let deadline = usable.filter_map(|lot| lot.expires).min().unwrap_or(i64::MAX).min(self.now + 60_000);
+        self.credit -= more;
+        self.held += more;
+        let at = lease.unwrap_or_else(|| {
+            self.leases.push(Lease { opened: self.now, deadline, funded: 0, held: 0, remaining: 0, end: End::Open });
+            self.leases.len() - 1
+        });
+        let lease = &mut self.leases[at];
+        lease.deadline = deadline;
+        lease.funded += more;
+        lease.held += more;
+        lease.remaining += more;
+    }
+
+    fn close(&mut self, at: usize) {
+        let until = self.last_deadline + 60_000;
+        let held = self.leases[at].held;
+        // All of it, when nothing can be in flight on it any more.
+        let amount = if until <= self.now { held } else { self.leases[at].remaining.clamp(0, held) };
+        self.release(amount);
+        self.leases[at].held -= amount;
+        self.leases[at].end = if held == amount { End::Closed } else { End::Draining(until) };
+    }
+
+    pub fn sweep_leases(&mut self) {
+        for at in 0..self.leases.len() {
+            if self.leases[at].end == End::Open && self.leases[at].deadline <= self.now {
+                self.close(at);
+            }
+        }
+        for at in 0..self.leases.len() {
+            let lease = &self.leases[at];
+            if matches!(lease.end, End::Draining(until) if lease.held == 0 || until <= self.now) {
+                self.release(self.leases[at].held);
+                (self.leases[at].held, self.leases[at].end) = (0, End::Closed);
+            }
+        }
+    }
+
+    /// The end of a request in flight.
+    pub fn land(&mut self, at: usize, tokens: (u64, u64), price: i64, stage: Stage) {
+        let (Some(lease), cost) = (self.requests[at].lease, self.requests[at].amount) else { return };
+        let lease = &mut self.leases[lease];
+        let taken = if lease.end == End::Open { price } else { cost };
+        if lease.end == End::Open {
+            lease.remaining += cost - price;
+        }
+        let held = taken.clamp(0, lease.held);
+        lease.held -= held;
+        self.charge(at, held, price);
+        (self.requests[at].stage, self.requests[at].tokens) = (stage, tokens);
+    }
+
+    /// A request that was given up for dead reports after all.
+    pub fn report(&mut self, at: usize, tokens: (u64, u64), price: i64) {
+        self.charge(at, 0, (price - self.requests[at].price).max(0));
+        (self.requests[at].stage, self.requests[at].tokens) = (Stage::Settled, tokens);
+    }
+}

@@ -119,7 +119,7 @@ fn sell(stack: &Stack) -> Result<()> {
     };
     let planned = run(&["plan", "/dev/stdin"])?;
     let digest = planned.split_whitespace().find(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    run(&["apply", "/dev/stdin", "--planned-on", digest.context("a digest")?, "--actor", "e2e"])?;
+    run(&["apply", "/dev/stdin", "--planned-on", digest.context("a digest")?, "--actor", "e2e", "--reason", "it is sold in the drills"])?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ pub mod api;
 mod catalog;
 mod ledger;
 mod rates;
-mod reconcile;
+pub mod reconcile;
 mod replay;
 mod usage;
 mod wallet;

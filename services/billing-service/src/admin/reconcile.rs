@@ -11,20 +11,20 @@ use crate::stripe::reconcile::{self, Difference, Report, Severity, repair};
 use crate::stripe::transport::Transport;
 
 /// Compare our books with Stripe's.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Reconcile {
     /// Look again at this object of Stripe's and have its effect, if a difference is about it; may be repeated, `all` is all of them.
     #[arg(long, value_name = "OBJECT", requires_all = ["actor", "reason"])]
-    repair: Vec<String>,
+    pub repair: Vec<String>,
     /// Who decides to repair.
     #[arg(long)]
-    actor: Option<String>,
+    pub actor: Option<String>,
     /// Why.
     #[arg(long)]
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// Makes a repetition the same command: done once.
     #[arg(long)]
-    idempotency_key: Option<String>,
+    pub idempotency_key: Option<String>,
 }
 
 /// Runs it: what is left after repairs decides how it ends.

@@ -49,12 +49,12 @@ pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, d
     let request = json!({"object": difference.object, "difference": difference.kind});
     let Some(fetched) = facts::fetch(state, stripe, family, &difference.object).await? else { return Ok(false) };
     in_transaction!(state.pool, |transaction| {
-        if audit::earlier(transaction, &decision, ACTION, organization, &request).await?.is_some() {
+        if audit::earlier(transaction, &decision, ACTION, Some(organization), &request).await?.is_some() {
             return Ok(true);
         }
         let ours = facts::apply(state, transaction, &fetched).await?;
         let (before, after) = (json!({"ours": difference.ours, "theirs": difference.theirs}), json!({"applied": ours}));
-        let change = Change { action: ACTION, organization, request: &request, before: &before, after: &after };
+        let change = Change { action: ACTION, organization: Some(organization), request: &request, before: &before, after: &after };
         audit::record(state, transaction, &decision, &change).await?;
         Ok(ours)
     })

@@ -4,7 +4,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,8 @@ use crate::world::memory::Memory;
 /// Of the file's form.
 const FORMAT: u32 = 1;
 const PAUSE: Duration = Duration::from_millis(250);
+/// One writes at a time.
+static SAVING: Mutex<()> = Mutex::new(());
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved<'a> {
@@ -49,6 +52,7 @@ pub(crate) fn load(path: &Path, world: &mut World, keys: &mut Keys, sender: &Sen
 
 /// Writes it, whole or not at all.
 pub(crate) fn save(simulator: &Simulator, path: &Path) -> io::Result<()> {
+    let _turn = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
     let beside = path.with_extension("new");
     let mut file = BufWriter::new(File::create(&beside)?);
     {
@@ -64,7 +68,7 @@ pub(crate) fn save(simulator: &Simulator, path: &Path) -> io::Result<()> {
 }
 
 /// Writes it whenever something has changed.
-pub(crate) async fn keep(simulator: Simulator, path: std::path::PathBuf) {
+pub(crate) async fn keep(simulator: Simulator, path: PathBuf) {
     let mut written = None;
     loop {
         let changes = (simulator.world().changes, simulator.sender().changes());

@@ -65,7 +65,18 @@ impl Sender {
     pub(crate) fn new(seed: u64) -> (Self, mpsc::UnboundedReceiver<Vec<Delivery>>) {
         let (queue, receiver) = mpsc::unbounded_channel();
         let chance = Mutex::new(Source::new(!seed));
-        (Self { queue, held: Mutex::default(), pending: Mutex::default(), numbers: AtomicU64::new(1), chance, open: watch::Sender::new(0), log: Mutex::default() }, receiver)
+        (
+            Self {
+                queue,
+                held: Mutex::default(),
+                pending: Mutex::default(),
+                numbers: AtomicU64::new(1),
+                chance,
+                open: watch::Sender::new(0),
+                log: Mutex::default(),
+            },
+            receiver,
+        )
     }
 
     /// Takes the events of one request.

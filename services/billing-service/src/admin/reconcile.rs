@@ -67,6 +67,10 @@ fn write(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     }
     let [customers, payments, reversals, invoices, sessions] = report.seen;
     let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| report.count(severity));
-    writeln!(out, "run {}: {customers} customers, {payments} payments, {reversals} refunds and disputes, {invoices} invoices, {sessions} pages", report.id)?;
+    writeln!(
+        out,
+        "run {}: {customers} customers, {payments} payments, {reversals} refunds and disputes, {invoices} invoices, {sessions} pages",
+        report.id
+    )?;
     writeln!(out, "{} errors, {} warnings, {} notes", counts[0], counts[1], counts[2])
 }

@@ -116,7 +116,8 @@ async fn waiting(state: &AppState) -> Result<i64, Error> {
 
 /// Puts what is missing into the inbox: of our mode, and about something that means anything to us.
 async fn insert(state: &AppState, page: &Value) -> Result<u64, Error> {
-    let ours = |event: &Object<'_>| event.0["livemode"] == state.config.stripe.livemode && event.text("type").and_then(Family::of).is_some();
+    let ours =
+        |event: &Object<'_>| event.0["livemode"] == state.config.stripe.livemode && event.text("type").and_then(Family::of).is_some();
     let events: Vec<&Value> = Object(page).list("data").filter(ours).map(|event| event.0).collect();
     let inserted = sqlx::query!(
         "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at)

@@ -1,9 +1,7 @@
 //! The account in a file: the same after a restart.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
@@ -48,7 +46,7 @@ async fn objects_time_keys_and_what_is_due_are_the_same_after_a_restart() {
     let folder = Folder::new("same");
     let shop = Shop::with(options(&folder.file())).await;
     let (_, _, customer) = keyed(&shop, "name=Ada").await;
-    shop.simulator.advance(86_400);
+    shop.simulator.advance(3_600);
     let session = shop.post("checkout/sessions", "mode=setup&currency=usd&success_url=https://a.example.com").await;
     let (events, now) = (shop.simulator.events(), shop.simulator.now());
     shop.simulator.save().unwrap();
@@ -76,9 +74,10 @@ async fn an_event_that_nobody_has_taken_yet_is_delivered_after_the_restart_once_
     drop(shop);
     let receiver = Receiver::start(0).await;
     let text = std::fs::read_to_string(folder.file()).unwrap().replace("http://127.0.0.1:9/", &receiver.url);
-    std::fs::write(folder.file(), text).unwrap();
+    let moved = folder.0.join("moved.json");
+    std::fs::write(&moved, text).unwrap();
     let here = Webhook { url: receiver.url.clone(), secrets: vec!["new".to_owned()] };
-    let again = Shop::with(Options { webhooks: vec![here], ..options(&folder.file()) }).await;
+    let again = Shop::with(Options { webhooks: vec![here], ..options(&moved) }).await;
     again.simulator.settled().await;
     assert_eq!(receiver.types(), ["customer.created"]);
     assert_eq!(receiver.all()[0].event()["data"]["object"]["id"], customer.as_str());
@@ -97,4 +96,23 @@ async fn a_file_that_cannot_be_read_is_not_overwritten() {
         assert!(refused.to_string().contains("cannot be read"), "{refused}");
         assert_eq!(std::fs::read_to_string(folder.file()).unwrap(), text);
     }
+}
+
+/// Nobody says good-bye: what was written until then is there.
+#[tokio::test]
+async fn a_process_that_is_killed_is_remembered_as_it_was_last_written() {
+    let folder = Folder::new("killed");
+    let shop = Shop::with(options(&folder.file())).await;
+    let customer = shop.customer().await;
+    let written = || std::fs::read_to_string(folder.file()).is_ok_and(|text| text.contains(&customer));
+    for _ in 0..600 {
+        if written() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(written(), "it was never written");
+    drop(shop);
+    let again = Shop::with(options(&folder.file())).await;
+    assert_eq!(id(&again.get(&format!("customers/{customer}")).await), customer);
 }

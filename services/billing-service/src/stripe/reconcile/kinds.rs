@@ -41,7 +41,11 @@ const fn warning(name: &'static str, sentence: &'static str) -> Kind {
 
 const KINDS: &[Kind] = &[
     error("customer_missing", "An organization waits for its customer at Stripe; look at what Stripe answers"),
-    Kind { name: "customer_none", severity: Severity::Info, sentence: "An organization has no customer at Stripe; its first purchase makes one" },
+    Kind {
+        name: "customer_none",
+        severity: Severity::Info,
+        sentence: "An organization has no customer at Stripe; its first purchase makes one",
+    },
     error("customer_unknown", "Stripe does not know the customer that we have for the organization"),
     error("customer_double", "The organization has another customer at Stripe than the one we know"),
     error("payment_missing", "A payment succeeded at Stripe, and we know nothing of it: repair brings its effect"),

@@ -69,7 +69,8 @@ impl Snapshot {
 
     /// How many there are of each.
     pub(super) fn sizes(&self) -> [i64; 5] {
-        [&self.customers, &self.payments, &self.reversals, &self.invoices, &self.sessions].map(|list| i64::try_from(list.len()).unwrap_or(i64::MAX))
+        [&self.customers, &self.payments, &self.reversals, &self.invoices, &self.sessions]
+            .map(|list| i64::try_from(list.len()).unwrap_or(i64::MAX))
     }
 }
 
@@ -100,7 +101,9 @@ impl Reader<'_> {
 
     fn customer(&mut self, customer: Object<'_>) -> Result<(), Error> {
         if let Some(organization) = customer.metadata::<OrganizationId>("organization_id") {
-            self.snapshot.customers.push(json!({"id": customer.needs("id")?, "organization": organization.uuid(), "at": customer.number("created")}));
+            self.snapshot
+                .customers
+                .push(json!({"id": customer.needs("id")?, "organization": organization.uuid(), "at": customer.number("created")}));
         }
         Ok(())
     }
@@ -180,7 +183,9 @@ impl Reader<'_> {
     }
 
     fn reversal(&mut self, object: Object<'_>, kind: &str, phase: &str) -> Result<(), Error> {
-        let Some((payment, currency)) = object.related("payment_intent").and_then(|id| self.payments.get_key_value(id)) else { return Ok(()) };
+        let Some((payment, currency)) = object.related("payment_intent").and_then(|id| self.payments.get_key_value(id)) else {
+            return Ok(());
+        };
         let mut fee = 0_i64;
         for movement in object.list("balance_transactions") {
             fee = fee.saturating_add(movement.micros("fee", *currency)?);

@@ -5,6 +5,7 @@ pub mod api;
 mod catalog;
 mod ledger;
 mod rates;
+pub mod reconcile;
 mod replay;
 mod usage;
 mod wallet;
@@ -26,6 +27,7 @@ use crate::{budgets, operations};
 
 pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
+pub use self::reconcile::Reconcile;
 pub use self::replay::{Events, Stream};
 pub use self::usage::{Margin, Usage};
 
@@ -126,6 +128,8 @@ pub enum Stripe {
         #[command(flatten)]
         decided: Decided,
     },
+    /// Compare our books with Stripe's, and say where they differ; ends with an error when that matters.
+    Reconcile(Reconcile),
 }
 
 /// Runs a command.
@@ -164,6 +168,7 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
                 writeln!(stdout(), "{}", json!(row))?;
             }
         }
+        Command::Stripe(Stripe::Reconcile(command)) => Box::pin(self::reconcile::run(command, &state)).await?,
     }
     Ok(())
 }

@@ -100,6 +100,10 @@ chassis::settings! {
         pub livemode: bool = default "STRIPE_LIVEMODE" "false",
         /// Whether Stripe computes tax on what is bought and charged (Stripe Tax must be set up there).
         pub automatic_tax: bool = default "STRIPE_AUTOMATIC_TAX" "false",
+        /// Milliseconds between looks for events that Stripe never delivered; 0 looks never.
+        pub gaps: Millis = default "STRIPE_GAPS_MS" "300000",
+        /// Milliseconds between comparisons of our books with Stripe's; 0 compares only when told to.
+        pub reconcile: Millis = default "STRIPE_RECONCILE_MS" "86400000",
     }
 }
 

@@ -75,6 +75,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0045_model_budgets",
         "0050_payments",
         "0051_top_ups",
+        "0056_stripe_gaps",
+        "0057_reconciliation",
         "0060_operations",
         "0061_spend",
         "0062_retention",

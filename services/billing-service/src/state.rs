@@ -157,6 +157,10 @@ impl AppState {
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("operations", |stop| async move { operations::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("stripe-gaps", |stop| async move { stripe::gaps::run(&state, &stop).await });
+        let state = self.clone();
+        host.spawn("stripe-reconciliation", |stop| async move { stripe::reconcile::run(&state, &stop).await });
     }
 
     /// This replica as a member of a group.

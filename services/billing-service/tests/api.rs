@@ -61,8 +61,14 @@ mod statements;
 mod stream_failures;
 #[path = "api/stripe.rs"]
 mod stripe;
+#[path = "api/stripe_contract.rs"]
+mod stripe_contract;
 #[path = "api/stripe_faults.rs"]
 mod stripe_faults;
+#[path = "api/stripe_gaps.rs"]
+mod stripe_gaps;
+#[path = "api/stripe_reconcile.rs"]
+mod stripe_reconcile;
 #[path = "api/subscription_payments.rs"]
 mod subscription_payments;
 #[path = "api/subscriptions.rs"]

@@ -40,6 +40,16 @@ impl Clock {
         }
     }
 
+    /// How far it was moved by hand, in seconds.
+    pub(crate) const fn ahead(&self) -> i64 {
+        self.ahead
+    }
+
+    /// Takes up where another run of the same clock ended.
+    pub(crate) const fn resume(&mut self, ahead: i64) {
+        self.ahead = ahead;
+    }
+
     /// Moves to an instant; never back.
     pub(crate) fn advance_to(&mut self, to: i64) {
         self.ahead += (to - self.now()).max(0);

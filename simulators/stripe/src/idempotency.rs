@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use axum::http::StatusCode;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::Failure;
@@ -24,6 +25,17 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Keys(HashMap<String, Entry>);
 
+/// A key whose request was answered, as it is kept in a file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    key: String,
+    request: String,
+    status: u16,
+    body: Value,
+    request_id: String,
+    since: i64,
+}
+
 /// What to do with a request.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -34,6 +46,24 @@ pub(crate) enum Turn {
 }
 
 impl Keys {
+    /// All that were answered. What is at work when the process ends was never answered, and its key is free again.
+    pub(crate) fn remember(&self) -> Vec<Kept> {
+        let answered = self.0.iter().filter_map(|(key, entry)| {
+            let (status, body, request_id) = entry.answer.clone()?;
+            let request = String::from_utf8_lossy(&entry.request).into_owned();
+            Some(Kept { key: key.clone(), request, status: status.as_u16(), body, request_id, since: entry.since })
+        });
+        answered.collect()
+    }
+
+    /// Takes them up again.
+    pub(crate) fn recall(&mut self, kept: Vec<Kept>) {
+        for Kept { key, request, status, body, request_id, since } in kept {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            self.0.insert(key, Entry { request: request.into(), answer: Some((status, body, request_id)), since });
+        }
+    }
+
     /// Takes a key for a request (its method, path and body).
     pub(crate) fn begin(&mut self, key: &str, request: &Bytes, now: i64) -> Result<Turn, Failure> {
         if key.len() > MAX_KEY_LENGTH {

@@ -1,10 +1,12 @@
 //! Ids that look like Stripe's, and are the same in each run with the same seed.
 
+use serde::{Deserialize, Serialize};
+
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 const LENGTH: usize = 24;
 
 /// A deterministic source of ids and of chance (splitmix64).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Source(u64);
 
 impl Source {

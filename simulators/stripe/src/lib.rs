@@ -51,6 +51,7 @@ mod routes;
 mod schedules;
 mod settings;
 mod simulator;
+mod state_file;
 mod subscriptions;
 mod tax_rates;
 mod test_clocks;

@@ -39,6 +39,9 @@ struct Arguments {
     /// What becomes of a subscription that could not be paid after all retries.
     #[arg(long, value_enum, default_value_t)]
     after_retries: AfterRetries,
+    /// Keep the account in this file, so that it is the same after a restart.
+    #[arg(long)]
+    state_file: Option<PathBuf>,
     #[command(flatten)]
     knobs: Knobs,
     #[command(subcommand)]
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         webhooks: arguments.webhook.into_iter().map(|url| Webhook { url, secrets: secrets.clone() }).collect(),
         knobs: arguments.knobs,
         settings: Settings { after_retries: arguments.after_retries, ..Settings::default() },
+        state_file: arguments.state_file,
     })
 }
 
@@ -82,7 +86,7 @@ async fn serve(options: Options) -> anyhow::Result<()> {
         _ = terminated.recv() => {}
         outcome = tokio::signal::ctrl_c() => outcome.context("signals cannot be received")?,
     }
-    Ok(())
+    running.save().context("the account cannot be kept")
 }
 
 fn healthcheck(bind: SocketAddr) -> anyhow::Result<()> {

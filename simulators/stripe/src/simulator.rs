@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::knobs::Knobs;
 use crate::settings::Settings;
 use crate::webhooks::{self, Delivery, Sender};
 use crate::world::{Origin, World};
-use crate::{API_VERSION, router, time_passes};
+use crate::{API_VERSION, router, state_file, time_passes};
 
 /// An endpoint that events are sent to from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Options {
     pub knobs: Knobs,
     /// The account's billing settings.
     pub settings: Settings,
+    /// Where the account is kept, so that it is the same after a restart; without one it is gone with the process.
+    pub state_file: Option<PathBuf>,
 }
 
 /// 1 January 2026, 00:00 UTC.
@@ -58,6 +61,7 @@ impl Default for Options {
             webhooks: Vec::new(),
             knobs: Knobs::default(),
             settings: Settings::default(),
+            state_file: None,
         }
     }
 }
@@ -83,11 +87,15 @@ impl Simulator {
         let (sender, queue) = Sender::new(options.seed);
         let mut world = World::new(options.seed, Clock::new(options.start), options.settings.clone());
         world.origin = Origin { version: API_VERSION.to_owned(), ..Origin::default() };
+        let mut keys = Keys::default();
+        if let Some(path) = &options.state_file {
+            state_file::load(path, &mut world, &mut keys, &sender)?;
+        }
         for webhook in &options.webhooks {
             crate::endpoints::add(&mut world, &webhook.url, &webhook.secrets);
         }
-        let (world, knobs) = (Mutex::new(world), Mutex::new(options.knobs.clone()));
-        Ok((Self(Arc::new(Inner { world, keys: Mutex::default(), knobs, sender, client })), queue))
+        let (world, keys, knobs) = (Mutex::new(world), Mutex::new(keys), Mutex::new(options.knobs.clone()));
+        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client })), queue))
     }
 
     /// The account, locked.
@@ -175,7 +183,7 @@ impl StripeSimulator {
         let listener = TcpListener::bind(options.bind).await?;
         let address = listener.local_addr()?;
         let url = format!("http://{address}");
-        simulator.world().public_url = options.public_url.unwrap_or_else(|| url.clone());
+        simulator.world().public_url = options.public_url.clone().unwrap_or_else(|| url.clone());
         let sending = tokio::spawn(webhooks::run(simulator.clone(), simulator.0.client.clone(), queue));
         let service = router::router(simulator.clone());
         let serving = tokio::spawn(async move {
@@ -187,7 +195,10 @@ impl StripeSimulator {
         if options.start == Start::Now {
             tasks.push(tokio::spawn(time_passes::by_itself(simulator.clone())).abort_handle());
         }
-        Ok(Running { url, address, simulator, tasks })
+        if let Some(path) = options.state_file.clone() {
+            tasks.push(tokio::spawn(state_file::keep(simulator.clone(), path)).abort_handle());
+        }
+        Ok(Running { url, address, simulator, tasks, state_file: options.state_file })
     }
 }
 
@@ -200,6 +211,17 @@ pub struct Running {
     pub address: SocketAddr,
     simulator: Simulator,
     tasks: Vec<AbortHandle>,
+    state_file: Option<PathBuf>,
+}
+
+impl Running {
+    /// Keeps the account in its file now, for whoever ends the process next.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save(&self) -> io::Result<()> {
+        self.state_file.as_ref().map_or(Ok(()), |path| state_file::save(&self.simulator, path))
+    }
 }
 
 impl Drop for Running {

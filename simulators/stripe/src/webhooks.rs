@@ -1,9 +1,11 @@
 //! Delivery of events to endpoints: in the order, with the doubles, delays, losses and signatures that the knobs ask for.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
@@ -18,8 +20,11 @@ pub(crate) mod signature;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An event on its way to an endpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Delivery {
+    /// Among those that were given to the sender; 0 before.
+    #[serde(default)]
+    number: u64,
     event: String,
     kind: String,
     url: String,
@@ -48,6 +53,9 @@ pub struct DeliveryRow {
 pub(crate) struct Sender {
     queue: mpsc::UnboundedSender<Vec<Delivery>>,
     held: Mutex<Vec<Delivery>>,
+    /// What is on its way and not taken yet, by number.
+    pending: Mutex<BTreeMap<u64, Delivery>>,
+    numbers: AtomicU64,
     chance: Mutex<Source>,
     open: watch::Sender<usize>,
     log: Mutex<Vec<DeliveryRow>>,
@@ -57,7 +65,18 @@ impl Sender {
     pub(crate) fn new(seed: u64) -> (Self, mpsc::UnboundedReceiver<Vec<Delivery>>) {
         let (queue, receiver) = mpsc::unbounded_channel();
         let chance = Mutex::new(Source::new(!seed));
-        (Self { queue, held: Mutex::default(), chance, open: watch::Sender::new(0), log: Mutex::default() }, receiver)
+        (
+            Self {
+                queue,
+                held: Mutex::default(),
+                pending: Mutex::default(),
+                numbers: AtomicU64::new(1),
+                chance,
+                open: watch::Sender::new(0),
+                log: Mutex::default(),
+            },
+            receiver,
+        )
     }
 
     /// Takes the events of one request.
@@ -90,7 +109,10 @@ impl Sender {
         }
         for delivery in &mut deliveries {
             delivery.lost = chance.below(100) < knobs.drop_percent as usize;
+            delivery.number = self.numbers.fetch_add(1, Ordering::Relaxed);
         }
+        let sent = deliveries.iter().map(|delivery| (delivery.number, delivery.clone()));
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).extend(sent);
         self.open.send_modify(|open| *open += deliveries.len());
         if let Err(refused) = self.queue.send(deliveries) {
             self.open.send_modify(|open| *open -= refused.0.len());
@@ -113,7 +135,27 @@ impl Sender {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).push(DeliveryRow { event, kind, url, attempt, status });
     }
 
-    fn ended(&self) {
+    /// What was not taken yet, and what is held back.
+    pub(crate) fn remember(&self) -> (Vec<Delivery>, Vec<Delivery>) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        (pending, self.held.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Sends what was on its way when the process ended, in its order, and holds back what was held.
+    pub(crate) fn recall(&self, pending: Vec<Delivery>, held: Vec<Delivery>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).extend(held);
+        self.send(pending, &Knobs::default());
+    }
+
+    /// Rises whenever something is sent, and falls when it was taken: with the number of what is held, different after each change.
+    pub(crate) fn changes(&self) -> (u64, usize, usize) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).len();
+        (self.numbers.load(Ordering::Relaxed), pending, held)
+    }
+
+    fn ended(&self, delivery: &Delivery) {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&delivery.number);
         self.open.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
@@ -131,6 +173,7 @@ pub(crate) fn deliveries(world: &mut World, event: &str) -> Vec<Delivery> {
     world.put(&object);
     let body = format!("{:#}", shown(&object));
     let to = |endpoint: &Value| Delivery {
+        number: 0,
         event: event.to_owned(),
         kind: kind.clone(),
         url: text(endpoint, "url"),
@@ -149,9 +192,9 @@ pub(crate) async fn run(simulator: Simulator, client: reqwest::Client, mut queue
             tokio::time::sleep(Duration::from_millis(knobs.delay_ms)).await;
             if delivery.lost {
                 simulator.sender().note(&delivery, 1, None);
-                simulator.sender().ended();
+                simulator.sender().ended(&delivery);
             } else if attempt(&simulator, &client, &delivery, 1).await {
-                simulator.sender().ended();
+                simulator.sender().ended(&delivery);
             } else {
                 tokio::spawn(retry(simulator.clone(), client.clone(), delivery));
             }
@@ -169,7 +212,7 @@ async fn retry(simulator: Simulator, client: reqwest::Client, delivery: Delivery
         }
         pause = pause.saturating_mul(2);
     }
-    simulator.sender().ended();
+    simulator.sender().ended(&delivery);
 }
 
 /// Sends an event once; whether it was taken.

@@ -12,6 +12,8 @@ use crate::error::Failure;
 use crate::ids::Source;
 use crate::settings::Settings;
 
+pub(crate) mod memory;
+
 /// A request as its events name it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Origin {
@@ -44,6 +46,8 @@ pub(crate) struct World {
     pub(crate) invoice_number: u64,
     /// Where pages are found by a browser.
     pub(crate) public_url: String,
+    /// Raised by each change, so that a saver knows whether there is anything new.
+    pub(crate) changes: u64,
     /// What the request at work has changed, with what was there before; none while nothing could be taken back.
     undo: Option<Vec<(String, Option<Value>)>>,
 }
@@ -63,6 +67,7 @@ impl World {
             endpoint_secrets: HashMap::new(),
             invoice_number: 0,
             public_url: String::new(),
+            changes: 0,
             undo: None,
         }
     }
@@ -85,6 +90,7 @@ impl World {
             endpoint_secrets: HashMap::new(),
             invoice_number: self.invoice_number,
             public_url: self.public_url.clone(),
+            changes: 0,
             undo: None,
         }
     }
@@ -102,6 +108,7 @@ impl World {
     fn insert(&mut self, object: Value) {
         let (id, kind) = (text(&object, "id"), text(&object, "object"));
         let before = self.objects.insert(id.clone(), object);
+        self.changes += 1;
         if before.is_none() {
             self.kinds.entry(kind).or_default().push(id.clone());
         }
@@ -139,6 +146,7 @@ impl World {
         let kind = self.objects.get(id).map(|object| text(object, "object")).unwrap_or_default();
         let stub = json!({ "id": id, "object": kind, "deleted": true });
         self.objects.insert(id.to_owned(), stub.clone());
+        self.changes += 1;
         if let Some(ids) = self.kinds.get_mut(&kind) {
             ids.retain(|kept| kept != id);
         }

@@ -13,6 +13,7 @@ mod api {
     mod invariants;
     mod payments;
     mod receiver;
+    mod restart;
     mod shapes;
     mod subscriptions;
     mod webhooks;

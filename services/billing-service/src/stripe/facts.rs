@@ -4,7 +4,7 @@
 
 mod checkout;
 mod customer;
-mod invoice;
+pub(super) mod invoice;
 mod reversal;
 
 use serde_json::Value;

@@ -104,6 +104,8 @@ impl App {
                 api_base: "http://127.0.0.1:9".into(),
                 livemode: false,
                 automatic_tax: false,
+                gaps: Millis(Duration::ZERO),
+                reconcile: Millis(Duration::ZERO),
             },
             metering: MeteringConfig {
                 late_window: Millis(Duration::from_hours(35 * 24)),

@@ -24,12 +24,12 @@ pub struct Sums {
     lines: i64,
     subtotal: i64,
     discount: i64,
-    tax: i64,
-    total: i64,
+    pub(in crate::stripe) tax: i64,
+    pub(in crate::stripe) total: i64,
 }
 
 impl Sums {
-    fn of(invoice: Object<'_>, currency: Currency) -> Result<Self, Error> {
+    pub(in crate::stripe) fn of(invoice: Object<'_>, currency: Currency) -> Result<Self, Error> {
         let mut sums = Self {
             lines: 0,
             subtotal: invoice.micros("subtotal", currency)?,

@@ -1,0 +1,76 @@
+//! `billing-service stripe reconcile`
+
+use std::io::{Write, stdout};
+
+use clap::Args;
+
+use crate::audit::Decision;
+use crate::error::Error;
+use crate::state::AppState;
+use crate::stripe::reconcile::{self, Difference, Report, Severity, repair};
+use crate::stripe::transport::Transport;
+
+/// Compare our books with Stripe's.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Reconcile {
+    /// Look again at this object of Stripe's and have its effect, if a difference is about it; may be repeated, `all` is all of them.
+    #[arg(long, value_name = "OBJECT", requires_all = ["actor", "reason"])]
+    pub repair: Vec<String>,
+    /// Who decides to repair.
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Why.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Makes a repetition the same command: done once.
+    #[arg(long)]
+    pub idempotency_key: Option<String>,
+}
+
+/// Runs it: what is left after repairs decides how it ends.
+///
+/// # Errors
+/// When there are differences that are errors; Stripe's; the database's.
+pub async fn run(command: Reconcile, state: &AppState) -> anyhow::Result<()> {
+    let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
+    let mut report = compare(state, stripe).await?;
+    if let (Some(actor), Some(reason), false) = (command.actor, command.reason, command.repair.is_empty()) {
+        let decision = Decision::new(state, actor, reason, command.idempotency_key);
+        let wanted = |one: &Difference| command.repair.iter().any(|named| named == "all" || *named == one.object);
+        for difference in repair::repairable(&report.differences).into_iter().filter(|one| wanted(one)) {
+            let done = repair::repair(state, stripe, &decision, difference).await;
+            let said = match done {
+                Ok(true) => "looked at again".to_owned(),
+                Ok(false) => "there is nothing of ours to look at".to_owned(),
+                Err(error) => error.chain(),
+            };
+            writeln!(stdout(), "repair {}: {said}", difference.object)?;
+        }
+        report = compare(state, stripe).await?;
+    }
+    let errors = report.count(Severity::Error);
+    anyhow::ensure!(errors == 0, "our books and Stripe's have {errors} differences that are errors");
+    Ok(())
+}
+
+async fn compare(state: &AppState, stripe: &Transport) -> anyhow::Result<Report> {
+    let report = reconcile::compare(state, stripe).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    write(&mut stdout(), &report)?;
+    Ok(report)
+}
+
+fn write(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+    for one in &report.differences {
+        let organization = one.organization.map_or_else(|| "-".to_owned(), |organization| organization.to_string());
+        writeln!(out, "{:<7} {:<18} {organization} {}", one.severity.as_str(), one.kind, one.object)?;
+        writeln!(out, "        ours: {}; theirs: {}. {}.", one.ours, one.theirs, one.sentence)?;
+    }
+    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| report.count(severity));
+    writeln!(
+        out,
+        "run {}: {customers} customers, {payments} payments, {reversals} refunds and disputes, {invoices} invoices, {sessions} pages",
+        report.id
+    )?;
+    writeln!(out, "{} errors, {} warnings, {} notes", counts[0], counts[1], counts[2])
+}

@@ -1,0 +1,221 @@
+//! Our books beside Stripe's [B-75, B-76]: all that was paid, given back, disputed and invoiced there, and what we made of it. Each
+//! difference has a name, a severity and what both sides say; it is kept, counted and logged. Nothing is changed here: a repair is
+//! somebody's decision (`repair`).
+
+mod books;
+mod documents;
+mod kinds;
+pub mod repair;
+mod snapshot;
+
+use std::time::Duration;
+
+use chassis::in_transaction;
+use chassis::postgres::keep_running;
+use chrono::{DateTime, TimeDelta, Utc};
+use identity::OrganizationId;
+use sqlx::{Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::transport::Transport;
+use super::turns;
+use crate::error::Error;
+use crate::state::AppState;
+use snapshot::Snapshot;
+
+pub use kinds::Severity;
+
+/// Between looks whether it is time.
+const POLL: Duration = Duration::from_mins(1);
+/// What is younger at Stripe may be on its way to us: worth a note, and no more.
+const GRACE: TimeDelta = TimeDelta::minutes(15);
+
+/// What a comparison found somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name, such as `payment_missing`.
+    pub kind: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Whose it is, if it is a customer's.
+    pub organization: Option<OrganizationId>,
+    /// What it is about: an id of Stripe's where there is one, or else ours.
+    pub object: String,
+    /// What we say; amounts are micro-units.
+    pub ours: String,
+    /// What Stripe says.
+    pub theirs: String,
+    /// What that means.
+    pub sentence: &'static str,
+}
+
+/// A row of a comparison, before it is judged.
+#[derive(Debug)]
+struct Found {
+    kind: String,
+    organization: Option<Uuid>,
+    object: String,
+    ours: String,
+    theirs: String,
+    /// When it happened at Stripe.
+    at: Option<DateTime<Utc>>,
+}
+
+/// A comparison.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Its id.
+    pub id: Uuid,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// Customers, payments, reversals, invoices and sessions that Stripe has of ours.
+    pub seen: [i64; 5],
+    /// What was found, the worst first.
+    pub differences: Vec<Difference>,
+}
+
+impl Report {
+    /// How many differences are of a severity.
+    #[must_use]
+    pub fn count(&self, severity: Severity) -> i64 {
+        self.differences.iter().map(|difference| i64::from(difference.severity == severity)).sum()
+    }
+}
+
+/// Compares until the token is cancelled; without a key, or with a pause of zero, never.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    let (Some(stripe), pause) = (&state.stripe, state.config.stripe.reconcile.0) else { return stop.cancelled().await };
+    if pause.is_zero() {
+        return stop.cancelled().await;
+    }
+    keep_running("stripe-reconciliation", stop, POLL, || async {
+        if turns::take(state, "reconciliation", pause).await? {
+            compare(state, stripe).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Compares all, and keeps what was found. Stripe is read first: what we know by then and it does not is an error of ours.
+///
+/// # Errors
+/// Stripe's; the database's. Nothing is kept then.
+pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Error> {
+    let started_at = state.clock.now();
+    let snapshot = Snapshot::take(state, stripe).await?;
+    let found: Vec<Found> = in_transaction!(state.pool, |transaction| {
+        sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut **transaction).await?;
+        // All of it takes longer than a request may.
+        sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
+        let mut found = documents::customers(transaction, &snapshot).await?;
+        found.extend(books::payments(transaction, &snapshot).await?);
+        found.extend(books::sales(transaction).await?);
+        found.extend(books::reversals(transaction, &snapshot).await?);
+        found.extend(documents::invoices(transaction, &snapshot).await?);
+        found.extend(documents::charges(transaction, &snapshot).await?);
+        found.extend(documents::checkouts(transaction, &snapshot).await?);
+        found.extend(books::clearing(transaction, &snapshot).await?);
+        Ok::<_, Error>(found)
+    })?;
+    let unreadable = snapshot.unreadable.iter().map(|(id, field)| Found {
+        kind: "unreadable".to_owned(),
+        organization: None,
+        object: id.clone(),
+        ours: String::new(),
+        theirs: format!("no readable {field}"),
+        at: None,
+    });
+    let differences = judge(found.into_iter().chain(unreadable), started_at)?;
+    let report = Report { id: state.random.uuid_v7(&state.clock), started_at, seen: snapshot.sizes(), differences };
+    keep(state, &report).await?;
+    tell(&report);
+    Ok(report)
+}
+
+/// Gives each its severity: what is young is only on its way, and so is what it leaves open in the sums.
+fn judge(found: impl Iterator<Item = Found>, now: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
+    let mut differences: Vec<Difference> = Vec::new();
+    let mut on_their_way = Vec::new();
+    for found in found {
+        let kind = kinds::find(&found.kind).ok_or(Error::Internal("a difference is of no known kind"))?;
+        let organization = found.organization.map(OrganizationId::from_uuid);
+        let young = match kind.name {
+            "clearing" => on_their_way.contains(&organization),
+            "clearing_total" => !on_their_way.is_empty(),
+            _ => found.at.is_some_and(|at| at > now - GRACE),
+        };
+        if young {
+            on_their_way.push(organization);
+        }
+        // A page that was paid and a payment that is missing are one thing.
+        if kind.name == "checkout_unpaid" && differences.iter().any(|known| known.object == found.object) {
+            continue;
+        }
+        let Found { object, ours, theirs, .. } = found;
+        let severity = if young { Severity::Info } else { kind.severity };
+        differences.push(Difference { kind: kind.name, severity, organization, object, ours, theirs, sentence: kind.sentence });
+    }
+    differences.sort_by_key(|difference| difference.severity);
+    Ok(differences)
+}
+
+async fn keep(state: &AppState, report: &Report) -> Result<(), Error> {
+    in_transaction!(state.pool, |transaction| { insert(state, transaction, report).await })
+}
+
+async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgres>, report: &Report) -> Result<(), Error> {
+    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    sqlx::query!(
+        "insert into reconciliation_runs (id, started_at, ended_at, customers, payments, reversals, invoices, sessions, infos, warnings, errors)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        report.id,
+        report.started_at,
+        state.clock.now(),
+        customers,
+        payments,
+        reversals,
+        invoices,
+        sessions,
+        report.count(Severity::Info),
+        report.count(Severity::Warning),
+        report.count(Severity::Error)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    for (number, difference) in (1_i32..).zip(&report.differences) {
+        sqlx::query!(
+            "insert into reconciliation_differences (run_id, number, kind, severity, organization_id, object, ours, theirs, sentence)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            report.id,
+            number,
+            difference.kind,
+            difference.severity.as_str(),
+            difference.organization.map(OrganizationId::uuid),
+            difference.object,
+            difference.ours,
+            difference.theirs,
+            difference.sentence
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+fn tell(report: &Report) {
+    for severity in [Severity::Error, Severity::Warning, Severity::Info] {
+        #[expect(clippy::cast_precision_loss, reason = "a count")]
+        metrics::gauge!("billing_reconciliation_differences", "severity" => severity.as_str()).set(report.count(severity) as f64);
+    }
+    for difference in report.differences.iter().filter(|difference| difference.severity == Severity::Error) {
+        tracing::error!(
+            difference.kind = difference.kind,
+            difference.object = difference.object,
+            difference.ours = difference.ours,
+            difference.theirs = difference.theirs,
+            "our books and Stripe's differ"
+        );
+    }
+}

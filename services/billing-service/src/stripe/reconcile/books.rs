@@ -1,0 +1,133 @@
+//! Money: what was paid and what went back, at Stripe, here, and in the ledger.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::Found;
+use super::snapshot::Snapshot;
+use crate::error::Error;
+
+/// What was paid at Stripe, and what we know of it.
+pub(super) async fn payments(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when p.payment_intent_id is null then case when t.asked then 'payment_missing' else 'payment_foreign' end
+                 when t.id is null then 'payment_unknown'
+                 when p.organization_id <> t.organization then 'payment_owner'
+                 when p.currency <> t.currency or p.amount_micros <> t.amount then 'payment_amount'
+                 when not p.sold and p.reversed_micros < p.amount_micros then 'payment_kept'
+               end as kind,
+               coalesce(p.organization_id, t.organization) as organization,
+               coalesce(t.object, p.payment_intent_id) as object,
+               coalesce(p.amount_micros || ' ' || p.currency, 'nothing') as ours,
+               coalesce(t.amount || ' ' || t.currency, 'nothing') as theirs,
+               greatest(to_timestamp(t.at), case when t.id is null or not p.sold then p.paid_at end) as at
+             from stripe_payments p
+             full join jsonb_to_recordset($1) as t (id text, organization uuid, object text, asked boolean, currency text, amount bigint, at bigint)
+               on t.id = p.payment_intent_id) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.payments)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// Each payment that was for something, and its sale in the ledger.
+pub(super) async fn sales(connection: &mut PgConnection) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", null::timestamptz as "at?" from (
+             select case
+                 when p.payment_intent_id is null or s.fact is not null and not p.sold then 'sale_unknown'
+                 when s.fact is null and p.sold and (p.amount_micros > 0 or p.credit_micros > 0) then 'sale_missing'
+                 when s.organization <> p.organization_id or s.currency <> p.currency or s.amount <> p.amount_micros then 'sale_amount'
+               end as kind,
+               coalesce(p.organization_id, s.organization) as organization,
+               coalesce(p.payment_intent_id, s.fact) as object,
+               coalesce(s.amount || ' ' || s.currency, 'no sale') as ours,
+               coalesce(p.amount_micros || ' ' || p.currency, 'nothing') as theirs
+             from stripe_payments p
+             full join (
+               select l.external_key as fact, l.organization_id as organization, a.currency,
+                 coalesce(sum(-e.amount_micros) filter (where a.kind = 'stripe_clearing'), 0)::bigint as amount
+               from ledger_transactions l join ledger_entries e on e.transaction_id = l.id join accounts a on a.id = e.account_id
+               where l.kind = 'sale' group by l.id, a.currency) s on s.fact = p.payment_intent_id) as compared
+           where kind is not null order by object"#
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// Refunds and disputes. What belongs to a payment that we do not know is part of that difference.
+pub(super) async fn reversals(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"with t as (
+             select * from jsonb_to_recordset($1) as t (id text, kind text, payment_intent text, amount bigint, phase text, at bigint))
+           select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when p.payment_intent_id is null then null
+                 when t.id is null then r.kind || '_unknown'
+                 when r.amount_micros <> t.amount then t.kind || '_amount'
+                 when t.phase in ('taken', 'open', 'won', 'lost') and r.posted is distinct from true then t.kind || '_missing'
+                 when t.phase = 'failed' and r.posted then 'refund_failed'
+                 when t.kind = 'dispute' and r.closed <> (t.phase in ('won', 'lost')) then 'dispute_state'
+                 when r.posted and p.sold and r.paid_micros > 0 and not exists (
+                   select from ledger_transactions l where l.kind in ('refund', 'dispute_opened') and l.external_key = r.object_id)
+                   then 'reversal_unposted'
+               end as kind,
+               p.organization_id as organization,
+               coalesce(t.id, r.object_id) as object,
+               coalesce(r.amount_micros || ' ' || r.status, 'nothing') as ours,
+               coalesce(t.amount || ' ' || t.phase, 'nothing') as theirs,
+               to_timestamp(t.at) as at
+             from stripe_reversals r full join t on t.id = r.object_id
+             left join stripe_payments p on p.payment_intent_id = coalesce(r.payment_intent_id, t.payment_intent)
+             union all
+             select 'reversed_sum', p.organization_id, p.payment_intent_id, p.reversed_micros::text,
+               least(p.amount_micros, coalesce(sum(t.amount), 0))::text, to_timestamp(max(t.at))
+             from stripe_payments p left join t on t.payment_intent = p.payment_intent_id and t.phase in ('taken', 'open', 'lost')
+             group by p.payment_intent_id
+             having p.reversed_micros <> least(p.amount_micros, coalesce(sum(t.amount), 0))) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.reversals)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// What the ledger says that Stripe holds for us, and what Stripe says: for each organization and in all, by currency. Fees of payments,
+/// payouts and tax are in neither.
+pub(super) async fn clearing(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"with v as (
+             select payment_intent, coalesce(sum(amount) filter (where phase = 'taken'), 0) as refunded,
+               coalesce(sum(amount) filter (where phase = 'lost'), 0) as lost, coalesce(sum(fee) filter (where phase = 'lost'), 0) as fees
+             from jsonb_to_recordset($2) as v (payment_intent text, phase text, amount bigint, fee bigint) group by payment_intent),
+           theirs as (
+             select t.organization, t.currency,
+               -sum(greatest(t.amount - coalesce(v.refunded, 0) - coalesce(v.lost, 0), 0) - coalesce(v.fees, 0))::bigint as amount
+             from jsonb_to_recordset($1) as t (id text, organization uuid, asked boolean, currency text, amount bigint)
+             left join v on v.payment_intent = t.id left join stripe_payments p on p.payment_intent_id = t.id
+             where p.sold is distinct from false and (p.sold or t.asked) group by t.organization, t.currency),
+           ours as (
+             select l.organization_id as organization, a.currency, sum(e.amount_micros)::bigint as amount
+             from accounts a join ledger_entries e on e.account_id = a.id join ledger_transactions l on l.id = e.transaction_id
+             where a.kind = 'stripe_clearing' group by l.organization_id, a.currency),
+           compared as (
+             select coalesce(o.organization, t.organization) as organization, coalesce(o.currency, t.currency) as currency,
+               coalesce(o.amount, 0) as ours, coalesce(t.amount, 0) as theirs
+             from ours o full join theirs t on t.organization = o.organization and t.currency = o.currency)
+           select kind as "kind!", organization as "organization?", 'stripe_clearing' as "object!", ours || ' ' || currency as "ours!",
+             theirs || ' ' || currency as "theirs!", null::timestamptz as "at?"
+           from (
+             select 'clearing' as kind, organization, currency, ours, theirs from compared where ours <> theirs
+             union all
+             select 'clearing_total', null, a.currency, a.balance_micros, coalesce((select sum(theirs) from compared c where c.currency = a.currency), 0)
+             from accounts a where a.kind = 'stripe_clearing') as all_of_it
+           where ours <> theirs order by kind, organization"#,
+        json!(snapshot.payments),
+        json!(snapshot.reversals)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}

@@ -1,0 +1,116 @@
+//! What is not money itself: customers, invoices, charges of subscriptions, and pages.
+
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::Found;
+use super::snapshot::Snapshot;
+use crate::error::Error;
+
+/// One customer for each organization.
+pub(super) async fn customers(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"with t as (select * from jsonb_to_recordset($1) as t (id text, organization uuid, at bigint)),
+           o as (
+             select coalesce(w.organization_id, c.organization_id) as organization, c.customer_id, c.idempotency_key, c.created_at
+             from wallets w full join stripe_customers c on c.organization_id = w.organization_id)
+           select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when o.idempotency_key is null then 'customer_none'
+                 when o.customer_id is null then 'customer_missing'
+                 when not exists (select from t where t.id = o.customer_id) then 'customer_unknown'
+               end as kind,
+               o.organization, coalesce(o.customer_id, o.organization::text) as object, coalesce(o.customer_id, 'none') as ours,
+               'none' as theirs, o.created_at as at
+             from o
+             union all
+             select 'customer_double', o.organization, t.id, o.customer_id, t.id, to_timestamp(t.at)
+             from t join o on o.organization = t.organization and o.customer_id <> t.id) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.customers)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// Stripe's invoices and our mirror of them. Drafts may come and go.
+pub(super) async fn invoices(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when t.id is null then case when i.status <> 'draft' then 'invoice_unknown' end
+                 when i.invoice_id is null then case when t.status <> 'draft' then 'invoice_missing' end
+                 when i.organization_id <> t.organization then 'invoice_owner'
+                 when i.status <> t.status then 'invoice_status'
+                 when i.total_micros <> t.total or i.currency <> t.currency then 'invoice_amount'
+                 when not t.agrees then 'invoice_sums'
+               end as kind,
+               coalesce(i.organization_id, t.organization) as organization,
+               coalesce(t.id, i.invoice_id) as object,
+               coalesce(i.status || ' ' || i.total_micros || ' ' || i.currency, 'nothing') as ours,
+               coalesce(t.status || ' ' || t.total || ' ' || t.currency, 'nothing') as theirs,
+               coalesce(to_timestamp(t.at), i.created_at) as at
+             from stripe_invoices i
+             full join jsonb_to_recordset($1) as t (id text, organization uuid, status text, currency text, total bigint, agrees boolean, at bigint)
+               on t.id = i.invoice_id) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.invoices)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// Charges of subscriptions: paid once, or about to be collected. The first of a subscription is paid on a page.
+pub(super) async fn charges(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"with t as (
+             select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid
+             from jsonb_to_recordset($1) as t (charge uuid, status text) where charge is not null group by charge),
+           p as (
+             select coalesce(c.id, p.source_id) as charge, count(*) as payments
+             from stripe_payments p left join checkouts k on p.source = 'checkout' and k.id = p.source_id
+             left join subscription_charges c on c.subscription_id = k.subscription_id and c.reason = 'start'
+             where p.sold and p.source in ('checkout', 'charge') group by 1),
+           unsent as (select distinct payload ->> 'charge_id' as charge from intents where kind = 'subscription.charge' and sent_at is null)
+           select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when p.payments > 1 or t.paid > 1 then 'charge_double'
+                 when p.payments is null and t.invoices is null and u.charge is null
+                   and not (c.reason = 'start' and exists (select from checkouts k where k.subscription_id = c.subscription_id)) then 'charge_lost'
+               end as kind,
+               c.organization_id as organization, c.id::text as object, coalesce(p.payments, 0) || ' payments' as ours,
+               coalesce(t.paid, 0) || ' paid of ' || coalesce(t.invoices, 0) || ' invoices' as theirs, c.created_at as at
+             from subscription_charges c left join p on p.charge = c.id left join t on t.charge = c.id
+             left join unsent u on u.charge = c.id::text) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.invoices)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
+/// Pages that were completed at Stripe, and ours that are paid.
+pub(super) async fn checkouts(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when t.id is null then case when k.state = 'paid' then 'checkout_unproved' end
+                 when k.id is null then 'checkout_unknown'
+                 when k.organization_id <> t.organization then 'checkout_owner'
+                 when k.state <> 'paid' then 'checkout_unpaid'
+               end as kind,
+               coalesce(k.organization_id, t.organization) as organization,
+               coalesce(t.id, k.session_id, k.id::text) as object,
+               coalesce(k.state, 'nothing') as ours,
+               case when t.id is null then 'not complete' else 'complete' end as theirs,
+               coalesce(to_timestamp(greatest(t.at, m.at)), k.ended_at) as at
+             from checkouts k
+             full join jsonb_to_recordset($1) as t (id text, organization uuid, checkout uuid, payment text, at bigint) on t.checkout = k.id
+             left join jsonb_to_recordset($2) as m (id text, at bigint) on m.id = t.payment) as compared
+           where kind is not null order by object"#,
+        json!(snapshot.sessions),
+        json!(snapshot.payments)
+    );
+    Ok(rows.fetch_all(connection).await?)
+}

@@ -1,0 +1,61 @@
+//! A difference that is mended by looking again: the object is fetched and has its effect as if its event had just come. Somebody
+//! decides that, and it is logged with the effect [B-78]. Done twice it is done once.
+
+use chassis::in_transaction;
+use serde_json::json;
+
+use super::Difference;
+use crate::audit::{self, Change, Decision};
+use crate::error::Error;
+use crate::state::AppState;
+use crate::stripe::facts::{self, Family};
+use crate::stripe::transport::Transport;
+
+const ACTION: &str = "stripe.repair";
+
+/// In the order in which one needs the other: whose it is, what was paid, what went back.
+const FAMILIES: [(&str, Family); 7] = [
+    ("cus_", Family::Customer),
+    ("cs_", Family::Checkout),
+    ("in_", Family::Invoice),
+    ("re_", Family::Refund),
+    ("pyr_", Family::Refund),
+    ("dp_", Family::Dispute),
+    ("du_", Family::Dispute),
+];
+
+fn family(object: &str) -> Option<(usize, Family)> {
+    let found = FAMILIES.iter().enumerate().find(|(_, (prefix, _))| object.starts_with(prefix));
+    found.map(|(rank, (_, family))| (rank, *family))
+}
+
+/// The differences that a look may mend, in the order in which they are mended.
+#[must_use]
+pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
+    let mut list: Vec<_> = differences.iter().filter(|one| one.organization.is_some() && family(&one.object).is_some()).collect();
+    list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
+    list.dedup_by_key(|one| &one.object);
+    list
+}
+
+/// Looks again at what a difference is about. False when Stripe has it no longer, or it is none of ours.
+///
+/// # Errors
+/// 422 when the decision is not one, or its key was used for another command; Stripe's; the database's. Nothing has changed then.
+pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, difference: &Difference) -> Result<bool, Error> {
+    decision.check()?;
+    let (Some(organization), Some((_, family))) = (difference.organization, family(&difference.object)) else { return Ok(false) };
+    let decision = Decision { key: format!("{}-{}", decision.key, difference.object), ..decision.clone() };
+    let request = json!({"object": difference.object, "difference": difference.kind});
+    let Some(fetched) = facts::fetch(state, stripe, family, &difference.object).await? else { return Ok(false) };
+    in_transaction!(state.pool, |transaction| {
+        if audit::earlier(transaction, &decision, ACTION, Some(organization), &request).await?.is_some() {
+            return Ok(true);
+        }
+        let ours = facts::apply(state, transaction, &fetched).await?;
+        let (before, after) = (json!({"ours": difference.ours, "theirs": difference.theirs}), json!({"applied": ours}));
+        let change = Change { action: ACTION, organization: Some(organization), request: &request, before: &before, after: &after };
+        audit::record(state, transaction, &decision, &change).await?;
+        Ok(ours)
+    })
+}

@@ -1,0 +1,216 @@
+//! Every request that we build for Stripe, taken down while all of it is used, and held equal to `data/stripe_requests.txt`; what stands
+//! there is sent to stripe-mock, which knows Stripe's own specification, by `tools/stripe/contract_test.py`.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use billing_service::stripe::{gaps, reconcile};
+use http::{HeaderMap, Method, Uri};
+use identity::Scopes;
+use serde_json::json;
+use stripe_simulator::{Fault, FaultKind};
+use testkit::eventually;
+use testkit::http::TestClient;
+use url::form_urlencoded;
+
+use super::shop::Shop;
+
+/// What somebody who buys may do.
+const BUYS: [&str; 2] = ["billing:read", "billing:write"];
+
+const REQUESTS: &str = include_str!("../../data/stripe_requests.txt");
+const MONTH: Duration = Duration::from_hours(32 * 24);
+
+/// Stands between us and the simulator, and takes down what goes through.
+#[derive(Clone)]
+struct Recorder {
+    client: reqwest::Client,
+    target: String,
+    seen: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Recorder {
+    /// In front of `target`; where it listens.
+    fn start(target: String, seen: Arc<Mutex<BTreeSet<String>>>) -> String {
+        let recorder = Self { client: chassis::http::client::builder().build().unwrap(), target, seen };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = axum::Router::new().fallback(any(Self::pass)).with_state(recorder);
+        tokio::spawn(async move { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await });
+        url
+    }
+
+    async fn pass(State(recorder): State<Self>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+        let form = if method == Method::GET { uri.query().unwrap_or_default().as_bytes().to_vec() } else { body.to_vec() };
+        recorder.seen.lock().unwrap().insert(line(&method, uri.path(), &form));
+        let mut request = recorder.client.request(method, format!("{}{uri}", recorder.target)).body(body);
+        for name in ["authorization", "stripe-version", "idempotency-key", "content-type"] {
+            if let Some(value) = headers.get(name) {
+                request = request.header(name, value);
+            }
+        }
+        // At the end the simulator goes first.
+        let Ok(answer) = request.send().await else { return http::StatusCode::BAD_GATEWAY.into_response() };
+        let (status, mut kept) = (answer.status(), HeaderMap::new());
+        for name in ["retry-after", "stripe-should-retry", "idempotent-replayed"] {
+            if let Some(value) = answer.headers().get(name) {
+                kept.insert(name, value.clone());
+            }
+        }
+        (status, kept, answer.bytes().await.unwrap()).into_response()
+    }
+}
+
+/// A request without what differs from run to run: `POST /v1/refunds amount=1&metadata[operation]=text`.
+fn line(method: &Method, path: &str, form: &[u8]) -> String {
+    let path: Vec<String> = path.split('/').map(|part| value("", part)).collect();
+    let mut fields: Vec<String> = form_urlencoded::parse(form).map(|(name, text)| format!("{name}={}", value(&name, &text))).collect();
+    fields.sort();
+    format!("{method} {} {}", path.join("/"), fields.join("&")).trim_end().to_owned()
+}
+
+fn value(name: &str, text: &str) -> String {
+    let parts = ["metadata", "description", "client_reference_id", "product_data"];
+    let free = matches!(name, "name" | "lookup_key" | "lookup_keys[0]") || parts.iter().any(|part| name.contains(part));
+    if text.parse::<i64>().is_ok() {
+        return if text.starts_with('-') { "-1".to_owned() } else { "1".to_owned() };
+    }
+    if free {
+        return "text".to_owned();
+    }
+    // Ids: `cus_…`, `cs_test_…`; of the catalogue `plan_team`, and `all-v1`.
+    let id = text
+        .rsplit_once('_')
+        .filter(|(_, end)| end.len() > 10 && end.bytes().any(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()));
+    match id {
+        Some((kind, _)) => format!("{kind}_1"),
+        None if text.starts_with("catalog_") => "catalog_1".to_owned(),
+        None => text.to_owned(),
+    }
+}
+
+async fn change(client: &TestClient, change: serde_json::Value) {
+    let id = client.get("/v1/subscription").await.expect(200).json["data"][0]["id"].clone();
+    client.post("/v1/subscription/changes", &json!({"subscription_id": id, "change": change})).await.expect(200);
+}
+
+/// Everything that asks Stripe for something.
+async fn use_all(shop: &Shop) {
+    let (organization, client) = shop.app.organization_with(Scopes::known(BUYS));
+    // A customer with an address, from the event of its organization.
+    let payload = json!({"organization_id": organization, "name": "Ada", "owner_id": "usr_0197f0a0000070008000000000000001",
+        "billing_email": "ada@example.com", "created_at": shop.app.clock.now()})
+    .to_string();
+    let fields = [("id", "evt-1"), ("kind", "organization.created"), ("payload", payload.as_str()), ("traceparent", "")];
+    chassis::streams::publish(&shop.app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
+    eventually("the customer", || async {
+        (shop.app.count("select count(*) from stripe_customers where customer_id is not null").await == 1).then_some(())
+    })
+    .await;
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    // Another wish takes a page away; a trial takes a card.
+    shop.plan(&client, "team").await.expect(201);
+    shop.pay(&shop.plan(&client, "pro").await.expect(201));
+    shop.settle().await;
+    let (_, trial) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pay(&shop.plan(&trial, "pro").await.expect(201));
+    shop.settle().await;
+    client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(201);
+    client.get("/v1/payment-methods").await.expect(200);
+    // A downgrade, seats with what is left of the month, and a refund of what came too late.
+    let (_, team) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pay(&shop.plan(&team, "team").await.expect(201));
+    shop.settle().await;
+    change(&team, json!({"kind": "seats", "seats": 7})).await;
+    shop.settle().await;
+    let (_, late) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pay(&shop.plan(&late, "team").await.expect(201));
+    let news = shop.news();
+    shop.pass(Duration::from_hours(24));
+    eventually("it has expired", || async {
+        (shop.app.count("select count(*) from subscriptions where status = 'incomplete_expired'").await == 1).then_some(())
+    })
+    .await;
+    for event in news {
+        shop.deliver(&event).await;
+    }
+    shop.handled().await;
+    shop.settle().await;
+    // A dispute, a top-up that fails and is taken back.
+    let payment =
+        sqlx::query_scalar::<_, String>("select payment_intent_id from stripe_payments where sold and source = 'checkout' limit 1");
+    let payment = payment.fetch_one(&shop.app.database.owner).await.unwrap();
+    shop.stripe.open_dispute(&payment, None, "fraudulent").unwrap();
+    shop.settle().await;
+    let (id, poor) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pay(&shop.pack(&poor, "small").await.expect(201));
+    shop.settle().await;
+    let customer = shop.stripe_customer(id).await;
+    let card = shop.dashboard("/v1/payment_methods/pm_card_chargeCustomerFail/attach", &[("customer", &customer)]).await;
+    let fields = [("invoice_settings[default_payment_method]", card["id"].as_str().unwrap())];
+    shop.dashboard(&format!("/v1/customers/{customer}"), &fields).await;
+    let settings = json!({"enabled": true, "threshold_micros": 15_000_000, "amount_micros": 20_000_000, "monthly_cap_micros": 20_000_000});
+    poor.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
+    eventually("it is topped up", || async { (shop.app.count("select count(*) from top_ups").await == 1).then_some(()) }).await;
+    shop.settle().await;
+    // Tries whose key Stripe has forgotten look for what was done: an invoice that is half made, a refund, what is sold.
+    shop.stripe.turn_knobs(|knobs| {
+        knobs.faults = vec![Fault { count: 500, ..Fault::next(FaultKind::ErrorBeforeEffect, "POST", "/v1/invoiceitems") }];
+    });
+    shop.pass(MONTH);
+    eventually("tries fail", || async { (shop.app.count("select count(*) from intents where last_status = 500").await > 0).then_some(()) })
+        .await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    shop.app.as_owner("update intents set sent_at = null, attempts = 2, created_at = created_at - interval '2 days' where kind in ('payment.refund', 'catalog.credit_pack', 'catalog.coupon')").await;
+    shop.pass(Duration::from_hours(48));
+    eventually("all is sent", || async {
+        shop.pass(Duration::from_hours(1));
+        shop.send().await;
+        (shop.app.count("select count(*) from intents where sent_at is null").await == 0).then_some(())
+    })
+    .await;
+    let state = shop.app.state();
+    let stripe = state.stripe.as_ref().unwrap();
+    gaps::round(&state, stripe, 2).await.unwrap();
+    reconcile::compare(&state, stripe).await.unwrap();
+}
+
+/// With tax computed by Stripe, the fields for that go along.
+async fn use_taxed(shop: &Shop) {
+    let (_, client) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pack(&client, "small").await.expect(201);
+}
+
+/// [B-63] [B-73] A request that is new or changed changes the file, and with it what is held against Stripe's specification.
+#[tokio::test]
+async fn every_request_that_we_build_stands_in_the_file_that_is_held_against_stripes_specification() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    for taxed in [false, true] {
+        let shop = Shop::with(|config| {
+            config.stripe.api_base = Recorder::start(config.stripe.api_base.clone(), seen.clone());
+            config.stripe.automatic_tax = taxed;
+        })
+        .await;
+        shop.settle().await;
+        if taxed {
+            use_taxed(&shop).await;
+        } else {
+            use_all(&shop).await;
+        }
+    }
+    let mut lines = seen.lock().unwrap().clone();
+    // The second page of every list is asked for as the first, and after something; no list here has one.
+    let lists = lines.iter().filter(|line| line.starts_with("GET ") && line.contains("limit=1") && !line.contains("starting_after"));
+    lines.extend(lists.map(|line| format!("{line}&starting_after=obj_1")).collect::<Vec<_>>());
+    let made: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    if let Some(path) = std::env::var_os("WRITE_STRIPE_REQUESTS") {
+        std::fs::write(path, &made).unwrap();
+    }
+    assert_eq!(made, REQUESTS, "write it anew: WRITE_STRIPE_REQUESTS=<absolute path of data/stripe_requests.txt>, and build again");
+}

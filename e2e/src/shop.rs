@@ -48,7 +48,7 @@ pub async fn bought_spent_topped_up_and_given_back(stack: &Stack) -> Result<()> 
     let intent =
         stripe(stack, &format!("/v1/checkout/sessions/{session}")).await?["payment_intent"].as_str().context("a payment")?.to_owned();
     let refund = stack.http.post(format!("{STRIPE}/v1/refunds")).basic_auth("sk_test_e2e", None::<&str>);
-    refund.form(&[("payment_intent", intent.as_str())]).send().await?.error_for_status()?;
+    form(refund, format!("payment_intent={intent}")).send().await?.error_for_status()?;
     stack.eventually("the refund", async || Ok((person.balance().await?.0 < before + TOP_UP - PACK).then_some(()))).await?;
     books_agree(stack, &person, GRANT + PLAN_CREDIT + PACK + TOP_UP - PACK).await?;
     let ledger: Value = stack.http.get(format!("{STRIPE}/_simulator/ledger")).send().await?.json().await?;
@@ -68,7 +68,7 @@ async fn buy(stack: &Stack, person: &Person, mut what: Value, balance: i64) -> R
     let text = stack.http.get(&urls[0]).send().await?.error_for_status()?.text().await?;
     ensure!(text.contains("Pay"), "nothing to press on the page: {text}");
     ensure!(person.balance().await?.0 == before, "there was credit before anything was paid");
-    let press = || stack.http.post(&urls[0]).form(&[("action", "pay")]).send();
+    let press = || form(stack.http.post(&urls[0]), "action=pay".to_owned()).send();
     let pressed = join_all([press(), press()]).await;
     ensure!(
         pressed.into_iter().filter(|done| done.as_ref().is_ok_and(|answer| answer.status().is_success())).count() >= 1,
@@ -121,6 +121,11 @@ fn sell(stack: &Stack) -> Result<()> {
     let digest = planned.split_whitespace().find(|word| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()));
     run(&["apply", "/dev/stdin", "--planned-on", digest.context("a digest")?, "--actor", "e2e", "--reason", "it is sold in the drills"])?;
     Ok(())
+}
+
+/// As a browser sends it.
+fn form(request: reqwest::RequestBuilder, body: String) -> reqwest::RequestBuilder {
+    request.header("content-type", "application/x-www-form-urlencoded").body(body)
 }
 
 async fn stripe(stack: &Stack, path: &str) -> Result<Value> {

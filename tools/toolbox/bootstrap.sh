@@ -7,11 +7,11 @@ mode=root
 # Without root, in a user namespace.
 [ "$(id -u)" = 0 ] || mode=unshare
 packages=$(grep -v '^#' "$here/packages.txt" | paste -sd,)
-# stripe-mock from its Go module, with Stripe's specification in it. Where Go is missing, the test that needs it says that it did not run.
+# stripe-mock from its Go module, with Stripe's specification in it. Where it cannot be had, the test that needs it says that it did not run.
 mock=()
-if command -v go >/dev/null; then
-  bin=$(dirname "$tar")/bin
-  GOBIN=$bin CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath -ldflags=-s" GOTOOLCHAIN=local go install github.com/stripe/stripe-mock@v0.203.0
+bin=$(dirname "$tar")/bin
+if command -v go >/dev/null && GOBIN=$bin CGO_ENABLED=0 GOFLAGS="-buildvcs=false -trimpath -ldflags=-s" GOTOOLCHAIN=local \
+  go install github.com/stripe/stripe-mock@v0.203.0; then
   mock=(--customize-hook="copy-in '$bin/stripe-mock' /usr/local/bin")
 fi
 # shellcheck disable=SC2016  # $1 is the root folder, when the hook runs

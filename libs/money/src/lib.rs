@@ -7,7 +7,7 @@ pub mod rates;
 pub mod split;
 pub mod usage;
 
-pub use currency::{Currency, UnknownCurrency, minor_units, from_minor_units};
+pub use currency::{Currency, UnknownCurrency, from_minor_units, minor_units};
 pub use decimal::{Decimal, InvalidDecimal};
 pub use rate_card::{Ceiling, RateCard, Schedule, Tier};
 pub use rates::{PriceError, Rates};

@@ -9,8 +9,8 @@ use utoipa_axum::routes;
 
 use crate::state::AppState;
 use crate::{
-    admin, balance, budgets, catalog, checkouts, entitlements, grants, invoices, leases, ledger, margin, metering, operations, portal, rates,
-    reservations, statements, stripe, subscriptions, top_ups, usage,
+    admin, balance, budgets, catalog, checkouts, entitlements, grants, invoices, leases, ledger, margin, metering, operations, portal,
+    rates, reservations, statements, stripe, subscriptions, top_ups, usage,
 };
 
 #[derive(OpenApi)]

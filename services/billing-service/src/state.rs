@@ -22,7 +22,9 @@ use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
 use crate::stripe::transport::Transport;
 use crate::usage::UsageEvents;
-use crate::{budgets, entitlements, grants, leases, ledger, margin, operations, reservations, rollups, stripe, subscriptions, top_ups, usage};
+use crate::{
+    budgets, entitlements, grants, leases, ledger, margin, operations, reservations, rollups, stripe, subscriptions, top_ups, usage,
+};
 
 const AUTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages that are posted in one transaction.

@@ -35,10 +35,10 @@ mod metering;
 mod migrations;
 #[path = "api/money_back.rs"]
 mod money_back;
-#[path = "api/payments.rs"]
-mod payments;
 #[path = "api/operations.rs"]
 mod operations;
+#[path = "api/payments.rs"]
+mod payments;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]

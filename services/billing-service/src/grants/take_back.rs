@@ -80,7 +80,9 @@ async fn take_back(
     .fetch_optional(&mut **transaction)
     .await?
     .ok_or(Error::NotFound)?;
-    let part = Sale { credit: part.credit.min(lot.left), ..part };
+    // What was taken back before is not taken twice, and no money for it.
+    let beyond = (part.credit - lot.left).max(0);
+    let part = Sale { paid: (part.paid - beyond).max(0), credit: part.credit - beyond };
     if part.credit <= 0 {
         return Ok(None);
     }

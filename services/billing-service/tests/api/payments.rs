@@ -47,7 +47,7 @@ fn permutations<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
     all
 }
 
-/// [B-16] [B-18] [B25] In each of the 120 orders of the events of a checkout, with one of them twice and one of them lost (never the one
+/// [B-16] [B-18] [B-19] [B9] [B25] They are all of one second. In each of the 120 orders of the events of a checkout, with one of them twice and one of them lost (never the one
 /// that tells of the page), everybody ends with the same.
 #[tokio::test]
 async fn all_120_orders_of_the_events_of_a_checkout_end_alike() {

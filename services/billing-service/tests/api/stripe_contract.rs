@@ -208,7 +208,7 @@ async fn every_request_that_we_build_stands_in_the_file_that_is_held_against_str
     // The second page of every list is asked for as the first, and after something; no list here has one.
     let lists = lines.iter().filter(|line| line.starts_with("GET ") && line.contains("limit=1") && !line.contains("starting_after"));
     lines.extend(lists.map(|line| format!("{line}&starting_after=obj_1")).collect::<Vec<_>>());
-    let made: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let made = lines.iter().fold(String::new(), |text, line| text + line + "\n");
     if let Some(path) = std::env::var_os("WRITE_STRIPE_REQUESTS") {
         std::fs::write(path, &made).unwrap();
     }

@@ -110,7 +110,7 @@ async fn an_event_whose_object_has_no_id_is_set_aside_at_once_and_acknowledged()
     .await;
 }
 
-/// [B-21]
+/// [B-17] [B-21]
 #[tokio::test]
 async fn an_event_of_another_version_is_counted_and_its_object_fetched_in_ours() {
     let shop = Shop::open().await;

@@ -88,7 +88,11 @@ async fn the_calendar_renews_once_however_many_look() {
     eventually("the period was renewed", || async { (app.count("select count(*) from subscription_charges").await == 2).then_some(()) })
         .await;
     let kinds = app.count("select count(*) from intents where kind = 'subscription.charge'").await;
-    assert_eq!((kinds, app.count("select count(distinct period_start) from subscription_charges").await), (1, 2), "the first is paid on a page");
+    assert_eq!(
+        (kinds, app.count("select count(distinct period_start) from subscription_charges").await),
+        (1, 2),
+        "the first is paid on a page"
+    );
 }
 
 /// [B-71]

@@ -22,7 +22,7 @@ async fn wanted(shop: &Shop, count: i64) {
     shop.settle().await;
 }
 
-/// [B-49]
+/// [B-49] [B4] [B5]
 #[tokio::test]
 async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
     let shop = Shop::open().await;

@@ -80,15 +80,15 @@ impl Reader<'_> {
         loop {
             let call = list.clone().with("limit", 100).with_some("starting_after", after.as_deref());
             let page = self.stripe.ask_patiently(&call).await?;
-            let mut last = None;
+            let mut newest = None;
             for object in Object(&page).list("data") {
-                last = Some(object.needs("id")?);
+                newest = Some(object.needs("id")?);
                 match see(self, object) {
                     Err(Error::Unreadable(field)) => self.snapshot.unreadable.push((object.needs("id")?.to_owned(), field)),
                     seen => seen?,
                 }
             }
-            after = last.filter(|_| page["has_more"] == true).map(ToOwned::to_owned);
+            after = newest.filter(|_| page["has_more"] == true).map(ToOwned::to_owned);
             if after.is_none() {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use billing_service::audit::Decision;
 use billing_service::error::Error;
 use billing_service::grants::{self, Dispute as Outcome, NewGrant, Source, WalletChange};
+use billing_service::ledger::postings::Sale;
 use billing_service::state::AppState;
 use billing_service::{leases, reservations};
 use chassis::in_transaction;
@@ -210,7 +211,7 @@ impl<'a> World<'a> {
                 let Some((key, lot)) = pick(side.sales.clone(), which) else { return Ok(()) };
                 let name = app.request().to_string();
                 let taken: Result<_, Error> = in_transaction!(state.pool, |transaction| {
-                    grants::refund(&state, transaction, organization, &key, amount, &name).await
+                    grants::refund(&state, transaction, organization, &key, Sale { paid: amount, credit: amount }, &name).await
                 });
                 let expected = side.model.take_back(lot, amount, "stripe_clearing").map(|(taken, _)| taken);
                 ensure!(taken? == expected, "another amount than {expected:?} was taken back");
@@ -219,7 +220,7 @@ impl<'a> World<'a> {
                 let Some((key, lot)) = pick(side.sales.clone(), which) else { return Ok(()) };
                 let name = app.request().to_string();
                 let taken: Result<_, Error> = in_transaction!(state.pool, |transaction| {
-                    grants::open_dispute(&state, transaction, organization, &key, amount, &name).await
+                    grants::open_dispute(&state, transaction, organization, &key, Sale { paid: amount, credit: amount }, &name).await
                 });
                 let expected = side.model.take_back(lot, amount, "disputes");
                 ensure!(taken? == expected.as_ref().map(|(taken, _)| *taken), "another amount than that of {expected:?} is disputed");

@@ -97,7 +97,7 @@ async fn spend_all(person: &Person) -> Result<()> {
                 anyhow::Ok(())
             }
         });
-        let served = join_all(streams).await.into_iter().filter(Result::is_ok).count();
+        let served = join_all(streams).await.into_iter().flatten().count();
         let (available, _) = person.balance().await?;
         ensure!(available >= 0, "the wallet is below zero: {available}");
         if served == 0 {

@@ -77,19 +77,13 @@ def rust_crate(name, crate_name = None, static = False, deps = [], test_deps = [
         rustc_env = _RUSTC_ENV | {"CARGO_PKG_VERSION": _VERSION},
         version = _VERSION,
     )
-    # Read by tools/policy: which test proves what.
+    # For tests of the repository that read code: which test proves what, which measures there are.
     native.filegroup(
         name = "sources",
         srcs = native.glob(["src/**/*.rs", "tests/**/*.rs"], allow_empty = True),
         visibility = ["//tools/policy:__pkg__"],
     )
     linted = []
-    # For tests of the repository that read code.
-    native.filegroup(
-        name = "sources",
-        srcs = native.glob(["src/**/*.rs"]),
-        visibility = visibility,
-    )
     if has_library:
         rust_library(
             name = library,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -67,10 +68,11 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
 /// The effect of an event and its mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
 async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
     let event =
-        sqlx::query!("select kind, payload -> 'data' -> 'object' ->> 'id' as object_id from stripe_events where event_id = $1", event_id)
+        sqlx::query!("select kind, payload -> 'data' -> 'object' -> 'id' as object_id from stripe_events where event_id = $1", event_id)
             .fetch_one(&state.pool)
             .await?;
-    let fetched = match (Family::of(&event.kind), &event.object_id) {
+    let id = event.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
+    let fetched = match (Family::of(&event.kind), id) {
         (None, _) => None,
         (Some(_), None) => return Err(Error::Unreadable("id")),
         (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
@@ -91,6 +93,11 @@ async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
             .await?;
         Ok(())
     })
+}
+
+/// Whether a text can be an id of Stripe's: it becomes a part of a path.
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Leaves an event for its next try, or sets it aside.

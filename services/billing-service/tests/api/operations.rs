@@ -75,9 +75,7 @@ async fn each_thing_that_is_stuck_is_beyond_its_limit_names_its_entry_and_ends_w
          insert into usage_deltas (organization_id, hour, model, api_key_id, currency, requests, input_tokens, cached_input_tokens, cache_write_tokens,
            cache_write_1h_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, images, price_micros, cost_micros)
            values (gen_random_uuid(), '2030-01-01 00:00Z', 'm', gen_random_uuid(), 'USD', 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 25);
-         create table reconciliation_differences (severity text not null, resolved_at timestamptz);
-         insert into reconciliation_differences values ('error', null), ('error', null), ('warning', now());
-         grant select on reconciliation_differences to billing_app",
+         insert into reconciliation_runs values (gen_random_uuid(), now(), now(), 1, 1, 1, 1, 1, 0, 1, 2)",
     )
     .await;
     let found = of(&app).await;

@@ -187,7 +187,8 @@ async fn an_event_that_fails_holds_up_no_other_and_is_set_aside_until_it_is_repl
         (app.count("select count(*) from stripe_events where state = 'parked'").await == 1).then_some(())
     })
     .await;
-    assert_eq!(app.count(of_bad).await, 20);
+    // Two tries may be under way when the last one fails.
+    assert!((20..=21).contains(&app.count(of_bad).await));
     assert!(app.metric("billing_stripe_events_parked_total").await > counted, "nobody was told");
     let replay = async |event: &serde_json::Value| {
         let id = event["id"].as_str().unwrap();

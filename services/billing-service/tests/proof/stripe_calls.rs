@@ -70,14 +70,23 @@ async fn an_event_is_acknowledged_while_stripe_hangs() {
 #[tokio::test]
 async fn a_repetition_a_month_later_is_still_known() {
     let app = with_stripe("http://127.0.0.1:9".into()).await;
-    let told = event("evt_1", &json!({"id": "cus_1"}));
+    let mut told = event("evt_1", &json!({"id": "cus_1"}));
+    told["type"] = "moon.landed".into();
     deliver(&app, &told).await.expect(200);
-    let handled = "select count(*) from stripe_events where state = 'handled' and attempts = 1";
+    let handled = "select count(*) from stripe_events where state = 'ignored' and attempts = 1";
     eventually("the event's end", || async { (app.count(handled).await == 1).then_some(()) }).await;
     app.turn.advance(Duration::from_hours(31 * 24));
     deliver(&app, &told).await.expect(200);
     billing_service::stripe::worker::handle_one(&app.state()).await.unwrap();
     assert_eq!((app.count("select count(*) from stripe_events").await, app.count(handled).await), (1, 1));
+}
+
+/// A Stripe that has nothing.
+async fn empty_stripe() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new()).await });
+    base
 }
 
 /// What a call of ours looked like, and whether the rows it is about could be locked by somebody else meanwhile.
@@ -140,14 +149,14 @@ async fn an_event_whose_object_lacks_every_field_is_stored_and_ends() {
 /// for three days.
 #[tokio::test]
 async fn an_event_that_is_nearly_one_is_stored_or_refused_and_never_fails() {
-    let app = with_stripe("http://127.0.0.1:9".into()).await;
+    let app = with_stripe(empty_stripe().await).await;
     let object = json!({"id": "cus_1", "metadata": {"organization_id": "org_0197f0a0000070008000000000000001"}, "n": [1, 2.5, "\u{e9}"]});
     let (first, second) =
         (event("evt_1", &object).to_string(), event("evt_2", &json!({})).to_string().replace("customer.updated", "moon.landed"));
     let samples = [first.as_bytes(), second.as_bytes()];
     let mut mutator = Mutator::new(&samples, 1);
     let (mut stored, mut refused) = (0, 0);
-    for _ in 0..1000 {
+    for _ in 0..400 {
         let body = String::from_utf8_lossy(&mutator.next_input()).into_owned();
         let signature = sign(body.as_bytes(), &SecretString::from(SECRET.to_owned()), app.clock.now());
         let answer =

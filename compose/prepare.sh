@@ -29,11 +29,12 @@ case "$profiles" in
     else
       grep -q '^STRIPE_API_BASE=' "$env" || set_line STRIPE_API_BASE https://api.stripe.com
     fi
-    wanted=$(IFS=,; echo "${wanted[*]}")
-    [ "$wanted" != llm-simulator,stripe-simulator ] || wanted=simulators
-    if [ "$wanted" != "$profiles" ]; then
-      echo "simulators that run: ${wanted:-none} (COMPOSE_PROFILES in .env)" >&2
-      set_line COMPOSE_PROFILES "$wanted"
+    # One name for both.
+    simulators=$(IFS=,; echo "${wanted[*]}")
+    [ "${#wanted[@]}" != 2 ] || simulators=simulators
+    if [ "$simulators" != "$profiles" ]; then
+      echo "simulators that run: ${simulators:-none} (COMPOSE_PROFILES in .env)" >&2
+      set_line COMPOSE_PROFILES "$simulators"
     fi
     ;;
 esac

@@ -108,3 +108,5 @@ grant update (status, posted, paid_micros, credit_micros, closed, fetched, updat
 grant update (source, source_id, number, status, subtotal_micros, discount_micros, tax_micros, total_micros, paid_micros, lines, hosted_url, pdf_url, fetched, paid_at)
     on stripe_invoices to billing_app;
 grant update (key_number, last_status, same_failures) on intents to billing_app;
+-- A customer that was deleted at Stripe is made anew, under another key.
+grant update (idempotency_key) on stripe_customers to billing_app;

@@ -97,7 +97,7 @@ async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
 fn spender(budget: &Watched) -> Result<Spender, Error> {
     let user = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
     let key = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
-    let model = Some(budget.scope_id.clone()).filter(|_| budget.scope == "model");
+    let model = (budget.scope == "model").then(|| budget.scope_id.clone());
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
     if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() {
         return Err(Error::Internal("a budget is for nobody"));

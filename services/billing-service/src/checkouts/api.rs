@@ -169,10 +169,11 @@ async fn pack(
             Ok((open, same))
         });
         let (open, same) = found?;
-        if same && page::is_usable(state, &open) {
+        let alive = page::is_usable(state, &open) && page::is_open(stripe, &open).await?;
+        if same && alive {
             break open;
         }
-        replace(state, stripe, &open).await?;
+        replace(state, stripe, &open, alive).await?;
     };
     Ok(page::make(state, stripe, checkout).await?.into())
 }
@@ -195,10 +196,11 @@ async fn subscribe(
     for last in [false, true] {
         let open = store::open(&mut *state.pool.acquire().await?, organization, &kinds, group.as_str()).await?;
         if let Some(open) = open {
-            if open.wanted == wish::plan_key(wanted) && page::is_usable(state, &open) {
+            let alive = page::is_usable(state, &open) && page::is_open(stripe, &open).await?;
+            if open.wanted == wish::plan_key(wanted) && alive {
                 return Ok(page::make(state, stripe, open).await?.into());
             }
-            replace(state, stripe, &open).await?;
+            replace(state, stripe, &open, alive).await?;
         }
         let begun: Result<_, Error> = in_transaction!(state.pool, |transaction| {
             ensure_wallet(state, transaction, organization).await?;
@@ -219,8 +221,8 @@ async fn subscribe(
 }
 
 /// Takes an open page away, at Stripe first [B-69].
-async fn replace(state: &AppState, stripe: &Transport, open: &Checkout) -> Result<(), Error> {
-    if page::is_usable(state, open) {
+async fn replace(state: &AppState, stripe: &Transport, open: &Checkout, alive: bool) -> Result<(), Error> {
+    if alive {
         page::take_away(stripe, open).await?;
     }
     in_transaction!(state.pool, |transaction| { page::give_up(state, transaction, open).await })

@@ -22,7 +22,14 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
         return Ok(checkout);
     }
     let customer = customers::ensure(state, stripe, checkout.organization).await?;
-    let session = stripe.ask_patiently(&request(state, &checkout, &customer)).await?;
+    let session = match stripe.ask_patiently(&request(state, &checkout, &customer)).await {
+        Err(error) if error.code() == Some("resource_missing") => {
+            customers::forget(state, checkout.organization, &customer).await?;
+            let customer = customers::ensure(state, stripe, checkout.organization).await?;
+            stripe.ask_patiently(&request(state, &checkout, &customer)).await?
+        }
+        asked => asked?,
+    };
     let session = Object(&session);
     let (id, url) = (session.needs("id")?, session.needs("url")?);
     store::opened(state, checkout.id, id, url).await?;
@@ -32,7 +39,7 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
 }
 
 fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
-    let call = Call::post("/checkout/sessions", format!("checkout-{}", checkout.id))
+    let call = Call::post("/checkout/sessions", format!("checkout-{}-{customer}", checkout.id))
         .with("customer", customer)
         .with("client_reference_id", checkout.organization)
         .with("success_url", &checkout.success_url)
@@ -62,6 +69,22 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         .with("customer_update[name]", "auto")
 }
 
+/// Whether a page can still be paid, as Stripe says; one that is not made yet can.
+pub(super) async fn is_open(stripe: &Transport, checkout: &Checkout) -> Result<bool, Error> {
+    let Some(session) = &checkout.session_id else { return Ok(true) };
+    match stripe.ask_patiently(&Call::get(format!("/checkout/sessions/{session}"))).await {
+        Ok(session) if Object(&session).text("status") == Some("complete") => Err(ended()),
+        Ok(session) => Ok(Object(&session).text("status") == Some("open")),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn ended() -> Error {
+    let title = "The page that was open has just been paid or has ended; look at the subscription and the balance, and try again";
+    chassis::Problem::conflict("checkout_ended", title).into()
+}
+
 /// Whether a page can still be paid, as far as the clock says.
 pub(super) fn is_usable(state: &AppState, checkout: &Checkout) -> bool {
     // One that is not made yet must still be long enough for Stripe.
@@ -76,11 +99,7 @@ pub(super) async fn take_away(stripe: &Transport, checkout: &Checkout) -> Result
     match stripe.ask_patiently(&call).await {
         Ok(_) => Ok(()),
         // Paid or over already: what it is, its event will tell.
-        Err(error) if error.status() == Some(400) => Err(chassis::Problem::conflict(
-            "checkout_ended",
-            "The page that was open has just been paid or has ended; look at the subscription and the balance, and try again",
-        )
-        .into()),
+        Err(error) if error.status() == Some(400) => Err(ended()),
         Err(error) => Err(error.into()),
     }
 }

@@ -104,6 +104,22 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     make(state, stripe, &wanted).await
 }
 
+/// The customer is gone at Stripe: it is made anew when it is next needed, under another key. What others have done about it stays.
+///
+/// # Errors
+/// The database's.
+pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) -> Result<(), Error> {
+    tracing::warn!(organization.id = %organization, stripe.customer.id = gone, "Stripe has a customer no longer: it is made anew");
+    sqlx::query!(
+        "update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again' where organization_id = $1 and customer_id = $2",
+        organization.uuid(),
+        gone
+    )
+    .execute(&state.pool)
+    .await?;
+    Ok(())
+}
+
 /// Makes wanted customers until the token is cancelled; without a key nothing is ever sent.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     let Some(stripe) = &state.stripe else { return stop.cancelled().await };

@@ -98,6 +98,23 @@ async fn a_page_whose_answer_was_lost_is_the_same_page_when_it_is_asked_for_agai
     assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
 }
 
+/// A new account behind the same address, as after a simulator that forgot everything: who buys again is a new customer there.
+#[tokio::test]
+async fn what_is_gone_at_stripe_is_made_anew() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    let first = shop.pack(&client, "small").await.expect(201);
+    let customer = shop.stripe_customer(organization).await;
+    let nothing = "update checkouts set session_id = 'cs_test_gone'; update stripe_customers set customer_id = 'cus_gone'";
+    shop.app.as_owner(nothing).await;
+    let second = shop.pack(&client, "small").await.expect(201);
+    assert_ne!(second.string("url"), first.string("url"));
+    assert_ne!(shop.stripe_customer(organization).await, customer);
+    shop.pay(&second);
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+}
+
 /// [B-20] [B28]
 #[tokio::test]
 async fn an_event_whose_object_has_no_id_is_set_aside_at_once_and_acknowledged() {

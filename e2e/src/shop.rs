@@ -13,7 +13,7 @@ use crate::person::{Person, request};
 use crate::reconcile::{GRANT, books_agree};
 use crate::stack::{STRIPE, Stack};
 
-/// Cheap, so that it can be spent.
+/// Little credit, so that it can be spent; no less money, because no less can be charged.
 const CATALOG: &str = r#"
 format: 1
 plans:
@@ -21,12 +21,12 @@ plans:
     name: Basic
     group: main
     prices: {USD: {month: "1.00"}}
-    included_credit: {amounts: {USD: "0.60"}, expires: period_end}
+    included_credit: {amounts: {USD: "0.10"}, expires: period_end}
 credit_packs:
-  half: {name: Half a dollar of credit, prices: {USD: "0.50"}, credit: {USD: "0.50"}, expires: never}
+  half: {name: A little credit for half a dollar, prices: {USD: "0.50"}, credit: {USD: "0.05"}, expires: never}
 "#;
-const PLAN_CREDIT: i64 = 600_000;
-const PACK: i64 = 500_000;
+const PLAN_CREDIT: i64 = 100_000;
+const PACK: i64 = 50_000;
 const TOP_UP: i64 = 1_000_000;
 
 pub async fn bought_spent_topped_up_and_given_back(stack: &Stack) -> Result<()> {
@@ -84,12 +84,12 @@ async fn buy(stack: &Stack, person: &Person, mut what: Value, balance: i64) -> R
 /// Fifty streams at once, again and again, until none fits any more.
 async fn spend_all(person: &Person) -> Result<()> {
     let client = person.openai(&person.key);
-    for _ in 0..20 {
+    for _ in 0..40 {
         let streams = (0..50).map(|_| {
             let client = client.clone();
             async move {
                 let mut wanted = request("sim-large", true)?;
-                wanted.max_completion_tokens = Some(1000);
+                wanted.max_completion_tokens = Some(200);
                 let mut stream = client.chat().create_stream(wanted).await?;
                 while let Some(chunk) = stream.next().await {
                     chunk?;
@@ -102,11 +102,11 @@ async fn spend_all(person: &Person) -> Result<()> {
         ensure!(available >= 0, "the wallet is below zero: {available}");
         if served == 0 {
             let mut wanted = request("sim-large", false)?;
-            wanted.max_completion_tokens = Some(1000);
+            wanted.max_completion_tokens = Some(200);
             return crate::person::expect_error(client.chat().create(wanted).await, 402, "insufficient_quota");
         }
     }
-    anyhow::bail!("it could not be spent in a thousand streams")
+    anyhow::bail!("it could not be spent in two thousand streams")
 }
 
 fn sell(stack: &Stack) -> Result<()> {

@@ -105,7 +105,7 @@ async fn tell(http: Client, url: String, stop: Arc<AtomicBool>) -> Vec<String> {
 }
 
 async fn send(http: &Client, url: &str, id: &str) -> Result<()> {
-    let body = json!({"id": id, "object": "event", "type": "customer.updated", "livemode": false, "created": 1,
+    let body = json!({"id": id, "object": "event", "type": "payment_intent.created", "livemode": false, "created": 1,
         "api_version": "2026-04-22.dahlia", "data": {"object": {"id": "cus_1"}}})
     .to_string();
     let time = chassis::Clock::system().now().timestamp();

@@ -140,7 +140,8 @@ async fn ledger(pool: &PgPool) -> Result<()> {
 
 /// What was acknowledged is there, once, and was worked through.
 async fn events(books: &mut Books, pool: &PgPool, acknowledged: &[String]) -> Result<()> {
-    let handled: Vec<String> = sqlx::query_scalar("select event_id from stripe_events where state in ('handled', 'ignored')").fetch_all(pool).await?;
+    let handled: Vec<String> =
+        sqlx::query_scalar("select event_id from stripe_events where state in ('handled', 'ignored')").fetch_all(pool).await?;
     let handled: BTreeSet<&str> = handled.iter().map(String::as_str).collect();
     let lost = acknowledged.iter().find(|id| !handled.contains(id.as_str()));
     ensure!(lost.is_none(), "{lost:?} was acknowledged and is lost");

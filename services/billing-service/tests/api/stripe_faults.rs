@@ -77,6 +77,8 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_before_it_uses_a_new_key()
     .await;
     shop.settle().await;
     assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (20_000, (120_000_000, 0)));
+    let asked = "select count(*) from stripe_invoices where status <> 'draft'";
+    assert_eq!(shop.app.count(asked).await, 1, "what was begun was begun anew, and both may be collected");
     shop.assert_clean().await;
 }
 

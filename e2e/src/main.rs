@@ -11,6 +11,7 @@ mod reconcile;
 mod shop;
 mod soak;
 mod stack;
+mod traces;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -76,9 +76,10 @@ impl Person {
         Ok(answer.json().await?)
     }
 
-    /// Writes something at billing-service.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.write(Method::POST, path, body).await
+    /// Asks billing-service for something, as a part of the caller's trace.
+    pub async fn post_in(&self, trace: &str, path: &str, body: &Value) -> Result<Value> {
+        let request = self.http.post(format!("{BILLING}{path}")).header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+        answer(path, request.bearer_auth(&self.session).json(body)).await
     }
 
     /// Sets something at billing-service.
@@ -87,10 +88,7 @@ impl Person {
     }
 
     async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
-        let answer = self.http.request(method, format!("{BILLING}{path}")).bearer_auth(&self.session).json(body).send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        ensure!(status.is_success(), "{path}: {status} {text}");
-        Ok(serde_json::from_str(&text)?)
+        answer(path, self.http.request(method, format!("{BILLING}{path}")).bearer_auth(&self.session).json(body)).await
     }
 
     /// Available and held, in micro-units.
@@ -128,6 +126,13 @@ impl Person {
             }
         }
     }
+}
+
+async fn answer(path: &str, request: reqwest::RequestBuilder) -> Result<Value> {
+    let answer = request.send().await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status.is_success(), "{path}: {status} {text}");
+    Ok(serde_json::from_str(&text)?)
 }
 
 /// A small request.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use crate::person::{Person, request};
 use crate::reconcile::{GRANT, books_agree};
 use crate::stack::{STRIPE, Stack};
+use crate::traces;
 
 /// Little credit, so that it can be spent; no less money, because no less can be charged.
 const CATALOG: &str = r#"
@@ -43,6 +43,7 @@ pub async fn bought_spent_topped_up_and_given_back(stack: &Stack) -> Result<()> 
     person.put("/v1/auto-top-up", &settings).await?;
     let before = person.balance().await?.0;
     stack.eventually("the top-up", async || Ok((person.balance().await?.0 == before + TOP_UP).then_some(()))).await?;
+    traces::one_has(stack, &["top_up.charge", "effect of an invoice", "top up"]).await?;
     person.openai(&person.key).chat().create(request("sim-small", false)?).await?;
 
     let intent =
@@ -50,7 +51,11 @@ pub async fn bought_spent_topped_up_and_given_back(stack: &Stack) -> Result<()> 
     let refund = stack.http.post(format!("{STRIPE}/v1/refunds")).basic_auth("sk_test_e2e", None::<&str>);
     form(refund, format!("payment_intent={intent}")).send().await?.error_for_status()?;
     stack.eventually("the refund", async || Ok((person.balance().await?.0 < before + TOP_UP - PACK).then_some(()))).await?;
+    traces::one_has(stack, &["POST /stripe/webhooks", "effect of a refund"]).await?;
     books_agree(stack, &person, GRANT + PLAN_CREDIT + PACK + TOP_UP - PACK).await?;
+    for books in [["ledger", "verify"], ["stripe", "reconcile"]] {
+        stack.compose(&["exec", "-T", "billing-service", "/app/billing-service", books[0], books[1]])?;
+    }
     let ledger: Value = stack.http.get(format!("{STRIPE}/_simulator/ledger")).send().await?.json().await?;
     let net: i64 = ledger.as_array().context("rows")?.iter().filter_map(|row| row["net"].as_i64()).sum();
     ensure!(net == 200, "a plan and a top-up are two dollars, and Stripe has {net} cents");
@@ -62,7 +67,8 @@ async fn buy(stack: &Stack, person: &Person, mut what: Value, balance: i64) -> R
     what["success_url"] = json!("http://localhost:13001/health");
     what["cancel_url"] = json!("http://localhost:13001/health");
     let before = person.balance().await?.0;
-    let pages = join_all((0..2).map(|_| person.post("/v1/checkout-sessions", &what))).await;
+    let trace = traces::begin();
+    let pages = join_all((0..2).map(|_| person.post_in(&trace, "/v1/checkout-sessions", &what))).await;
     let urls = pages.into_iter().map(|page| Ok(page?["url"].as_str().context("a page")?.to_owned())).collect::<Result<Vec<_>>>()?;
     ensure!(urls[0] == urls[1], "two tabs have two pages: {urls:?}");
     let text = stack.http.get(&urls[0]).send().await?.error_for_status()?.text().await?;
@@ -75,10 +81,16 @@ async fn buy(stack: &Stack, person: &Person, mut what: Value, balance: i64) -> R
         "nobody could pay"
     );
     stack.eventually("the credit", async || Ok((person.balance().await?.0 > before).then_some(()))).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let session = urls[0].rsplit('/').next().context("a session")?.to_owned();
+    let told = format!(
+        "select count(*) filter (where payload -> 'data' -> 'object' ->> 'id' = '{session}' and state = 'handled') > 0
+            and count(*) filter (where state = 'received') = 0 from stripe_events"
+    );
+    stack.eventually("the end of all events", async || Ok((stack.billing_sql(&told)? == "t").then_some(()))).await?;
     let after = person.balance().await?.0;
     ensure!(after == balance, "{after} instead of {balance}");
-    Ok(urls[0].rsplit('/').next().context("a session")?.to_owned())
+    traces::has(stack, &trace, &["POST /v1/checkout-sessions", "POST /checkout/sessions", "effect of a checkout"]).await?;
+    Ok(session)
 }
 
 /// Fifty streams at once, again and again, until none fits any more.

@@ -97,6 +97,13 @@ impl Stack {
         self.command(arguments).stdin(input).output().context("docker compose")
     }
 
+    /// What a query of billing-service's database answers, as text.
+    pub fn billing_sql(&self, query: &str) -> Result<String> {
+        let psql =
+            ["exec", "-T", "postgres", "psql", "--username", "postgres", "--no-align", "--tuples-only", "billing", "--command", query];
+        Ok(self.compose(&psql)?.trim().to_owned())
+    }
+
     /// A file that lives as long as the run.
     pub fn scratch(&self, name: &str) -> PathBuf {
         PathBuf::from(&self.root).join("e2e/run").join(name)

@@ -24,7 +24,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 pub use lines::JsonLines;
-pub use propagation::{continue_from, current_traceparent, trace_id};
+pub use propagation::{continue_from, current_traceparent, link_to_current, trace_id};
 
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);

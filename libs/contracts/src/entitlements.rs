@@ -52,6 +52,9 @@ pub struct Entitlements {
     pub models: Option<BTreeSet<String>>,
     /// Requests of the organization in a minute; absent for no limit of the plan.
     pub requests_per_minute: Option<u32>,
+    /// Tokens of the organization, read and written, in a minute of the clock; absent for no limit of the plan.
+    #[serde(default)]
+    pub tokens_per_minute: Option<u32>,
     /// People who may be members; absent for no limit.
     pub seats: Option<u32>,
     /// What must not be exceeded, of plans and of hard budgets.

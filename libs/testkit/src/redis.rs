@@ -27,13 +27,20 @@ impl TestRedis {
     /// # Panics
     /// When Redis cannot be had: no test can go on without it.
     pub async fn start() -> Self {
-        Self::try_start().await.expect("a Redis for the test")
+        Self::answering_within(Duration::from_millis(500)).await
     }
 
-    async fn try_start() -> Result<Self> {
+    /// The same, with patience of another length for each answer: a busy machine is no Redis that is away.
+    ///
+    /// # Panics
+    /// When Redis cannot be had: no test can go on without it.
+    pub async fn answering_within(timeout: Duration) -> Self {
+        Self::try_start(timeout).await.expect("a Redis for the test")
+    }
+
+    async fn try_start(timeout: Duration) -> Result<Self> {
         let (folder, port) = (scratch("redis")?, free_port()?);
-        let config =
-            RedisConfig { url: format!("redis://127.0.0.1:{port}/0"), password: None, timeout: Millis(Duration::from_millis(500)) };
+        let config = RedisConfig { url: format!("redis://127.0.0.1:{port}/0"), password: None, timeout: Millis(timeout) };
         let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port };
         redis.restart().await?;
         Ok(redis)

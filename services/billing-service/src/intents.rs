@@ -1,6 +1,7 @@
 //! What we want of Stripe, written in the transaction of the state change that wants it [B-67]. Sending is another matter: a worker
 //! reads what is unsent, oldest first for each subject, and uses the key that stands here [B-53, B-63].
 
+use chassis::telemetry::current_traceparent;
 use identity::OrganizationId;
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
@@ -29,15 +30,16 @@ pub struct Intent {
 /// The database's.
 pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postgres>, intent: &Intent) -> Result<(), Error> {
     sqlx::query!(
-        "insert into intents (id, kind, subject, organization_id, idempotency_key, payload, next_attempt_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $7) on conflict on constraint intents_idempotency_key_key do nothing",
+        "insert into intents (id, kind, subject, organization_id, idempotency_key, payload, next_attempt_at, created_at, traceparent)
+         values ($1, $2, $3, $4, $5, $6, $7, $7, $8) on conflict on constraint intents_idempotency_key_key do nothing",
         state.random.uuid_v7(&state.clock),
         intent.kind,
         intent.subject,
         intent.organization_id.map(OrganizationId::uuid),
         intent.idempotency_key,
         intent.payload,
-        state.clock.now()
+        state.clock.now(),
+        current_traceparent()
     )
     .execute(&mut **transaction)
     .await?;

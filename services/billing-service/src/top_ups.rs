@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::budgets::webhooks::deliveries;
@@ -80,7 +81,8 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         let amount = size(low.threshold_micros, low.amount_micros, available);
         let spent = spent(transaction, organization, now).await?;
         if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
-            want(state, transaction, organization, amount).await?;
+            let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
+            want(state, transaction, organization, amount).instrument(span).await?;
             put_off(state, transaction, organization, now + PAUSE).await?;
         } else {
             // The cap is reached: nothing can change before the month does, or the settings.

@@ -59,7 +59,7 @@ impl Limits {
     pub fn of(subject: &Subject<'_>, config: &LimitsConfig, entitlements: &Entitlements) -> Self {
         let mut limits = Self::default();
         limits.requests(subject, config, entitlements);
-        limits.tokens(subject, config);
+        limits.tokens(subject, config, entitlements);
         limits.spend(subject, &entitlements.spend_limits);
         limits
     }
@@ -85,10 +85,14 @@ impl Limits {
         }
     }
 
-    fn tokens(&mut self, subject: &Subject<'_>, config: &LimitsConfig) {
+    fn tokens(&mut self, subject: &Subject<'_>, config: &LimitsConfig, entitlements: &Entitlements) {
         let (since, end) = LimitPeriod::Minute.bounds(subject.at);
         let who = who(subject.caller);
-        let limits = [(who.as_str(), config.tokens_per_minute), ("all", config.organization_tokens_per_minute)];
+        let limits = [
+            (who.as_str(), config.tokens_per_minute),
+            ("all", config.organization_tokens_per_minute),
+            ("plan", entitlements.tokens_per_minute),
+        ];
         for (scope, most) in limits.into_iter().filter_map(|(scope, most)| Some((scope, most?))) {
             let key = Limit::key(subject.caller.organization_id, &format!("tokens:{}:{scope}", since.timestamp()));
             let amount = i64::try_from(subject.tokens).unwrap_or(i64::MAX);

@@ -37,3 +37,12 @@ pub fn continue_from(span: &Span, traceparent: &str) {
         let _ = span.set_parent(parent);
     }
 }
+
+/// Notes in `span` that it came of what happens in the current span, which is of another trace.
+pub fn link_to_current(span: &Span) {
+    let context = Span::current().context();
+    let current = context.span().span_context().clone();
+    if current.is_valid() {
+        span.add_link(current);
+    }
+}

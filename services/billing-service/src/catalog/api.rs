@@ -47,6 +47,8 @@ pub struct PlanView {
     models: Option<Vec<String>>,
     /// Requests in a minute; absent for no limit.
     requests_per_minute: Option<u32>,
+    /// Tokens in a minute; absent for no limit.
+    tokens_per_minute: Option<u32>,
 }
 
 /// A price.
@@ -122,6 +124,7 @@ fn plan(code: &str, plan: &Plan, only: Option<Currency>) -> PlanView {
             Models::Only(models) => Some(models.iter().cloned().collect()),
         },
         requests_per_minute: plan.limits.requests_per_minute,
+        tokens_per_minute: plan.limits.tokens_per_minute,
     }
 }
 

@@ -145,6 +145,8 @@ pub enum Models {
 pub struct Limits {
     /// Requests of the organization in a minute; none is no limit of the plan.
     pub requests_per_minute: Option<u32>,
+    /// Tokens of the organization in a minute; none is no limit of the plan.
+    pub tokens_per_minute: Option<u32>,
     /// Models.
     pub models: Models,
     /// Spending in a calendar month (UTC), by currency.

@@ -56,6 +56,9 @@ pub fn plan(plan: &Plan) -> Value {
     if let Some(requests) = plan.limits.requests_per_minute {
         tree["limits"]["requests_per_minute"] = json!(requests);
     }
+    if let Some(tokens) = plan.limits.tokens_per_minute {
+        tree["limits"]["tokens_per_minute"] = json!(tokens);
+    }
     if let Models::Only(models) = &plan.limits.models {
         tree["limits"]["models"] = json!(models);
     }

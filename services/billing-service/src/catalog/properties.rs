@@ -57,11 +57,14 @@ fn plan() -> impl Strategy<Value = Plan> {
         );
         let models = prop_oneof![Just(Models::All), proptest::collection::btree_set("[a-z.-]{1,12}", 0..3).prop_map(Models::Only)];
         let caps = prop_oneof![Just(BTreeMap::new()), amounts(currencies.clone())];
-        let limits = (proptest::option::of(1_u32..10_000), models, caps).prop_map(|(requests_per_minute, models, monthly_caps)| Limits {
-            requests_per_minute,
-            models,
-            monthly_caps,
-        });
+        let limits = (proptest::option::of(1_u32..10_000), proptest::option::of(1_u32..10_000), models, caps).prop_map(
+            |(requests_per_minute, tokens_per_minute, models, monthly_caps)| Limits {
+                requests_per_minute,
+                tokens_per_minute,
+                models,
+                monthly_caps,
+            },
+        );
         let features = proptest::collection::btree_set(code(), 0..4);
         (name(), code(), 0_u32..365, 0_u32..28, prices(currencies, yearly), credit, seats, features, limits).prop_map(
             |(name, group, trial_days, grace_days, prices, included_credit, seats, features, limits)| Plan {

@@ -1,5 +1,6 @@
 //! Checkouts in the database: one that is open for each thing [B-69].
 
+use chassis::telemetry::current_traceparent;
 use chrono::{DateTime, TimeDelta, Utc};
 use identity::OrganizationId;
 use money::Currency;
@@ -124,8 +125,8 @@ pub async fn insert(
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
         "insert into checkouts (id, organization_id, kind, item, wanted, description, currency, amount_micros, credit_micros, credit_days,
-            subscription_id, success_url, cancel_url, state, expires_at, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'wanted', $14, $15) on conflict do nothing",
+            subscription_id, success_url, cancel_url, state, expires_at, created_at, traceparent)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'wanted', $14, $15, $16) on conflict do nothing",
         state.random.uuid_v7(&state.clock),
         organization.uuid(),
         wish.kind.as_str(),
@@ -140,7 +141,8 @@ pub async fn insert(
         wish.urls.success,
         wish.urls.cancel,
         expires_at,
-        state.clock.now()
+        state.clock.now(),
+        current_traceparent()
     )
     .execute(&mut **transaction)
     .await?;

@@ -49,6 +49,7 @@ pub fn combine(
         features: plans.iter().flat_map(|entitled| entitled.plan.plan.features.iter().map(ToString::to_string)).collect(),
         models: models(plans),
         requests_per_minute: most(plans, |entitled| entitled.plan.plan.limits.requests_per_minute),
+        tokens_per_minute: most(plans, |entitled| entitled.plan.plan.limits.tokens_per_minute),
         seats: plans.iter().map(|entitled| entitled.seats).max(),
         spend_limits: cap.into_iter().chain(hard).collect(),
     }
@@ -89,7 +90,7 @@ plans:
     name: Free
     group: main
     prices: {USD: {month: '0.00'}}
-    limits: {requests_per_minute: 20, models: [sim-small], monthly_caps: {USD: '5.00'}}
+    limits: {requests_per_minute: 20, tokens_per_minute: 5000, models: [sim-small], monthly_caps: {USD: '5.00'}}
   team:
     name: Team
     group: other
@@ -120,13 +121,17 @@ plans:
     fn a_plan_limits_models_requests_and_spending() {
         let free = combined(&[entitled("free", "default", Access::Full)]);
         assert_eq!(free.models, Some(BTreeSet::from(["sim-small".to_owned()])));
-        assert_eq!((free.requests_per_minute, free.spend_limits[0].limit_micros), (Some(20), 5_000_000));
+        assert_eq!(
+            (free.requests_per_minute, free.tokens_per_minute, free.spend_limits[0].limit_micros),
+            (Some(20), Some(5000), 5_000_000)
+        );
     }
 
     #[test]
     fn of_two_plans_the_most_generous_decides_and_features_add_up() {
         let both = combined(&[entitled("free", "default", Access::Full), entitled("team", "past_due", Access::Grace)]);
         assert_eq!((both.models, both.requests_per_minute, both.spend_limits.len(), both.features.len()), (None, Some(3000), 0, 3));
+        assert_eq!(both.tokens_per_minute, None, "one plan has no limit");
         assert!(both.plans[1].grace);
     }
 }

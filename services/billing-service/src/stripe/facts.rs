@@ -7,8 +7,11 @@ mod customer;
 pub(super) mod invoice;
 mod reversal;
 
+use chassis::telemetry::{continue_from, link_to_current};
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
+use tracing::Span;
+use uuid::Uuid;
 
 use super::call::Call;
 use super::object::Object;
@@ -47,6 +50,16 @@ impl Family {
         }
     }
 
+    const fn effect(self) -> &'static str {
+        match self {
+            Self::Checkout => "effect of a checkout",
+            Self::Invoice => "effect of an invoice",
+            Self::Refund => "effect of a refund",
+            Self::Dispute => "effect of a dispute",
+            Self::Customer => "effect of a customer",
+        }
+    }
+
     fn call(self, id: &str) -> Call {
         match self {
             Self::Checkout => Call::get(format!("/checkout/sessions/{id}")),
@@ -81,6 +94,37 @@ pub async fn fetch(state: &AppState, stripe: &Transport, family: Family, id: &st
         Err(error) if TransportError::is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The span of an object's effect: a part of the trace in which it was wanted, so that a purchase is one trace from the wish to the
+/// credit, and linked to the event that told of it.
+///
+/// # Errors
+/// The database's.
+pub async fn effect_span(state: &AppState, fetched: &Fetched) -> Result<Span, Error> {
+    let Some(wanted_in) = wanted_in(state, fetched).await? else {
+        return Ok(tracing::info_span!("effect", otel.name = fetched.family.effect()));
+    };
+    let span = tracing::info_span!(parent: None, "effect", otel.name = fetched.family.effect());
+    continue_from(&span, &wanted_in);
+    link_to_current(&span);
+    Ok(span)
+}
+
+async fn wanted_in(state: &AppState, fetched: &Fetched) -> Result<Option<String>, Error> {
+    let object = Object(&fetched.object);
+    let traceparent = match fetched.family {
+        Family::Checkout => {
+            let Some(id) = object.metadata::<Uuid>("checkout_id") else { return Ok(None) };
+            sqlx::query_scalar!("select traceparent from checkouts where id = $1", id).fetch_optional(&state.pool).await?
+        }
+        Family::Invoice => {
+            let Some(operation) = object.metadata::<String>("operation") else { return Ok(None) };
+            sqlx::query_scalar!("select traceparent from intents where idempotency_key = $1", operation).fetch_optional(&state.pool).await?
+        }
+        Family::Refund | Family::Dispute | Family::Customer => None,
+    };
+    Ok(traceparent.flatten())
 }
 
 /// The effect of an object; false when it is none of ours.

@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use chassis::postgres::keep_running;
+use chassis::telemetry::continue_from;
 use chrono::{DateTime, TimeDelta, Utc};
 use identity::OrganizationId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::backoff;
@@ -40,6 +42,8 @@ pub struct Due {
     last_status: Option<i32>,
     same_failures: i32,
     created_at: DateTime<Utc>,
+    /// The trace in which it was wanted.
+    traceparent: Option<String>,
 }
 
 impl Due {
@@ -72,7 +76,11 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// The database's.
 pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(mut due) = claim(state).await? else { return Ok(false) };
-    match perform(state, stripe, &mut due).await {
+    let span = tracing::info_span!(parent: None, "intent", otel.name = due.kind, otel.kind = "internal", intent.id = %due.id);
+    if let Some(wanted_in) = &due.traceparent {
+        continue_from(&span, wanted_in);
+    }
+    match perform(state, stripe, &mut due).instrument(span).await {
         Ok(external_id) => {
             let now = state.clock.now();
             sqlx::query!("update intents set sent_at = $2, external_id = $3 where id = $1", due.id, now, external_id)
@@ -92,7 +100,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
            select id from intents i where sent_at is null and next_attempt_at <= $1
              and not exists (select from intents before where before.subject = i.subject and before.position < i.position and before.sent_at is null)
            order by position limit 1 for update skip locked)
-         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at",
+         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at, traceparent",
         now
     )
     .fetch_optional(&state.pool)
@@ -108,6 +116,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         last_status: row.last_status,
         same_failures: row.same_failures,
         created_at: row.created_at,
+        traceparent: row.traceparent,
     }))
 }
 

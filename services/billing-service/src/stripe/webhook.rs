@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use chassis::Problem;
 use chassis::http::edge::payload_too_large;
+use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
@@ -68,15 +69,16 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
         metrics::counter!("billing_stripe_events_of_other_version_total").increment(1);
     }
     sqlx::query!(
-        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at)
-         values ($1, $2, $3, $4, $5, 'received', $6, $7, $7) on conflict do nothing",
+        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at, traceparent)
+         values ($1, $2, $3, $4, $5, 'received', $6, $7, $7, $8) on conflict do nothing",
         event.id,
         event.kind,
         event.livemode,
         event.api_version,
         payload,
         instant(event.created),
-        state.clock.now()
+        state.clock.now(),
+        current_traceparent()
     )
     .execute(&state.pool)
     .await?;

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
+use chassis::telemetry::continue_from;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::backoff;
-use super::facts::{self, Family};
+use super::facts::{self, Family, Fetched};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -65,25 +67,45 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The effect of an event and its mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
+/// One try of an event, in the trace of the request that brought it.
 async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
-    let event =
-        sqlx::query!("select kind, payload -> 'data' -> 'object' -> 'id' as object_id from stripe_events where event_id = $1", event_id)
-            .fetch_one(&state.pool)
-            .await?;
+    let event = sqlx::query!(
+        "select kind, payload -> 'data' -> 'object' -> 'id' as object_id, traceparent from stripe_events where event_id = $1",
+        event_id
+    )
+    .fetch_one(&state.pool)
+    .await?;
+    let span = tracing::info_span!(parent: None, "event", otel.name = %format!("handle {}", event.kind), otel.kind = "consumer",
+        stripe.event.id = event_id, stripe.event.r#type = event.kind);
+    if let Some(brought_in) = &event.traceparent {
+        continue_from(&span, brought_in);
+    }
     let id = event.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
-    let fetched = match (Family::of(&event.kind), id) {
+    fetch_and_have_effect(state, event_id, &event.kind, id).instrument(span).await
+}
+
+/// The effect of an event and its mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
+async fn fetch_and_have_effect(state: &AppState, event_id: &str, kind: &str, id: Option<&str>) -> Result<(), Error> {
+    let fetched = match (Family::of(kind), id) {
         (None, _) => None,
         (Some(_), None) => return Err(Error::Unreadable("id")),
         (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
     };
+    let span = match &fetched {
+        Some(fetched) => facts::effect_span(state, fetched).await?,
+        None => tracing::Span::none(),
+    };
+    have_effect(state, event_id, fetched.as_ref()).instrument(span).await
+}
+
+async fn have_effect(state: &AppState, event_id: &str, fetched: Option<&Fetched>) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
         let waiting =
             sqlx::query_scalar!("select 1 from stripe_events where event_id = $1 and state = 'received' for no key update", event_id);
         if waiting.fetch_optional(&mut **transaction).await?.is_none() {
             return Ok(());
         }
-        let ours = match &fetched {
+        let ours = match fetched {
             Some(fetched) => facts::apply(state, transaction, fetched).await?,
             None => false,
         };

@@ -7,6 +7,7 @@ use chassis::postgres::keep_running;
 use chrono::TimeDelta;
 use identity::OrganizationId;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{SubscriptionId, store};
 use crate::error::Error;
@@ -44,7 +45,8 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         let (id, organization) = (SubscriptionId::from_uuid(due.id), OrganizationId::from_uuid(due.organization_id));
         let command =
             store::due_command(&store::read(due.state)?, now).ok_or(Error::Internal("nothing is to be done about what is due"))?;
-        match store::apply(state, transaction, organization, id, &command, ACTOR).await {
+        let span = tracing::info_span!(parent: None, "subscription.due", otel.name = "subscription due", subscription.id = %id);
+        match store::apply(state, transaction, organization, id, &command, ACTOR).instrument(span).await {
             Ok(_) => {}
             // A refusal is decided before anything is written, so the transaction can go on.
             Err(Error::Refused(problem)) => {

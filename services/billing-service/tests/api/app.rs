@@ -79,7 +79,7 @@ impl App {
 
     pub async fn with(adjust: impl FnOnce(&mut BillingConfig)) -> Self {
         let (clock, turn) = testkit::clock();
-        let (database, redis) = (testkit::postgres::database(MIGRATIONS).await, TestRedis::start().await);
+        let (database, redis) = (testkit::postgres::database(MIGRATIONS).await, TestRedis::answering_within(Duration::from_secs(10)).await);
         let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
         let signer = SigningKey::from_pkcs8("k1", der.as_ref());

@@ -186,6 +186,7 @@ mod tests {
             features: BTreeSet::new(),
             models: None,
             requests_per_minute: None,
+            tokens_per_minute: None,
             seats: None,
             spend_limits: Vec::new(),
         }

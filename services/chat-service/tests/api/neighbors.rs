@@ -253,6 +253,7 @@ pub const fn everything(organization_id: OrganizationId) -> Entitlements {
         features: BTreeSet::new(),
         models: None,
         requests_per_minute: None,
+        tokens_per_minute: None,
         seats: None,
         spend_limits: Vec::new(),
     }

@@ -307,6 +307,24 @@ async fn the_plans_requests_count_for_all_keys_and_ones_own_limit_still_counts()
     }
 }
 
+#[tokio::test]
+async fn the_plans_tokens_in_a_minute_count_for_all_keys() {
+    let mut chat = Chat::start().await;
+    let plan = everything(chat.verified.organization_id);
+    // The longest answer of the model is in flight at most, and the prompt.
+    chat.neighbors.entitle(contracts::entitlements::Entitlements { tokens_per_minute: Some(5000), ..plan });
+    let opened = open(&chat, 1).await;
+    for _ in 0..2 {
+        let refused = asks(&chat, &whole()).await;
+        assert_shape(&refused, 429, "tokens", "rate_limit_exceeded", &Value::Null);
+        let other =
+            VerifiedApiKey { api_key_id: ApiKeyId::new(&chassis::Clock::system(), &chassis::Random::system()), ..chat.verified.clone() };
+        chat.key = chat.new_key(other);
+    }
+    assert_eq!(chat.admitted().await, 1, "what is refused takes nothing");
+    drop(opened);
+}
+
 /// The most that a request can use while it is in flight, then what it used.
 #[tokio::test]
 async fn tokens_in_a_minute_are_a_limit_of_the_key_and_of_the_organization() {

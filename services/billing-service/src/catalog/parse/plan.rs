@@ -74,11 +74,13 @@ fn seats(path: &str, value: Option<Value>, faults: &Faults) -> Seats {
 }
 
 fn limits(path: &str, value: Option<Value>, faults: &Faults) -> Limits {
-    let none = Limits { requests_per_minute: None, models: Models::All, monthly_caps: std::collections::BTreeMap::new() };
+    let none =
+        Limits { requests_per_minute: None, tokens_per_minute: None, models: Models::All, monthly_caps: std::collections::BTreeMap::new() };
     let Some(value) = value else { return none };
     let mut fields = Fields::of(path, value, faults);
     let limits = Limits {
         requests_per_minute: fields.number("requests_per_minute", 1, 10_000_000),
+        tokens_per_minute: fields.number("tokens_per_minute", 1, u32::MAX),
         models: fields.list::<String>("models").map_or(Models::All, Models::Only),
         monthly_caps: fields.take("monthly_caps").map(|value| amounts(&fields.path("monthly_caps"), value, faults)).unwrap_or_default(),
     };

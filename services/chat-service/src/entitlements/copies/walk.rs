@@ -62,6 +62,7 @@ impl World {
             features: BTreeSet::new(),
             models: None,
             requests_per_minute: None,
+            tokens_per_minute: None,
             seats: u32::try_from(self.now.timestamp()).ok(),
             spend_limits: Vec::new(),
         }

@@ -44,7 +44,7 @@ for index = 1, #KEYS - 3 do
     redis.call('PEXPIRE', key, window)
   end
 end
-local left = redis.call('HINCRBY', KEYS[1], 'remaining', '-' .. ARGV[2])
+local left = redis.call('HINCRBY', KEYS[1], 'remaining', string.format('%.0f', 0 - cost))
 if tonumber(redis.call('HGET', KEYS[1], 'last_deadline') or '0') < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'last_deadline', ARGV[3])
 end

@@ -13,7 +13,8 @@ local reserved, price = tonumber(ARGV[3]), tonumber(ARGV[4])
 local taken = reserved
 if ARGV[8] ~= 'posted' and redis.call('HGET', KEYS[1], 'id') == (flight[3] or ARGV[2]) then
   -- A flight that the server has forgotten (the end of its log was lost) has its money in the lease again: then the price is due.
-  local back = flight[2] and reserved - price or -price
+  -- Zero less it, since a minus before zero is '-0', which is no number to the server.
+  local back = flight[2] and reserved - price or 0 - price
   -- A call that was not made and is not known has taken nothing.
   if flight[2] or ARGV[5] ~= '' then
     redis.call('HINCRBY', KEYS[1], 'remaining', string.format('%.0f', back))

@@ -86,6 +86,15 @@ pub struct Expired {
     pub checkpoint: Option<TokenUsage>,
 }
 
+/// A flight whose note cannot be read by this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The request.
+    pub request_id: String,
+    /// What of it.
+    pub what: &'static str,
+}
+
 impl Admissions {
     /// Admits a request or says what refuses it; one round trip.
     ///
@@ -120,11 +129,17 @@ impl Admissions {
         invocation.invoke_async(&mut self.redis.connection()).await
     }
 
-    /// Flights of a shard whose deadline has passed, the oldest first, after so many.
+    /// Flights of a shard whose deadline has passed, the oldest first, after so many. One that cannot be read does not hide the others.
     ///
     /// # Errors
-    /// When Redis does not answer, or a note cannot be read.
-    pub async fn expired(&self, shard: Shard, now: DateTime<Utc>, skip: usize, most: usize) -> Result<Vec<Expired>, RedisError> {
+    /// When Redis does not answer.
+    pub async fn expired(
+        &self,
+        shard: Shard,
+        now: DateTime<Utc>,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<Result<Expired, Unreadable>>, RedisError> {
         let mut connection = self.redis.connection();
         let requests: Vec<String> = redis::cmd("ZRANGEBYSCORE")
             .arg(flights_key(shard))
@@ -144,10 +159,7 @@ impl Admissions {
                 let () = redis::cmd("ZREM").arg(flights_key(shard)).arg(&request).query_async(&mut connection).await?;
                 continue;
             };
-            let mut note: Note = serde_json::from_str(&note).map_err(|_| unreadable("a note"))?;
-            note.event.lease_id = lease.parse().map_err(|_| unreadable("a lease"))?;
-            let checkpoint = checkpoint.map(|usage| serde_json::from_str(&usage).map_err(|_| unreadable("a checkpoint"))).transpose()?;
-            expired.push(Expired { note, checkpoint });
+            expired.push(read(&note, &lease, checkpoint.as_deref()).map_err(|what| Unreadable { request_id: request, what }));
         }
         Ok(expired)
     }
@@ -159,6 +171,13 @@ impl Admissions {
     pub async fn in_flight(&self, shard: Shard) -> Result<u64, RedisError> {
         redis::cmd("ZCARD").arg(flights_key(shard)).query_async(&mut self.redis.connection()).await
     }
+}
+
+fn read(note: &str, lease: &str, checkpoint: Option<&str>) -> Result<Expired, &'static str> {
+    let mut note: Note = serde_json::from_str(note).map_err(|_| "the note")?;
+    note.event.lease_id = lease.parse().map_err(|_| "the lease")?;
+    let checkpoint = checkpoint.map(serde_json::from_str).transpose().map_err(|_| "the checkpoint")?;
+    Ok(Expired { note, checkpoint })
 }
 
 pub(crate) fn unreadable(what: &'static str) -> RedisError {

@@ -110,10 +110,18 @@ impl IntoResponse for Error {
             Self::LeaseUnavailable => Problem::unavailable("the lease"),
             Self::NoStripe => Problem::new(StatusCode::NOT_IMPLEMENTED, "payments_not_configured", "Payments are not configured"),
             Self::Stripe(error) if !error.is_final() => Problem::unavailable("Stripe"),
+            Self::Database(error) if is_unstorable(error) => {
+                Problem::bad_request("invalid_text", "A text of the request cannot be stored: it must not have NUL characters")
+            }
             Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),
             Self::Redis(error) if chassis::redis::is_unavailable(error) => Problem::unavailable("Redis"),
             Self::Database(_) | Self::Redis(_) | Self::Stripe(_) | Self::Unreadable(_) | Self::Internal(_) => Problem::internal(&self),
         };
         problem.into_response()
     }
+}
+
+/// A character that no text of the database can have: only a request's own text can be the cause.
+fn is_unstorable(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "22021" || code == "22P05")
 }

@@ -1,6 +1,6 @@
 //! Rate cards: which rates apply to a model and an organization at an instant, what usage comes to, and price lists.
 
-mod allowance;
+pub mod allowance;
 mod import;
 mod list;
 mod own_list;

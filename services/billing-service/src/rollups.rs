@@ -26,10 +26,21 @@ pub(crate) const LOCK: i64 = 0x726f_6c6c_7570;
 /// Adds deltas until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("rollups", stop, state.config.usage.roll_up.0, || async {
-        while meters::fold(&state.pool).await? {}
-        while usage::fold(&state.pool).await? {}
-        while spend::fold(&state.pool).await? {}
-        Ok(())
+        // One kind that cannot be added does not keep the others.
+        let meters = async {
+            while meters::fold(&state.pool).await? {}
+            Ok::<_, Error>(())
+        };
+        let usage = async {
+            while usage::fold(&state.pool).await? {}
+            Ok::<_, Error>(())
+        };
+        let spend = async {
+            while spend::fold(&state.pool).await? {}
+            Ok::<_, Error>(())
+        };
+        let added = tokio::join!(meters, usage, spend);
+        Ok(added.0.and(added.1).and(added.2)?)
     })
     .await;
 }

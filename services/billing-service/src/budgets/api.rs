@@ -165,7 +165,10 @@ pub async fn delete(
 }
 
 fn check(new: &NewBudget) -> Result<(), Problem> {
-    new.currency.parse::<Currency>().map_err(|error| Problem::invalid_field("currency", error.to_string()))?;
+    // Usage is priced in it, and a budget in another would never count anything.
+    if new.currency.parse::<Currency>().map_err(|error| Problem::invalid_field("currency", error.to_string()))? != Currency::USD {
+        return Err(Problem::invalid_field("currency", "must be USD, the currency that usage is priced in"));
+    }
     let known = match new.scope {
         LimitScope::Organization => new.scope_id.is_empty(),
         LimitScope::User => new.scope_id.parse::<UserId>().is_ok(),

@@ -1,5 +1,6 @@
 //! Budgets in the database. A change of a hard one changes what the organization may do, in the same transaction.
 
+use chassis::Problem;
 use contracts::entitlements::{LimitPeriod, LimitScope};
 use identity::OrganizationId;
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -12,6 +13,8 @@ use crate::state::AppState;
 
 /// Rows of a list; an organization has a handful.
 const MOST: i64 = 1000;
+/// Budgets of an organization: each is looked at again and again.
+const MOST_OF_ONE: i64 = 200;
 
 struct Row {
     id: uuid::Uuid,
@@ -55,6 +58,14 @@ pub async fn insert(
     organization: OrganizationId,
     new: &NewBudget,
 ) -> Result<Budget, Error> {
+    // One at a time of an organization, so that the limit is not passed.
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('budgets ' || $1, 0))", organization.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    let count = sqlx::query_scalar!(r#"select count(*) as "count!" from budgets where organization_id = $1"#, organization.uuid());
+    if count.fetch_one(&mut **transaction).await? >= MOST_OF_ONE {
+        return Err(Problem::conflict("too_many_budgets", "There are as many budgets as an organization may have").into());
+    }
     let id = BudgetId::new(&state.clock, &state.random);
     let (scope, period): (LimitScope, LimitPeriod) = (new.scope, new.period);
     sqlx::query!(

@@ -31,6 +31,16 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
         loop {
             let expired = state.admissions.expired(shard, state.clock.now(), stuck, BATCH).await?;
             for flight in &expired {
+                let flight = match flight {
+                    Ok(flight) => flight,
+                    // Perhaps of a newer version: a replica of that one settles it.
+                    Err(unreadable) => {
+                        stuck += 1;
+                        metrics::counter!("billing_flights_stuck_total").increment(1);
+                        tracing::error!(request.id = unreadable.request_id, field = unreadable.what, "a flight cannot be read");
+                        continue;
+                    }
+                };
                 match settle(state, flight).await {
                     Ok(()) => settled += 1,
                     Err(error) if error.is_outage() => return Err(error),

@@ -6,6 +6,10 @@ use utoipa::ToSchema;
 
 use super::cloud_event::{CloudEvent, Rejection};
 
+/// Bytes of a value that events are grouped by, and of all of them together.
+const LONGEST_GROUP: usize = 256;
+const LONGEST_GROUPS: usize = 900;
+
 /// How values become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -155,11 +159,27 @@ impl Definition {
         self.event_type == event.kind && self.filters.iter().all(holds)
     }
 
+    /// What it is grouped by is part of the key of its sums, and an index has no room for more.
+    fn check_groups(&self, event: &CloudEvent) -> Result<(), Rejection> {
+        let values = self.group_by.iter().filter_map(|group| Some((group, event.at(&group.path)?.len())));
+        let mut all = 0;
+        for (group, length) in values {
+            all += length;
+            if length > LONGEST_GROUP || all > LONGEST_GROUPS {
+                let rule =
+                    format!("data.{} must have at most {LONGEST_GROUP} bytes, and all groups {LONGEST_GROUPS}", group.path.join("."));
+                return Err(Rejection::new("invalid_value", rule));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether an event that is let in has the value that is counted.
     ///
     /// # Errors
     /// The rule that it breaks: an event that cannot be counted must not look as if it was.
     pub fn check_value(&self, event: &CloudEvent) -> Result<(), Rejection> {
+        self.check_groups(event)?;
         match (self.aggregation, &self.value_path) {
             (Aggregation::Sum | Aggregation::Max, Some(path)) => event.decimal(path).map(|_| ()),
             (Aggregation::Unique, Some(path)) => match event.at(path) {

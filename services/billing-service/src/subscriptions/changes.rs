@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::api::{field, terms};
 use super::command::{AppliedCoupon, Command, Refusal};
 use super::state::Subscription;
+use super::status::Status;
 use super::store::{self, Stored};
 use super::view::SubscriptionView;
 use super::{SubscriptionId, machine};
@@ -114,6 +115,8 @@ async fn command(
             let terms = &before.terms;
             Command::ApplyCoupon { coupon: AppliedCoupon::of(code, &offered, &terms.plan, terms.currency, state.clock.now())? }
         }
+        // Without access there is nothing to wait for.
+        Change::Cancel if matches!(before.status, Status::Unpaid | Status::Paused) => Command::CancelNow,
         Change::Cancel => Command::CancelAtPeriodEnd,
         Change::Uncancel => Command::Uncancel,
         Change::Pause => Command::Pause,

@@ -49,8 +49,6 @@ pub struct UsageRow {
     currency: String,
     /// What it cost the organization, in micro-units.
     price_micros: i64,
-    /// What it cost us, in micro-units.
-    cost_micros: i64,
     /// The key that called.
     api_key_id: Option<ApiKeyId>,
     /// The trace, as Jaeger knows it.
@@ -89,7 +87,7 @@ pub async fn list(
     let rows = sqlx::query!(
         "select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
                 audio_input_tokens, audio_output_tokens, images, currency,
-                price_micros, cost_micros, api_key_id, trace_id, counted_by, outcome
+                price_micros, api_key_id, trace_id, counted_by, outcome
          from usage_events where organization_id = $1 and ($2::timestamptz is null or (ended_at, request_id) < ($2, $3))
            and ($4::timestamptz is null or ended_at >= $4) and ($5::timestamptz is null or ended_at < $5) and ($6::text is null or model = $6)
          order by ended_at desc, request_id desc limit $7",
@@ -120,7 +118,6 @@ pub async fn list(
         images: row.images,
         currency: row.currency,
         price_micros: row.price_micros,
-        cost_micros: row.cost_micros,
         api_key_id: row.api_key_id.map(ApiKeyId::from_uuid),
         trace_id: row.trace_id,
         counted_by: row.counted_by,

@@ -19,7 +19,7 @@ use crate::grants::{Payments, Use};
 use crate::leases::{LeaseHold, lock_holds, update_holds};
 use crate::ledger::postings::{self, Posting};
 use crate::ledger::{self, Balances};
-use crate::rates::{self, Charge, StoredCard};
+use crate::rates::{self, Charge, StoredCard, allowance};
 use crate::state::AppState;
 
 /// A usage event, and what its request took of its lease.
@@ -141,8 +141,9 @@ impl Work {
         }
         let card = self.card(event)?;
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
-        // A checkpoint never counts more than was used in the end.
-        let (more, dearer) = ((price - before.price).max(0), (cost - before.cost).max(0));
+        // A checkpoint never counts more than was used in the end. What of it was free stays so, and the rest has what is left of the allowance.
+        let (more, dearer) = ((price - card.card.price.amount(&before.usage)?).max(0), (cost - before.cost).max(0));
+        let more = more - allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
         let posting = postings::late_settlement(event.request_id, balances, more, dearer, state.clock.now());
         self.post(event, posting);

@@ -2,7 +2,7 @@
 
 use contracts::{LeaseId, RequestId};
 use identity::{ApiKeyId, OrganizationId, UserId};
-use money::Currency;
+use money::{Currency, TokenUsage};
 use sqlx::{Postgres, Transaction};
 
 use super::settlement::Used;
@@ -93,6 +93,8 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
 pub struct Recorded {
     /// How its tokens were counted.
     pub counted_by: String,
+    /// What was used.
+    pub usage: TokenUsage,
     /// Whether it is the same usage.
     pub is_same: bool,
     /// What was charged, in micro-units.
@@ -117,20 +119,25 @@ pub async fn recorded(
     )
     .fetch_optional(&mut **transaction)
     .await?;
-    Ok(row.map(|row| Recorded {
-        is_same: row.input_tokens == count(used.usage.input_tokens)
-            && row.cached_input_tokens == count(used.usage.cached_input_tokens)
-            && row.cache_write_tokens == count(used.usage.cache_write_tokens)
-            && row.output_tokens == count(used.usage.output_tokens)
-            && row.reasoning_tokens == count(used.usage.reasoning_tokens)
-            && row.audio_input_tokens == count(used.usage.audio_input_tokens)
-            && row.audio_output_tokens == count(used.usage.audio_output_tokens)
-            && row.cache_write_1h_tokens == count(used.usage.cache_write_1h_tokens)
-            && row.images == count(used.usage.images)
-            && row.counted_by == used.counted_by.as_str(),
-        counted_by: row.counted_by,
-        price: row.price_micros,
-        cost: row.cost_micros,
+    Ok(row.map(|row| {
+        let usage = TokenUsage {
+            input_tokens: tokens(row.input_tokens),
+            cached_input_tokens: tokens(row.cached_input_tokens),
+            cache_write_tokens: tokens(row.cache_write_tokens),
+            cache_write_1h_tokens: tokens(row.cache_write_1h_tokens),
+            output_tokens: tokens(row.output_tokens),
+            reasoning_tokens: tokens(row.reasoning_tokens),
+            audio_input_tokens: tokens(row.audio_input_tokens),
+            audio_output_tokens: tokens(row.audio_output_tokens),
+            images: tokens(row.images),
+        };
+        Recorded {
+            usage,
+            is_same: usage == used.usage && row.counted_by == used.counted_by.as_str(),
+            counted_by: row.counted_by,
+            price: row.price_micros,
+            cost: row.cost_micros,
+        }
     }))
 }
 
@@ -174,4 +181,8 @@ pub async fn replace(
 
 fn count(tokens: u64) -> i64 {
     i64::try_from(tokens).unwrap_or(i64::MAX)
+}
+
+fn tokens(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }

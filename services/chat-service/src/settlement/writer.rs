@@ -1,11 +1,12 @@
 //! Settles in Redis, in batches, and keeps what Redis does not take or has not on its disk yet.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use admission::{Admissions, End, Settlement};
 use chassis::telemetry::propagation::continue_from;
 use contracts::billing::{BillingClient, SettleError};
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
 use futures::{FutureExt, future};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -152,25 +153,31 @@ impl Writer {
     /// not take, when there is no time left to wait for Redis, is told to billing-service.
     async fn write(&self, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.settle_all(batch).await {
-            tracing::warn!(error.message = error.category(), settlements = batch.len(), "settlements wait for Redis");
-            if stop.is_cancelled() {
-                future::join_all(batch.iter_mut().map(|record| settle(record, billing))).await;
-                batch.retain(|record| !record.taken);
-                if batch.is_empty() {
-                    return;
-                }
+        loop {
+            let failed = self.settle_all(batch).await;
+            let Some((_, error)) = failed.first() else { return };
+            tracing::warn!(error.message = error.category(), settlements = failed.len(), "settlements wait for Redis");
+            let is_ending = stop.is_cancelled();
+            // One that Redis answers with an error would be so answered for ever, and the others would wait behind it.
+            let refused: HashSet<usize> =
+                failed.iter().filter(|(_, error)| !chassis::redis::is_unavailable(error)).map(|(index, _)| *index).collect();
+            let told = batch.iter_mut().enumerate().filter(|(index, _)| is_ending || refused.contains(index));
+            future::join_all(told.map(|(_, record)| settle(record, billing))).await;
+            batch.retain(|record| !record.taken);
+            if batch.is_empty() {
+                return;
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
                 // What waits when the process is told to end is handed over at once.
-                () = stop.cancelled(), if !stop.is_cancelled() => pause = FIRST_PAUSE,
+                () = stop.cancelled(), if !is_ending => pause = FIRST_PAUSE,
             }
         }
     }
 
-    async fn settle_all(&self, batch: &[Record]) -> Result<(), redis::RedisError> {
-        let settlements = batch.iter().map(|record| async move {
+    /// Settles each; those that were not settled, by their index.
+    async fn settle_all(&self, batch: &[Record]) -> Vec<(usize, redis::RedisError)> {
+        let settlements = batch.iter().enumerate().map(|(index, record)| async move {
             let settlement = Settlement {
                 event: &record.event,
                 price_micros: record.price,
@@ -178,9 +185,9 @@ impl Writer {
                 counted: &record.counted,
                 traceparent: record.traceparent.as_deref(),
             };
-            self.admissions.settle(&settlement).await
+            self.admissions.settle(&settlement).await.err().map(|error| (index, error))
         });
-        try_join_all(settlements).await.map(drop)
+        future::join_all(settlements).await.into_iter().flatten().collect()
     }
 }
 

@@ -117,6 +117,7 @@ async fn a_request_in_flight_is_noted_with_its_deadline_and_what_it_has_used_so_
     let late = clock.now() + chrono::TimeDelta::seconds(360);
     let flight = eventually("a checkpoint", || async {
         let expired = chat.admissions.expired(shard, late, 0, 10).await.expect("Redis");
+        let expired: Vec<_> = expired.into_iter().map(|flight| flight.expect("a note that can be read")).collect();
         expired.into_iter().next().filter(|flight| flight.checkpoint.is_some())
     })
     .await;

@@ -6,8 +6,9 @@ use chassis::problem::ProblemBody;
 use chassis::{ExposeSecret, Problem, in_transaction};
 use chrono::{DateTime, Utc};
 use http::StatusCode;
-use identity::{Authenticated, Scope};
+use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
+use sqlx::{Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::{EndpointId, guard, signature};
@@ -132,11 +133,30 @@ pub async fn delete(
     Path(id): Path<EndpointId>,
 ) -> Result<StatusCode, Error> {
     principal.require(Scope::BillingWrite)?;
+    in_transaction!(state.pool, |transaction| { end(&state, transaction, principal.organization_id, id).await })
+}
+
+/// The endpoint is gone, and what waited for it is not sent any more.
+async fn end(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: EndpointId,
+) -> Result<StatusCode, Error> {
     let deleted = sqlx::query!(
         "update webhook_endpoints set deleted_at = $3 where organization_id = $1 and id = $2 and deleted_at is null",
-        principal.organization_id.uuid(),
+        organization.uuid(),
         id.uuid(),
         state.clock.now()
     );
-    if deleted.execute(&state.pool).await?.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(StatusCode::NO_CONTENT) }
+    if deleted.execute(&mut **transaction).await?.rows_affected() == 0 {
+        return Err(Error::NotFound);
+    }
+    sqlx::query!(
+        "update webhook_deliveries set state = 'failed', last_error = 'the endpoint was deleted' where endpoint_id = $1 and state = 'waiting'",
+        id.uuid()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }

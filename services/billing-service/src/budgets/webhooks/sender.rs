@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chassis::http::client;
 use chassis::postgres::keep_running;
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -15,6 +16,8 @@ use crate::stripe::backoff;
 
 const POLL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that are sent at once.
+const LANES: usize = 8;
 /// Tries before a message is set aside: with their pauses, about three hours.
 const MAX_ATTEMPTS: i32 = 12;
 
@@ -30,7 +33,12 @@ struct Due {
 /// Sends until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("webhooks", stop, POLL, || async {
-        while !stop.is_cancelled() && step(state).await? {}
+        // Several at once: one endpoint that does not answer in time must not keep the others' messages.
+        try_join_all((0..LANES).map(|_| async {
+            while !stop.is_cancelled() && step(state).await? {}
+            Ok::<_, Error>(())
+        }))
+        .await?;
         Ok(())
     })
     .await;
@@ -56,12 +64,14 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         metrics::counter!("webhook_deliveries_failed_total").increment(1);
     }
     sqlx::query!(
-        "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5 where id = $1",
+        "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
+         where id = $1 and state = 'waiting'",
         due.id,
         outcome,
         status,
         error,
-        error.is_none().then(|| state.clock.now())
+        error.is_none().then(|| state.clock.now()),
+        backoff::next(state, backoff::seconds(due.attempts + 1))
     )
     .execute(&state.pool)
     .await?;
@@ -71,21 +81,14 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
 /// Notes an attempt. Two replicas never note the same one.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
-    let next = sqlx::query!(
-        "select id, attempts from webhook_deliveries where state = 'waiting' and next_attempt_at <= $1 order by next_attempt_at, id limit 1",
-        now
-    )
-    .fetch_optional(&state.pool)
-    .await?;
-    let Some(next) = next else { return Ok(None) };
     let due = sqlx::query_as!(
         Due,
-        r#"update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $3 from webhook_endpoints e
-           where d.id = $1 and d.attempts = $2 and d.state = 'waiting' and e.id = d.endpoint_id
-           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, e.url"#,
-        next.id,
-        next.attempts,
-        backoff::next(state, backoff::seconds(next.attempts + 2))
+        r#"with next as (select d.id, d.attempts, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+             where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null
+             order by d.next_attempt_at, d.id limit 1 for update of d skip locked)
+           update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next where d.id = next.id
+           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url"#,
+        now
     )
     .fetch_optional(&state.pool)
     .await?;
@@ -95,7 +98,8 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
 /// One attempt: the status of the answer, or why there is none. Neither says what an address resolved to: the owner of the endpoint
 /// reads it.
 async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
-    let target = guard::resolve(&due.url, state.config.webhooks_to_private).await.map_err(|refused| refused.to_string())?;
+    let resolved = tokio::time::timeout(TIMEOUT, guard::resolve(&due.url, state.config.webhooks_to_private)).await;
+    let target = resolved.map_err(|_| "its name was not resolved in time")?.map_err(|refused| refused.to_string())?;
     let timestamp = state.clock.now().timestamp();
     let secret = signature::secret(&state.config.secret, EndpointId::from_uuid(due.endpoint_id)).map_err(|error| error.to_string())?;
     let signed = signature::sign(&secret, &due.message_id, timestamp, due.payload.as_bytes()).map_err(|error| error.to_string())?;

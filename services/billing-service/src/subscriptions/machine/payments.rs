@@ -77,6 +77,11 @@ pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>) -> Result
     if subscription.grace_until.is_some_and(|until| now < until) {
         return Err(Refusal::NotDue);
     }
+    if subscription.cancel_at_period_end {
+        // It was not to go on anyway, and nobody would look at it again.
+        end(subscription, Status::Canceled, now);
+        return Ok(());
+    }
     subscription.status = Status::Unpaid;
     subscription.grace_until = None;
     Ok(())

@@ -9,6 +9,8 @@ mod app;
 mod budgets;
 #[path = "api/catalog.rs"]
 mod catalog;
+#[path = "api/currencies.rs"]
+mod currencies;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]

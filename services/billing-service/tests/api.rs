@@ -37,6 +37,8 @@ mod metering;
 mod migrations;
 #[path = "api/money_back.rs"]
 mod money_back;
+#[path = "api/months.rs"]
+mod months;
 #[path = "api/operations.rs"]
 mod operations;
 #[path = "api/payments.rs"]

@@ -9,7 +9,6 @@ use chassis::in_transaction;
 use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
 use identity::{Authenticated, OrganizationId, Scope};
-use money::Currency;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -96,7 +95,7 @@ impl Balance {
     fn of(balances: Balances) -> Self {
         let available = balances.available();
         Self {
-            currency: Currency::USD.code(),
+            currency: crate::ledger::CREDIT.code(),
             available_micros: available,
             held_micros: balances.held,
             posted_micros: available + balances.held,

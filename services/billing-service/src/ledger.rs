@@ -31,7 +31,11 @@ use postings::Posting;
 pub use batch::post_all;
 pub use transactions::{__path_list, LedgerEntry, LedgerTransaction, list};
 
-/// The balances of one organization.
+/// The currency of credit: in it models are priced, and every wallet is kept. What is paid in another is exchanged
+/// ([`Account::Exchange`]).
+pub const CREDIT: Currency = Currency::USD;
+
+/// The balances of one organization, in the currency of credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balances {
     /// What is in the wallet.
@@ -66,7 +70,7 @@ impl Balances {
     }
 }
 
-/// Writes a posting; false when the same fact was posted before, in which case nothing is written.
+/// Writes a posting, whose entries are in `currency`; false when the same fact was posted before, in which case nothing is written.
 ///
 /// # Errors
 /// The database's; it refuses what is not balanced or overdraws.
@@ -96,6 +100,12 @@ pub async fn post(
     let accounts: Vec<Account> = entries.iter().map(|(account, _)| *account).collect();
     make_accounts(state, transaction, organization, currency, &accounts).await?;
     insert_entries(transaction, id, organization, currency, &entries).await?;
+    if let Some((currency, entries)) = &posting.money {
+        let entries: Vec<(Account, i64)> = entries.iter().copied().filter(|(_, amount)| *amount != 0).collect();
+        let accounts: Vec<Account> = entries.iter().map(|(account, _)| *account).collect();
+        make_accounts(state, transaction, None, *currency, &accounts).await?;
+        insert_entries(transaction, id, None, *currency, &entries).await?;
+    }
     Ok(true)
 }
 
@@ -176,25 +186,30 @@ async fn insert_entries(
     if all { Ok(()) } else { Err(Error::Internal("an entry has no account")) }
 }
 
-/// Reads an organization's balances without waiting for anybody; none when it has no accounts yet.
+/// Reads an organization's balances in the currency of credit without waiting for anybody; none when it has no accounts yet.
 ///
 /// # Errors
 /// The database's.
 pub async fn balances(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<Option<Balances>, sqlx::Error> {
-    let rows = sqlx::query!("select kind, balance_micros from accounts where organization_id = $1", organization.uuid())
-        .fetch_all(executor)
-        .await?;
+    let rows = sqlx::query!(
+        "select kind, balance_micros from accounts where organization_id = $1 and currency = $2",
+        organization.uuid(),
+        CREDIT.code()
+    )
+    .fetch_all(executor)
+    .await?;
     Ok((!rows.is_empty()).then(|| Balances::of(rows.into_iter().map(|row| (row.kind, row.balance_micros)))))
 }
 
-/// Locks the organization's own accounts until the transaction ends, and reads their balances.
+/// Locks the organization's own accounts in the currency of credit until the transaction ends, and reads their balances.
 ///
 /// # Errors
 /// The database's.
 pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Balances, Error> {
     let rows = sqlx::query!(
-        "select kind, balance_micros from accounts where organization_id = $1 order by kind, currency for no key update",
-        organization.uuid()
+        "select kind, balance_micros from accounts where organization_id = $1 and currency = $2 order by kind for no key update",
+        organization.uuid(),
+        CREDIT.code()
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -214,10 +229,11 @@ pub async fn lock_for_settlements(
     let house = postings::HOUSE_ACCOUNTS_OF_SETTLEMENTS.map(|account| account.as_str().to_owned());
     let rows = sqlx::query!(
         "select organization_id, kind, balance_micros from accounts
-         where organization_id = any($1) or (organization_id is null and kind = any($2))
-         order by organization_id nulls last, kind, currency for no key update",
+         where (organization_id = any($1) or (organization_id is null and kind = any($2))) and currency = $3
+         order by organization_id nulls last, kind for no key update",
         organizations,
-        &house
+        &house,
+        CREDIT.code()
     )
     .fetch_all(&mut **transaction)
     .await?;

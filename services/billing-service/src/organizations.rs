@@ -7,7 +7,6 @@ use chassis::streams::{HandleError, Handler, Message};
 use chassis::telemetry::continue_from;
 use contracts::events::OrganizationCreated;
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 use tracing::Instrument;
 
@@ -30,7 +29,7 @@ pub async fn ensure_wallet(
     let made = sqlx::query!(
         "insert into wallets (organization_id, currency, created_at) values ($1, $2, $3) on conflict do nothing",
         organization.uuid(),
-        Currency::USD.code(),
+        crate::ledger::CREDIT.code(),
         now
     )
     .execute(&mut **transaction)
@@ -38,7 +37,7 @@ pub async fn ensure_wallet(
     if made.rows_affected() == 0 {
         return Ok(());
     }
-    ledger::open(state, transaction, organization, Currency::USD).await?;
+    ledger::open(state, transaction, organization, crate::ledger::CREDIT).await?;
     if state.config.signup_grant > 0 {
         let grant = NewGrant::plain(Source::Signup, organization.to_string(), state.config.signup_grant);
         grants::issue(state, transaction, organization, &grant).await?;

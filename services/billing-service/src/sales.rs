@@ -1,6 +1,7 @@
 //! Money that arrived: one sale in the ledger for each payment, whatever tells of it and however often [B-47]. What it was for gets
 //! its effect in the same transaction: credit, or a charge of a subscription with the credit that comes with it.
 
+mod exchange;
 mod reversals;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::grants::{self, NewGrant, Source};
 use crate::intents::{self, Intent};
-use crate::ledger::postings::Sale;
+use crate::ledger::postings::{Rate, Sale};
 use crate::ledger::{self, postings};
 use crate::state::AppState;
 use crate::subscriptions::SubscriptionId;
@@ -76,7 +77,7 @@ pub struct ChargeRef {
     pub reason: String,
 }
 
-/// Credit was paid for. False when that is known already, and nothing is changed.
+/// Credit was paid for: `bought` is how much, and at which rate if the money is in another currency. False when that is known already, and nothing is changed.
 ///
 /// # Errors
 /// The database's.
@@ -84,13 +85,16 @@ pub async fn of_credit(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     payment: &Payment,
-    credit: i64,
+    bought: (i64, Option<Rate>),
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<bool, Error> {
-    if !insert(state, transaction, payment, credit, true).await? {
+    let (credit, rate) = bought;
+    let sale = exchange::sale(payment, credit, rate)?;
+    if !insert(state, transaction, payment, sale, true).await? {
         return Ok(false);
     }
-    let grant = NewGrant { paid: Some(payment.amount), expires_at, ..NewGrant::plain(Source::Purchase, &payment.intent, credit) };
+    let lot = NewGrant::plain(Source::Purchase, &payment.intent, credit);
+    let grant = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, expires_at, ..lot };
     grants::issue(state, transaction, payment.organization, &grant).await?;
     Ok(true)
 }
@@ -113,7 +117,8 @@ pub async fn of_charge(
     let sold = awaited && !before.refuses_payment(reason);
     let grant = if sold { before.promised(*period_start, reason) } else { None };
     let credit = grant.as_ref().map_or(0, |grant| grant.amount_micros);
-    if !insert(state, transaction, payment, credit, sold).await? {
+    let sale = exchange::sale(payment, credit, before.terms.rate())?;
+    if !insert(state, transaction, payment, sale, sold).await? {
         return Ok(false);
     }
     store::apply(state, transaction, payment.organization, *subscription, &command, ACTOR).await?;
@@ -121,15 +126,14 @@ pub async fn of_charge(
         give_back(state, transaction, payment).await?;
         return Ok(true);
     }
-    let sale = Sale { paid: payment.amount, credit };
     let Some(grant) = grant else {
         let balances = ledger::lock(transaction, payment.organization).await?;
         let posting = postings::sale(&payment.intent, sale, false, balances, state.clock.now());
         ledger::post(state, transaction, Some(payment.organization), payment.currency, &posting).await?;
         return Ok(true);
     };
-    let given =
-        NewGrant { paid: Some(sale.paid), expires_at: grant.expires_at, ..NewGrant::plain(Source::Plan, &payment.intent, sale.credit) };
+    let lot = NewGrant::plain(Source::Plan, &payment.intent, sale.credit);
+    let given = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, expires_at: grant.expires_at, ..lot };
     grants::issue(state, transaction, payment.organization, &given).await?;
     crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
     Ok(true)
@@ -151,19 +155,21 @@ async fn insert(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     payment: &Payment,
-    credit: i64,
+    sale: Sale,
     sold: bool,
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
-        "insert into stripe_payments (payment_intent_id, organization_id, source, source_id, currency, amount_micros, credit_micros, sold, paid_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
+        "insert into stripe_payments (payment_intent_id, organization_id, source, source_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, sold, paid_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
         payment.intent,
         payment.organization.uuid(),
         payment.by.as_str(),
         payment.by_id,
         payment.currency.code(),
         payment.amount,
-        credit,
+        sale.credit,
+        sale.exchange.map(|exchange| exchange.money),
+        sale.exchange.map(|exchange| exchange.credit),
         sold,
         state.clock.now()
     )

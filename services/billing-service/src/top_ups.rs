@@ -67,11 +67,12 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         let low = sqlx::query!(
             "select t.organization_id, t.threshold_micros, t.amount_micros, t.monthly_cap_micros from auto_top_ups t
              where t.enabled and t.next_at <= $1
-               and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.kind in ('wallet', 'debt'))
+               and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
                    < t.threshold_micros
                and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
              order by t.next_at limit 1 for no key update of t skip locked",
-            now
+            now,
+            crate::ledger::CREDIT.code()
         )
         .fetch_optional(&mut **transaction)
         .await?;
@@ -95,7 +96,7 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
 /// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.
 fn size(threshold: i64, amount: i64, available: i64) -> i64 {
     let gap = threshold.saturating_sub(available);
-    let unit = crate::catalog::amount::minor_micros(Currency::USD);
+    let unit = crate::catalog::amount::minor_micros(crate::ledger::CREDIT);
     let whole = gap.saturating_add(unit - 1) / unit * unit;
     amount.max(whole)
 }
@@ -133,7 +134,7 @@ async fn want(
         subject: id.to_string(),
         organization_id: Some(organization),
         idempotency_key: format!("top_up.charge-{id}"),
-        payload: json!(TopUp { id, amount_micros: amount, currency: Currency::USD }),
+        payload: json!(TopUp { id, amount_micros: amount, currency: crate::ledger::CREDIT }),
     };
     intents::want(state, transaction, &intent).await
 }
@@ -168,7 +169,7 @@ pub async fn paid(state: &AppState, transaction: &mut Transaction<'static, Postg
     )
     .execute(&mut **transaction)
     .await?;
-    sales::of_credit(state, transaction, payment, payment.amount, None).await
+    sales::of_credit(state, transaction, payment, (payment.amount, None), None).await
 }
 
 /// It could not be collected. After enough of them in a row it is off, and the customer is told.
@@ -216,6 +217,29 @@ pub async fn failed(
     tracing::warn!(organization.id = %organization, "automatic top-up is off after too many failures");
     let payload = json!({"type": OFF, "timestamp": now, "data": {"top_up_id": id, "failures": failures + 1}});
     deliveries::enqueue(state, transaction, organization, &format!("{OFF}-{id}"), OFF, &payload).await
+}
+
+/// The organization pays in another currency from now on: what was set is off, and the customer is told.
+///
+/// # Errors
+/// The database's.
+pub async fn other_currency(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    currency: Currency,
+) -> Result<(), Error> {
+    let now = state.clock.now();
+    let off = sqlx::query!(
+        "update auto_top_ups set enabled = false, updated_at = $2 where organization_id = $1 and enabled",
+        organization.uuid(),
+        now
+    );
+    if off.execute(&mut **transaction).await?.rows_affected() == 0 {
+        return Ok(());
+    }
+    let payload = json!({"type": OFF, "timestamp": now, "data": {"currency": currency}});
+    deliveries::enqueue(state, transaction, organization, &format!("{OFF}-{organization}-{currency}"), OFF, &payload).await
 }
 
 async fn void(

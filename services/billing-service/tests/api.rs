@@ -9,6 +9,8 @@ mod app;
 mod budgets;
 #[path = "api/catalog.rs"]
 mod catalog;
+#[path = "api/currencies.rs"]
+mod currencies;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]
@@ -35,6 +37,8 @@ mod metering;
 mod migrations;
 #[path = "api/money_back.rs"]
 mod money_back;
+#[path = "api/months.rs"]
+mod months;
 #[path = "api/operations.rs"]
 mod operations;
 #[path = "api/payments.rs"]

@@ -5,8 +5,8 @@ use identity::OrganizationId;
 use sqlx::PgExecutor;
 
 use crate::error::Error;
-use crate::ledger::Balances;
 use crate::ledger::chart::Account;
+use crate::ledger::{Balances, CREDIT};
 
 /// The balances as an instant begins: of everything that became true before it. Two periods that meet at it share them.
 ///
@@ -16,9 +16,10 @@ pub async fn before(executor: impl PgExecutor<'_>, organization: OrganizationId,
     let rows = sqlx::query!(
         r#"select a.kind, coalesce(sum(e.amount_micros), 0)::bigint as "sum!" from accounts a
            join ledger_entries e on e.account_id = a.id join ledger_transactions t on t.id = e.transaction_id
-           where a.organization_id = $1 and t.occurred_at < $2 group by a.kind"#,
+           where a.organization_id = $1 and a.currency = $3 and t.occurred_at < $2 group by a.kind"#,
         organization.uuid(),
-        at
+        at,
+        CREDIT.code()
     )
     .fetch_all(executor)
     .await?;

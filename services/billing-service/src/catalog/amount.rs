@@ -24,10 +24,11 @@ pub fn payable_decimals(currency: Currency) -> u32 {
     if matches!(currency.code(), "UGX" | "ISK") { 0 } else { currency.decimals() }
 }
 
-/// Micro-units of the smallest amount that can be paid.
+/// Micro-units of the smallest amount that can be paid: the smallest unit, or ten of it where there are three decimals, of which Stripe
+/// wants the last to be zero.
 #[must_use]
 pub fn minor_micros(currency: Currency) -> i64 {
-    10_i64.pow(6 - payable_decimals(currency))
+    10_i64.pow(6 - payable_decimals(currency).min(2))
 }
 
 /// Reads an amount into micro-units. No sign: nothing in a catalogue is below zero.

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::domain::{Amounts, Catalog, CreditPack, Interval, Models, Plan, Prices};
 use super::stored;
 use crate::error::Error;
+use crate::ledger::CREDIT;
 use crate::state::AppState;
 use crate::subscriptions::store;
 
@@ -84,7 +85,7 @@ pub struct CreditPackView {
     name: String,
     /// What it costs.
     prices: Vec<AmountView>,
-    /// What it gives, in the same currencies.
+    /// What it gives, in the currency of credit.
     credit: Vec<AmountView>,
 }
 
@@ -115,7 +116,7 @@ fn plan(code: &str, plan: &Plan, only: Option<Currency>) -> PlanView {
         group: plan.group.to_string(),
         trial_days: plan.trial_days,
         prices: prices(&plan.prices, &plan.seats.prices, only),
-        included_credit: plan.included_credit.as_ref().map(|credit| amounts(&credit.amounts, only)).unwrap_or_default(),
+        included_credit: plan.included_credit.as_ref().map(|credit| amounts(&credit.amounts, Some(CREDIT))).unwrap_or_default(),
         included_seats: plan.seats.included,
         max_seats: plan.seats.max,
         features: plan.features.iter().map(ToString::to_string).collect(),
@@ -133,7 +134,7 @@ fn pack(code: &str, pack: &CreditPack, only: Option<Currency>) -> CreditPackView
         code: code.to_owned(),
         name: pack.name.clone(),
         prices: amounts(&pack.prices, only),
-        credit: amounts(&pack.credit, only),
+        credit: amounts(&pack.credit, Some(CREDIT)),
     }
 }
 

@@ -149,7 +149,7 @@ pub struct Limits {
     pub tokens_per_minute: Option<u32>,
     /// Models.
     pub models: Models,
-    /// Spending in a calendar month (UTC), by currency.
+    /// Spending in a calendar month (UTC), in the currency of credit.
     pub monthly_caps: Amounts,
 }
 
@@ -183,7 +183,7 @@ pub struct CreditPack {
     pub name: String,
     /// What it costs.
     pub prices: Amounts,
-    /// What it gives, in the same currencies.
+    /// What it gives, in the currency of credit.
     pub credit: Amounts,
     /// When the credit ends.
     pub expires: Expiry,

@@ -12,6 +12,7 @@ use super::domain::{
 };
 use super::parse::parse;
 use super::print::{digest, print};
+use crate::ledger::CREDIT;
 
 fn code() -> impl Strategy<Value = Code> {
     "[a-z][a-z0-9_-]{0,10}".prop_map(|text| text.parse().unwrap())
@@ -52,11 +53,10 @@ fn plan() -> impl Strategy<Value = Plan> {
         let seats = (1_u32..5, prices(currencies.clone(), yearly)).prop_map(move |(included, prices)| {
             if more { Seats { included, max: None, prices } } else { Seats { included, max: Some(included), prices: Prices::default() } }
         });
-        let credit = proptest::option::of(
-            (amounts(currencies.clone()), expiry()).prop_map(|(amounts, expires)| IncludedCredit { amounts, expires }),
-        );
+        let credit =
+            proptest::option::of((amounts([CREDIT].into()), expiry()).prop_map(|(amounts, expires)| IncludedCredit { amounts, expires }));
         let models = prop_oneof![Just(Models::All), proptest::collection::btree_set("[a-z.-]{1,12}", 0..3).prop_map(Models::Only)];
-        let caps = prop_oneof![Just(BTreeMap::new()), amounts(currencies.clone())];
+        let caps = prop_oneof![Just(BTreeMap::new()), amounts([CREDIT].into())];
         let limits = (proptest::option::of(1_u32..10_000), proptest::option::of(1_u32..10_000), models, caps).prop_map(
             |(requests_per_minute, tokens_per_minute, models, monthly_caps)| Limits {
                 requests_per_minute,
@@ -85,7 +85,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 fn pack() -> impl Strategy<Value = CreditPack> {
     let expires = prop_oneof![Just(Expiry::Never), (1_u32..1000).prop_map(Expiry::Days)];
     (currencies(), name(), expires).prop_flat_map(|(currencies, name, expires)| {
-        (amounts(currencies.clone()), amounts(currencies)).prop_map(move |(prices, credit)| CreditPack {
+        (amounts(currencies), amounts([CREDIT].into())).prop_map(move |(prices, credit)| CreditPack {
             name: name.clone(),
             prices,
             credit,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::wish::Wish;
 use crate::catalog::stored;
 use crate::error::Error;
+use crate::ledger::postings::Rate;
 use crate::sales::ChargeRef;
 use crate::state::AppState;
 use crate::subscriptions::SubscriptionId;
@@ -32,6 +33,8 @@ pub struct Checkout {
     pub amount: i64,
     /// The credit of a pack, in micro-units.
     pub credit: i64,
+    /// What the pack costs in the currency of credit, if it is sold in it.
+    pub par: Option<i64>,
     /// Days after which it expires.
     pub credit_days: Option<i32>,
     /// The subscription whose first charge this is, or for which a card is left.
@@ -57,6 +60,7 @@ struct Row {
     currency: String,
     amount_micros: i64,
     credit_micros: i64,
+    par_micros: Option<i64>,
     credit_days: Option<i32>,
     subscription_id: Option<Uuid>,
     success_url: String,
@@ -76,6 +80,7 @@ impl Row {
             currency: stored::currency(&self.currency)?,
             amount: self.amount_micros,
             credit: self.credit_micros,
+            par: self.par_micros,
             credit_days: self.credit_days,
             subscription: self.subscription_id.map(SubscriptionId::from_uuid),
             success_url: self.success_url,
@@ -88,6 +93,13 @@ impl Row {
 }
 
 impl Checkout {
+    /// At which price the money of a pack is credit: as the pack costs in both currencies, or else for the credit it gives.
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        let rate = Rate { money: self.amount, credit: self.par.unwrap_or(self.credit) };
+        (rate.money > 0 && rate.credit > 0).then_some(rate)
+    }
+
     /// When the credit of a pack ends that was paid now.
     #[must_use]
     pub fn credit_expires_at(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -125,8 +137,8 @@ pub async fn insert(
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
         "insert into checkouts (id, organization_id, kind, item, wanted, description, currency, amount_micros, credit_micros, credit_days,
-            subscription_id, success_url, cancel_url, state, expires_at, created_at, traceparent)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'wanted', $14, $15, $16) on conflict do nothing",
+            subscription_id, success_url, cancel_url, par_micros, state, expires_at, created_at, traceparent)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'wanted', $15, $16, $17) on conflict do nothing",
         state.random.uuid_v7(&state.clock),
         organization.uuid(),
         wish.kind.as_str(),
@@ -140,6 +152,7 @@ pub async fn insert(
         wish.subscription.map(SubscriptionId::uuid),
         wish.urls.success,
         wish.urls.cancel,
+        wish.par,
         expires_at,
         state.clock.now(),
         current_traceparent()
@@ -162,7 +175,7 @@ pub async fn open(
     let kinds: Vec<String> = kinds.iter().map(|kind| (*kind).to_owned()).collect();
     let row = sqlx::query_as!(
         Row,
-        "select id, organization_id, wanted, description, currency, amount_micros, credit_micros, credit_days, subscription_id, success_url,
+        "select id, organization_id, wanted, description, currency, amount_micros, credit_micros, par_micros, credit_days, subscription_id, success_url,
             cancel_url, session_id, url, expires_at
          from checkouts where organization_id = $1 and kind = any($2) and item = $3 and state in ('wanted', 'open') order by created_at limit 1",
         organization.uuid(),
@@ -181,7 +194,7 @@ pub async fn open(
 pub async fn lock(transaction: &mut Transaction<'static, Postgres>, id: Uuid) -> Result<Option<Checkout>, Error> {
     let row = sqlx::query_as!(
         Row,
-        "select id, organization_id, wanted, description, currency, amount_micros, credit_micros, credit_days, subscription_id, success_url,
+        "select id, organization_id, wanted, description, currency, amount_micros, credit_micros, par_micros, credit_days, subscription_id, success_url,
             cancel_url, session_id, url, expires_at
          from checkouts where id = $1 for no key update",
         id

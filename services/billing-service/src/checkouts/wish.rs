@@ -10,10 +10,10 @@ use super::api::Urls;
 use crate::catalog::domain::Expiry;
 use crate::catalog::{Code, Interval, stored};
 use crate::error::Error;
+use crate::ledger::CREDIT;
 use crate::state::AppState;
 use crate::subscriptions::status::Status;
 use crate::subscriptions::store::Wanted;
-use crate::subscriptions::terms::Terms;
 use crate::subscriptions::{SubscriptionId, store};
 
 /// What a page is for.
@@ -49,6 +49,8 @@ pub struct Wish {
     pub(super) currency: Currency,
     pub(super) amount: i64,
     pub(super) credit: i64,
+    /// What a pack costs in the currency of credit, if it is sold in it.
+    pub(super) par: Option<i64>,
     pub(super) credit_days: Option<i32>,
     pub(super) subscription: Option<SubscriptionId>,
     pub(super) urls: Urls,
@@ -57,15 +59,6 @@ pub struct Wish {
 /// What a request for a plan is recognized by.
 pub(super) fn plan_key(wanted: &Wanted) -> Value {
     json!({"plan": wanted.plan, "interval": wanted.interval, "currency": wanted.currency, "seats": wanted.seats, "coupon": wanted.coupon})
-}
-
-/// Credit is kept in one currency: what gives some must be paid in it.
-fn in_currency_of_credit(currency: Currency, credit: i64) -> Result<(), Error> {
-    if credit == 0 || currency == Currency::USD {
-        return Ok(());
-    }
-    let problem = chassis::Problem::conflict("currency_of_credit", "Credit is kept in another currency");
-    Err(problem.field("currency", format!("must be {} for what comes with credit", Currency::USD)).into())
 }
 
 /// A pack that is sold in the currency.
@@ -79,8 +72,8 @@ pub(super) async fn credit_pack(
     let pack = catalog.credit_packs.get(code).ok_or(Error::NotFound)?;
     let not_sold = || crate::subscriptions::command::Refusal::NotSold;
     let amount = *pack.prices.get(&currency).ok_or_else(not_sold)?;
-    let credit = *pack.credit.get(&currency).ok_or_else(not_sold)?;
-    in_currency_of_credit(currency, credit)?;
+    let credit = *pack.credit.get(&CREDIT).ok_or_else(not_sold)?;
+    let par = pack.prices.get(&CREDIT).copied();
     let credit_days = match pack.expires {
         Expiry::Days(days) => Some(i32::try_from(days).map_err(|_| Error::Internal("an expiry does not fit"))?),
         Expiry::Never | Expiry::PeriodEnd => None,
@@ -95,6 +88,7 @@ pub(super) async fn credit_pack(
         currency,
         amount,
         credit,
+        par,
         credit_days,
         subscription: None,
         urls,
@@ -111,7 +105,6 @@ pub(super) async fn plan(
     urls: Urls,
 ) -> Result<(store::Stored, Option<Wish>), Error> {
     let sold = stored::sold(transaction, &wanted.plan).await?;
-    in_currency_of_credit(wanted.currency, Terms::of(&sold, wanted.currency, wanted.interval)?.credit_micros())?;
     let begun = store::start(state, transaction, organization, wanted, actor).await?;
     let subscription = &begun.subscription;
     let kind = match subscription.status {
@@ -128,6 +121,7 @@ pub(super) async fn plan(
         currency: wanted.currency,
         amount: if kind == Kind::Plan { first_charge(transaction, begun.id).await? } else { 0 },
         credit: 0,
+        par: None,
         credit_days: None,
         subscription: Some(begun.id),
         urls,

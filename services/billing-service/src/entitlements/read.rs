@@ -2,7 +2,6 @@
 
 use contracts::entitlements::Entitlements;
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::PgConnection;
 
 use super::compute::{Entitled, combine};
@@ -32,7 +31,6 @@ pub async fn read(connection: &mut PgConnection, organization: OrganizationId) -
         let (default, _) = stored::default_plan(connection).await?;
         plans.extend(default.map(|plan| Entitled { seats: plan.plan.seats.included, plan, status: "default", access: Access::Full }));
     }
-    let currency = store::currency(connection, organization).await?.unwrap_or(Currency::USD);
     let hard = limits::hard(connection, organization).await?;
-    Ok(combine(organization, version, &plans, currency, hard))
+    Ok(combine(organization, version, &plans, crate::ledger::CREDIT, hard))
 }

@@ -3,7 +3,6 @@
 use chassis::{Problem, in_transaction};
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Currency;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
@@ -201,7 +200,7 @@ async fn take(
     expire(state, transaction, organization).await?;
     let balances = ledger::lock(transaction, organization).await?;
     let posting = postings::adjustment(key, amount, balances, now);
-    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
     pay(state, transaction, organization, Movement::Adjustment, posting.credit_used(), Use::ANYTHING, key, now, None).await
 }
 
@@ -229,7 +228,7 @@ async fn revoke(
     }
     let key = format!("{grant}:{}", lot.version);
     let posting = postings::revocation(&key, lot.source.given_by(), amount, now);
-    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
     store::move_lots(transaction, Movement::Revocation, &key, &[(grant, -amount)], now).await
 }
 
@@ -277,7 +276,7 @@ async fn transfer(
     let lots = store::lots(&mut **transaction, from, now).await?;
     let parts = pure::burn(&lots, amount, Use::ANYTHING, now);
     let key = &decision.key;
-    ledger::post(state, transaction, Some(from), Currency::USD, &postings::transfer_out(key, amount, now)).await?;
+    ledger::post(state, transaction, Some(from), crate::ledger::CREDIT, &postings::transfer_out(key, amount, now)).await?;
     let out: Vec<(GrantId, i64)> = parts.iter().map(|(grant, part)| (*grant, -part)).collect();
     store::move_lots(transaction, Movement::Transfer, key, &out, now).await?;
     for (grant, part) in parts {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -52,7 +51,7 @@ pub(super) async fn expire_lots(
             continue;
         }
         let key = format!("{}:{}", lot.id, lot.version);
-        ledger::post(state, transaction, Some(organization), Currency::USD, &postings::expiry(&key, amount, now)).await?;
+        ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &postings::expiry(&key, amount, now)).await?;
         store::move_lots(transaction, Movement::Expiry, &key, &[(lot.id, -amount)], now).await?;
         wallet -= amount;
         expired += amount;

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
 
@@ -11,7 +10,7 @@ use super::spend::pay;
 use super::store::{self, Movement};
 use crate::error::Error;
 use crate::ledger::chart::Account;
-use crate::ledger::postings::{self, Posting, Sale};
+use crate::ledger::postings::{self, Exchange, Posting, Sale};
 use crate::ledger::{self, Balances};
 use crate::state::AppState;
 
@@ -31,6 +30,8 @@ pub struct NewGrant {
     pub amount: i64,
     /// The money that was paid for it, in micro-units without tax; nobody paid when empty.
     pub paid: Option<i64>,
+    /// How the money and the credit met, when they are of two currencies.
+    pub exchange: Option<Exchange>,
     /// Lower burns first; empty for what its restriction suggests.
     pub priority: Option<i32>,
     /// It may pay before this instant and not at it.
@@ -47,7 +48,18 @@ impl NewGrant {
     /// A lot that pays for everything and never expires.
     #[must_use]
     pub fn plain(source: Source, key: impl Into<String>, amount: i64) -> Self {
-        Self { source, key: key.into(), amount, paid: None, priority: None, expires_at: None, models: None, features: None, reason: None }
+        Self {
+            source,
+            key: key.into(),
+            amount,
+            paid: None,
+            exchange: None,
+            priority: None,
+            expires_at: None,
+            models: None,
+            features: None,
+            reason: None,
+        }
     }
 
     const fn is_restricted(&self) -> bool {
@@ -58,7 +70,9 @@ impl NewGrant {
         match (self.source, self.paid) {
             (Source::Signup, _) => postings::signup_grant(organization, self.amount, at),
             // One paid object is sold once, whatever it is sold as [B-47].
-            (_, Some(paid)) => postings::sale(&self.key, Sale { paid, credit: self.amount }, self.is_restricted(), balances, at),
+            (_, Some(paid)) => {
+                postings::sale(&self.key, Sale { paid, credit: self.amount, exchange: self.exchange }, self.is_restricted(), balances, at)
+            }
             (source, None) => {
                 let key = format!("{}:{}", source.as_str(), self.key);
                 postings::grant(key, source.given_by(), self.amount, self.is_restricted(), balances, at)
@@ -92,7 +106,7 @@ pub(super) async fn give(
     posting: &Posting,
 ) -> Result<Option<GrantId>, Error> {
     let Some(id) = add(state, transaction, organization, grant).await? else { return Ok(None) };
-    if !ledger::post(state, transaction, Some(organization), Currency::USD, posting).await? {
+    if !ledger::post(state, transaction, Some(organization), ledger::CREDIT, posting).await? {
         return Err(Error::Internal("credit was posted before, without its lot"));
     }
     let repaid = posting.moved(Account::Debt);
@@ -129,7 +143,7 @@ async fn insert(
         grant.source.as_str(),
         grant.key,
         grant.amount,
-        Currency::USD.code(),
+        ledger::CREDIT.code(),
         priority,
         grant.expires_at,
         grant.models.as_ref().map(Json) as _,

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 
 use super::burn as pure;
@@ -119,7 +118,7 @@ pub(super) async fn pay(
     if missing > 0 {
         metrics::counter!("billing_shortfalls_total").increment(1);
         let posting = postings::shortfall(format!("{}:{key}", movement.as_str()), missing, now);
-        ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+        ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
     }
     Ok(())
 }

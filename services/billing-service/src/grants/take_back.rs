@@ -11,10 +11,11 @@ use super::issue::{NewGrant, add};
 use super::lot::{GrantId, Source, Use};
 use super::spend::pay;
 use super::store::{self, Movement};
+use crate::catalog::stored;
 use crate::error::Error;
-use crate::ledger;
 use crate::ledger::chart::Account;
-use crate::ledger::postings::{self, Posting, Sale};
+use crate::ledger::postings::{self, Exchange, Posting, Sale};
+use crate::ledger::{self, CREDIT};
 use crate::state::AppState;
 
 /// How a dispute ended.
@@ -82,18 +83,22 @@ async fn take_back(
     .ok_or(Error::NotFound)?;
     // What was taken back before is not taken twice, and no money for it.
     let beyond = (part.credit - lot.left).max(0);
-    let part = Sale { paid: (part.paid - beyond).max(0), credit: part.credit - beyond };
+    let part = part.without(beyond);
     if part.credit <= 0 {
         return Ok(None);
     }
     let inserted = sqlx::query!(
-        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, occurred_at) values ($1, $2, $3, $4, $5, $6)
+        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, currency, exchanged_micros, bought_micros, occurred_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
          on conflict on constraint grant_takebacks_fact_key do nothing",
         lot.id,
         movement.as_str(),
         key,
         part.credit,
         part.paid,
+        part.exchange.map(|exchange| exchange.currency.code()),
+        part.exchange.map(|exchange| exchange.money),
+        part.exchange.map(|exchange| exchange.credit),
         now
     )
     .execute(&mut **transaction)
@@ -106,7 +111,7 @@ async fn take_back(
     } else {
         postings::dispute_opened(key, part, balances, now)
     };
-    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    ledger::post(state, transaction, Some(organization), CREDIT, &posting).await?;
     let first = Some(GrantId::from_uuid(lot.id));
     pay(state, transaction, organization, movement, posting.credit_used(), Use::ANYTHING, key, now, first).await?;
     Ok(Some(part.credit))
@@ -126,7 +131,7 @@ pub async fn close_dispute(
     let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
     let taken = sqlx::query!(
-        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!" from grant_takebacks t join grants g on g.id = t.grant_id
+        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!", t.currency, t.exchanged_micros, t.bought_micros from grant_takebacks t join grants g on g.id = t.grant_id
            where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2"#,
         key,
         organization.uuid()
@@ -142,12 +147,18 @@ pub async fn close_dispute(
     if closed.fetch_one(&mut **transaction).await? {
         return Ok(false);
     }
-    let part = Sale { paid: taken.paid, credit: taken.amount_micros };
+    let exchange = match (taken.currency, taken.exchanged_micros, taken.bought_micros) {
+        (Some(currency), Some(money), Some(credit)) => Some(Exchange { currency: stored::currency(&currency)?, money, credit }),
+        _ => None,
+    };
+    let part = Sale { paid: taken.paid, credit: taken.amount_micros, exchange };
+    // A lost one moves the money alone, in the currency it is in.
+    let currency = exchange.filter(|_| outcome != Dispute::Won).map_or(CREDIT, |exchange| exchange.currency);
     let posting = match outcome {
         Dispute::Won => postings::dispute_won(key, part, balances, now),
         Dispute::Lost { fee } => postings::dispute_lost(key, part.paid, fee, now),
     };
-    give_back(state, transaction, organization, &posting, (Movement::Dispute, key)).await
+    give_back(state, transaction, organization, currency, &posting, (Movement::Dispute, key)).await
 }
 
 /// Gives usage of a request back as credit, whole or in part, at most once for each request. False when that was done before.
@@ -173,7 +184,7 @@ pub async fn refund_usage(
     }
     let key = request.to_string();
     let posting = postings::usage_refund(&key, amount, balances, state.clock.now());
-    give_back(state, transaction, organization, &posting, (Movement::Burn, &key)).await
+    give_back(state, transaction, organization, CREDIT, &posting, (Movement::Burn, &key)).await
 }
 
 /// Posts what returns, and brings the wallet's part of it back to the lots that it came from; what came from none (it had been owed, and
@@ -182,6 +193,7 @@ async fn give_back(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
+    currency: Currency,
     posting: &Posting,
     (movement, key): (Movement, &str),
 ) -> Result<bool, Error> {
@@ -189,7 +201,7 @@ async fn give_back(
     let amount = posting.moved(Account::Wallet).max(0);
     let given = unwind(&store::recorded(transaction, organization, movement, key).await?, amount);
     let rest = amount - given.iter().map(|(_, part)| part).sum::<i64>();
-    if !ledger::post(state, transaction, Some(organization), Currency::USD, posting).await? {
+    if !ledger::post(state, transaction, Some(organization), currency, posting).await? {
         return Ok(false);
     }
     let key = format!("{}:{key}", posting.kind.as_str());

@@ -3,7 +3,6 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use contracts::LeaseId;
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -106,7 +105,7 @@ pub async fn open(
            returning epoch"#,
         id.uuid(),
         organization.uuid(),
-        Currency::USD.code(),
+        crate::ledger::CREDIT.code(),
         instance,
         amount,
         super::sizing::low(amount),
@@ -116,7 +115,7 @@ pub async fn open(
     .fetch_one(&mut **transaction)
     .await?;
     let posting = postings::lease(format!("{id}:1"), amount, now);
-    ledger::post(state, transaction, Some(organization), Currency::USD, &posting).await?;
+    ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
     Ok(StoredLease {
         id,
         organization_id: organization,
@@ -163,7 +162,7 @@ pub async fn add(
     .execute(&mut **transaction)
     .await?;
     let posting = postings::lease(format!("{}:{}", lease.id, lease.fundings), amount, now);
-    ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
+    ledger::post(state, transaction, Some(lease.organization_id), crate::ledger::CREDIT, &posting).await?;
     Ok(lease)
 }
 
@@ -200,7 +199,7 @@ pub async fn give_back(
     let over = held == 0;
     if amount > 0 {
         let posting = postings::lease_return(format!("{}:{}", lease.id, lease.state), amount, balances, now);
-        ledger::post(state, transaction, Some(lease.organization_id), Currency::USD, &posting).await?;
+        ledger::post(state, transaction, Some(lease.organization_id), crate::ledger::CREDIT, &posting).await?;
         // What repays debt is paid by lots.
         grants::follow(state, transaction, lease.organization_id, &posting, Use::ANYTHING, now).await?;
     }

@@ -26,6 +26,9 @@ pub enum Account {
     Promotion,
     /// Money at Stripe that is on its way to or from the bank.
     StripeClearing,
+    /// Money of a currency on one side, and the credit it bought on the other: a trading account, one for each currency. What it has in two
+    /// currencies is what was exchanged between them, at the catalogue's prices.
+    Exchange,
     /// Money that a customer's bank disputes: taken from the customer, and not yet known whose; at rest, minus what lost disputes cost.
     Disputes,
     /// What operators corrected by hand.
@@ -38,7 +41,7 @@ pub enum Account {
 
 impl Account {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Wallet,
         Self::Holds,
         Self::Debt,
@@ -50,6 +53,7 @@ impl Account {
         Self::ProviderPayable,
         Self::Promotion,
         Self::StripeClearing,
+        Self::Exchange,
         Self::Disputes,
         Self::Adjustments,
         Self::Transfers,
@@ -71,6 +75,7 @@ impl Account {
             Self::ProviderPayable => "provider_payable",
             Self::Promotion => "promotion",
             Self::StripeClearing => "stripe_clearing",
+            Self::Exchange => "exchange",
             Self::Disputes => "disputes",
             Self::Adjustments => "adjustments",
             Self::Transfers => "transfers",
@@ -83,6 +88,7 @@ impl Account {
     pub const fn code(self) -> u16 {
         match self {
             Self::StripeClearing => 1100,
+            Self::Exchange => 1190,
             Self::Debt => 1200,
             Self::Wallet => 2000,
             Self::Holds => 2010,

@@ -2,17 +2,20 @@
 //! `docs/architecture/LEDGER.md`.
 
 mod credit;
+mod exchange;
 mod holds;
 #[cfg(test)]
 mod properties;
 mod refunds;
 
 use chrono::{DateTime, Utc};
+use money::Currency;
 
 use super::Balances;
 use super::chart::Account;
 
-pub use credit::{Sale, adjustment, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out};
+pub use credit::{adjustment, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out};
+pub use exchange::{Exchange, Rate, Sale};
 pub use holds::{HOUSE_ACCOUNTS_OF_SETTLEMENTS, late_settlement, lease, lease_return, reservation, settlement, shortfall, void};
 pub use refunds::{dispute_lost, dispute_opened, dispute_won, refund, usage_refund};
 
@@ -104,14 +107,17 @@ pub struct Posting {
     pub occurred_at: DateTime<Utc>,
     /// What moves: at least two entries that sum to zero.
     pub entries: Vec<(Account, i64)>,
+    /// What moves in another currency beside it, on accounts of the house, and sums to zero by itself: what was paid, where that was
+    /// exchanged for credit.
+    pub money: Option<(Currency, Vec<(Account, i64)>)>,
 }
 
 impl Posting {
     fn new(kind: Kind, key: impl Into<String>, at: DateTime<Utc>, entries: Vec<(Account, i64)>) -> Self {
-        Self { kind, external_key: key.into(), occurred_at: at, entries }
+        Self { kind, external_key: key.into(), occurred_at: at, entries, money: None }
     }
 
-    /// What it moves on an account.
+    /// What it moves on an account, in the currency of its entries.
     #[must_use]
     pub fn moved(&self, account: Account) -> i64 {
         self.entries.iter().filter(|(entry, _)| *entry == account).map(|(_, amount)| amount).sum()

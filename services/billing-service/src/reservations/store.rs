@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use contracts::billing::{Reservation, ReservationRequest};
 use contracts::{RequestId, ReservationId};
 use identity::{ApiKeyId, OrganizationId, UserId};
-use money::Currency;
 use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 
@@ -200,7 +199,7 @@ pub async fn void(state: &AppState, transaction: &mut Transaction<'static, Postg
 pub async fn release(state: &AppState, transaction: &mut Transaction<'static, Postgres>, held: &Held) -> Result<(), Error> {
     if held.amount > 0 {
         let posting = postings::void(held.request_id, held.amount, held.balances, state.clock.now());
-        ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
+        ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
         grants::follow(state, transaction, held.organization_id, &posting, Use::ANYTHING, state.clock.now()).await?;
     }
     Ok(())

@@ -8,8 +8,8 @@ use sqlx::{Postgres, Transaction};
 use crate::catalog::stored;
 use crate::error::Error;
 use crate::grants::{self, Dispute};
-use crate::ledger::postings::{Posting, Sale};
-use crate::ledger::{self, postings};
+use crate::ledger::postings::{Exchange, Posting, Sale};
+use crate::ledger::{self, CREDIT, postings};
 use crate::state::AppState;
 
 /// A refund or a dispute as Stripe has it now.
@@ -114,7 +114,7 @@ pub async fn disputed(
 /// Locks the payment, and writes what was seen, unless something later was seen before.
 async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>, seen: &Reversal, kind: Taking) -> Result<Known, Error> {
     let payment = sqlx::query!(
-        "select organization_id, currency, amount_micros, credit_micros, sold, reversed_micros from stripe_payments
+        "select organization_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, sold, reversed_micros from stripe_payments
          where payment_intent_id = $1 for no key update",
         seen.payment_intent
     )
@@ -128,7 +128,7 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (object_id) do update set status = case when r.fetched < excluded.fetched then excluded.status else r.status end,
             fetched = greatest(r.fetched, excluded.fetched), updated_at = excluded.updated_at
-         returning posted, paid_micros, credit_micros, closed",
+         returning posted, paid_micros, credit_micros, exchanged_micros, bought_micros, closed",
         seen.id,
         seen.payment_intent,
         kind.as_str(),
@@ -139,15 +139,20 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
     )
     .fetch_one(&mut **transaction)
     .await?;
+    let exchange = |money: Option<i64>, credit: Option<i64>| Some(Exchange { currency, money: money?, credit: credit? });
     Ok(Known {
         organization: OrganizationId::from_uuid(payment.organization_id),
         currency,
-        sale: Sale { paid: payment.amount_micros, credit: payment.credit_micros },
+        sale: Sale {
+            paid: payment.amount_micros,
+            credit: payment.credit_micros,
+            exchange: exchange(payment.exchanged_micros, payment.bought_micros),
+        },
         sold: payment.sold,
         reversed: payment.reversed_micros,
         amount,
         posted: row.posted,
-        part: Sale { paid: row.paid_micros, credit: row.credit_micros },
+        part: Sale { paid: row.paid_micros, credit: row.credit_micros, exchange: exchange(row.exchanged_micros, row.bought_micros) },
         closed: row.closed,
     })
 }
@@ -162,10 +167,9 @@ async fn take_back(
 ) -> Result<Sale, Error> {
     // Tax is not part of the sale: what was paid beyond it goes back beside the books, as it came.
     let paid = known.amount.min(known.sale.paid - known.reversed);
-    let credit = known.sale.credit_of(known.reversed + paid) - known.sale.credit_of(known.reversed);
-    let part = Sale { paid, credit };
+    let part = known.sale.part(known.reversed, known.reversed + paid);
     let (organization, key) = (known.organization, seen.id.as_str());
-    if known.sold && credit > 0 {
+    if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
         match taking {
             Taking::Refund => grants::refund(state, transaction, organization, sale, part, key).await?,
@@ -180,10 +184,12 @@ async fn take_back(
         post(state, transaction, known, &posting).await?;
     }
     sqlx::query!(
-        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3 where object_id = $1",
+        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3, exchanged_micros = $4, bought_micros = $5 where object_id = $1",
         seen.id,
         paid,
-        credit
+        part.credit,
+        part.exchange.map(|exchange| exchange.money),
+        part.exchange.map(|exchange| exchange.credit)
     )
     .execute(&mut **transaction)
     .await?;
@@ -214,7 +220,9 @@ async fn close(
 }
 
 async fn post(state: &AppState, transaction: &mut Transaction<'static, Postgres>, known: &Known, posting: &Posting) -> Result<(), Error> {
-    ledger::post(state, transaction, Some(known.organization), known.currency, posting).await?;
+    // With a side of its own for the money, the other one is in credit.
+    let currency = if posting.money.is_some() { CREDIT } else { known.currency };
+    ledger::post(state, transaction, Some(known.organization), currency, posting).await?;
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use chassis::{Problem, in_transaction};
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Currency;
 use serde::Serialize;
 use sqlx::PgPool;
 use utoipa::ToSchema;
@@ -84,7 +83,7 @@ impl Statement {
         if balance != closing.posted_micros {
             return Err(Error::Internal("a statement does not add up"));
         }
-        Ok(Self { organization_id, currency: Currency::USD.code(), from, to, opening, movements, closing })
+        Ok(Self { organization_id, currency: crate::ledger::CREDIT.code(), from, to, opening, movements, closing })
     }
 }
 
@@ -101,12 +100,13 @@ pub async fn read(pool: &PgPool, organization: OrganizationId, from: DateTime<Ut
         let rows = sqlx::query!(
             r#"select t.occurred_at, t.kind, t.external_key, sum(e.amount_micros)::bigint as "amount!" from accounts a
                join ledger_entries e on e.account_id = a.id join ledger_transactions t on t.id = e.transaction_id
-               where a.organization_id = $1 and t.occurred_at >= $2 and t.occurred_at < $3
+               where a.organization_id = $1 and a.currency = $5 and t.occurred_at >= $2 and t.occurred_at < $3
                group by t.id having sum(e.amount_micros) <> 0 order by t.occurred_at, t.position limit $4"#,
             organization.uuid(),
             from,
             to,
-            i64::try_from(MOST + 1).unwrap_or(i64::MAX)
+            i64::try_from(MOST + 1).unwrap_or(i64::MAX),
+            crate::ledger::CREDIT.code()
         )
         .fetch_all(&mut **transaction)
         .await?;

@@ -7,7 +7,6 @@ use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,7 +35,7 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         let waiting = sqlx::query!(
             "select id, organization_id, amount_micros, expires_at from subscription_grants where posted_at is null and currency = $1
              order by created_at limit 1 for update skip locked",
-            Currency::USD.code()
+            crate::ledger::CREDIT.code()
         )
         .fetch_optional(&mut **transaction)
         .await?;

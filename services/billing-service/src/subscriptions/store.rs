@@ -20,7 +20,9 @@ use super::status::Status;
 use super::terms::Terms;
 use crate::catalog::{Code, Interval, stored};
 use crate::error::Error;
+use crate::ledger::CREDIT;
 use crate::state::AppState;
+use crate::top_ups;
 
 const UNREADABLE: Error = Error::Internal("a stored subscription cannot be read");
 
@@ -238,7 +240,7 @@ async fn fix_currency(
     organization: OrganizationId,
     currency: Currency,
 ) -> Result<(), Error> {
-    sqlx::query!(
+    let fixed = sqlx::query!(
         "insert into billing_currencies (organization_id, currency, created_at) values ($1, $2, $3) on conflict do nothing",
         organization.uuid(),
         currency.code(),
@@ -246,6 +248,9 @@ async fn fix_currency(
     )
     .execute(&mut **transaction)
     .await?;
+    if fixed.rows_affected() == 1 && currency != CREDIT {
+        top_ups::other_currency(state, transaction, organization, currency).await?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use super::period::Period;
 use crate::catalog::domain::Expiry;
 use crate::catalog::stored::PlanVersion;
 use crate::catalog::{Code, Interval};
+use crate::ledger::CREDIT;
+use crate::ledger::postings::Rate;
 
 /// Credit with each period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +67,10 @@ pub struct Terms {
     pub included_seats: u32,
     /// Seats at most.
     pub max_seats: Option<u32>,
-    /// Credit with each period.
+    /// Base and seat in the currency of credit, in micro-units, where the plan is sold in it and this is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub par_micros: Option<(i64, i64)>,
+    /// Credit with each period, in the currency of credit.
     pub credit: Option<CreditTerms>,
     /// Days before the first payment.
     pub trial_days: u32,
@@ -82,7 +87,7 @@ impl Terms {
         let plan = &sold.plan;
         let base_micros = plan.prices.get(currency, interval).ok_or(Refusal::NotSold)?;
         let months = if interval == Interval::Year { 12 } else { 1 };
-        let credit = plan.included_credit.as_ref().and_then(|credit| Some((credit.amounts.get(&currency)?, credit.expires)));
+        let credit = plan.included_credit.as_ref().and_then(|credit| Some((credit.amounts.get(&CREDIT)?, credit.expires)));
         let credit = credit.map(|(micros, expires)| {
             let ends = match expires {
                 Expiry::PeriodEnd => CreditEnd::PeriodEnd,
@@ -91,6 +96,7 @@ impl Terms {
             };
             Ok(CreditTerms { micros: micros.checked_mul(months).ok_or(Refusal::TooLarge)?, ends })
         });
+        let par = plan.prices.get(CREDIT, interval).map(|base| (base, plan.seats.prices.get(CREDIT, interval).unwrap_or(0)));
         Ok(Self {
             plan: sold.code.clone(),
             version: sold.version,
@@ -101,6 +107,7 @@ impl Terms {
             seat_micros: plan.seats.prices.get(currency, interval).unwrap_or(0),
             included_seats: plan.seats.included,
             max_seats: plan.seats.max,
+            par_micros: par.filter(|_| currency != CREDIT),
             credit: credit.transpose()?,
             trial_days: plan.trial_days,
             grace_days: plan.grace_days,
@@ -130,6 +137,15 @@ impl Terms {
     /// [`Refusal::TooLarge`].
     pub fn total_micros(&self, seats: u32) -> Result<i64, Refusal> {
         self.base_micros.checked_add(self.seats_micros(seats)?).ok_or(Refusal::TooLarge)
+    }
+
+    /// At which price money in the plan's currency is credit: as the plan costs in both; where it is sold in one only, its price buys the
+    /// credit that comes with it, and nothing else. None of a plan that costs nothing.
+    #[must_use]
+    pub fn rate(&self) -> Option<Rate> {
+        let (base, seat) = self.par_micros.unwrap_or((self.credit_micros(), self.credit_micros()));
+        let rates = [Rate { money: self.base_micros, credit: base }, Rate { money: self.seat_micros, credit: seat }];
+        rates.into_iter().find(|rate| rate.money > 0 && rate.credit > 0)
     }
 
     /// Credit of a period, zero for none, in micro-units.

@@ -12,8 +12,10 @@ use utoipa::ToSchema;
 
 use crate::catalog::amount::minor_micros;
 use crate::error::Error;
+use crate::ledger::CREDIT;
 use crate::organizations::ensure_wallet;
 use crate::state::AppState;
+use crate::subscriptions::store;
 
 /// When and how much credit is bought by itself.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -34,7 +36,7 @@ pub struct AutoTopUp {
 
 impl AutoTopUp {
     fn check(&self) -> Result<(), Problem> {
-        let unit = minor_micros(money::Currency::USD);
+        let unit = minor_micros(CREDIT);
         if self.threshold_micros < 0 {
             return Err(Problem::invalid_field("threshold_micros", "must be at least 0"));
         }
@@ -59,7 +61,7 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
 /// Set how credit is topped up. It is paid with the card that paid last, or that was chosen in the portal.
 #[utoipa::path(put, path = "/v1/auto-top-up", tag = "payments", request_body = AutoTopUp, security(("bearer" = [])),
     responses((status = 200, body = AutoTopUp), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-        (status = 422, body = ProblemBody), (status = 501, body = ProblemBody)))]
+        (status = 409, body = ProblemBody, description = "The organization pays in another currency than that of credit"), (status = 422, body = ProblemBody), (status = 501, body = ProblemBody)))]
 pub async fn put(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -70,8 +72,19 @@ pub async fn put(
         return Err(Error::NoStripe);
     }
     wanted.check()?;
+    pays_in_credit(&state, principal.organization_id, &wanted).await?;
     write(&state, principal.organization_id, &wanted).await?;
     Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
+}
+
+/// A top-up buys what it costs: it is for who pays in the currency of credit. Who pays in another buys packs.
+async fn pays_in_credit(state: &AppState, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {
+    let mut connection = state.pool.acquire().await?;
+    let other = store::currency(&mut connection, organization).await?.filter(|currency| *currency != CREDIT);
+    let Some(currency) = other.filter(|_| wanted.enabled) else { return Ok(()) };
+    let problem = Problem::conflict("currency_of_top_up", "Credit is topped up in another currency than you pay in");
+    let rule = format!("must be false: top-ups are in {CREDIT}, and you pay in {currency}; credit packs are sold in it");
+    Err(problem.field("enabled", rule).into())
 }
 
 async fn write(state: &AppState, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {

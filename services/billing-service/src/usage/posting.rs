@@ -8,7 +8,6 @@ use contracts::billing::Settlement;
 use contracts::usage::{CountedBy, UsageEvent};
 use contracts::{LeaseId, RequestId};
 use identity::OrganizationId;
-use money::Currency;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -173,7 +172,7 @@ impl Work {
     async fn write(self, state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
         let touched: Vec<(LeaseId, LeaseHold)> = self.touched.into_iter().collect();
         update_holds(transaction, &touched).await?;
-        ledger::post_all(state, transaction, Currency::USD, &self.postings).await?;
+        ledger::post_all(state, transaction, crate::ledger::CREDIT, &self.postings).await?;
         self.payments.write(transaction).await?;
         insert_all(state, transaction, &self.rows).await
     }

@@ -2,7 +2,7 @@
 
 use contracts::{LeaseId, RequestId};
 use identity::{ApiKeyId, OrganizationId, UserId};
-use money::{Currency, TokenUsage};
+use money::TokenUsage;
 use sqlx::{Postgres, Transaction};
 
 use super::settlement::Used;
@@ -80,7 +80,7 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
         column!(|row| row.lease_id.map(LeaseId::uuid)) as &[Option<uuid::Uuid>],
         column!(|row| count(row.used.usage.cache_write_1h_tokens)),
         column!(|row| count(row.used.usage.images)),
-        Currency::USD.code(),
+        crate::ledger::CREDIT.code(),
         state.clock.now()
     )
     .execute(&mut **transaction)

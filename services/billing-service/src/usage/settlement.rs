@@ -8,7 +8,7 @@ use contracts::RequestId;
 use contracts::billing::{SettleRequest, Settlement};
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use identity::OrganizationId;
-use money::{Currency, TokenUsage};
+use money::TokenUsage;
 use sqlx::{Postgres, Transaction};
 
 use super::record::{Record, insert_all, recorded, replace};
@@ -88,7 +88,7 @@ pub async fn settle(
         postings::settlement(held.request_id, held.amount, held.balances, price, cost, now)
     };
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
-        ledger::post(state, transaction, Some(held.organization_id), Currency::USD, &posting).await?;
+        ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
         grants::follow(state, transaction, held.organization_id, &posting, Use::model(&held.model), held.created_at).await?;
     }
     note_debt(held.organization_id, held.request_id, &posting);
@@ -99,7 +99,12 @@ pub async fn settle(
     }
     resolve(state, transaction, held.id, "settled").await?;
     metrics::counter!("billing_settlements_total", "outcome" => used.outcome.as_str()).increment(1);
-    Ok(Settlement { request_id: held.request_id, currency: Currency::USD.code().to_owned(), price_micros: price, cost_micros: cost })
+    Ok(Settlement {
+        request_id: held.request_id,
+        currency: crate::ledger::CREDIT.code().to_owned(),
+        price_micros: price,
+        cost_micros: cost,
+    })
 }
 
 /// What was used beyond all that was there is somebody's business soon: debt is repaid by what returns, and nothing may [B-43].
@@ -119,7 +124,7 @@ async fn repeated(transaction: &mut Transaction<'static, Postgres>, held: &Held,
     }
     Ok(Settlement {
         request_id: held.request_id,
-        currency: Currency::USD.code().to_owned(),
+        currency: crate::ledger::CREDIT.code().to_owned(),
         price_micros: before.price,
         cost_micros: before.cost,
     })

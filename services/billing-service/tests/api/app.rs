@@ -337,7 +337,7 @@ fn service_token(signer: &SigningKey, clock: &Clock, audience: &str, scope: &str
     let claims = ServiceClaims {
         iss: text(ISSUER),
         aud: text(audience),
-        exp: now + 40 * 86_400,
+        exp: now + 1_200 * 86_400,
         nbf: now,
         iat: now,
         sub: text("chat-service"),
@@ -397,7 +397,9 @@ impl App {
 
     /// The balance of a house account.
     pub async fn house(&self, kind: &str) -> i64 {
-        let balance = sqlx::query_scalar("select balance_micros from accounts where organization_id is null and kind = $1").bind(kind);
+        let balance =
+            sqlx::query_scalar("select balance_micros from accounts where organization_id is null and kind = $1 and currency = 'USD'")
+                .bind(kind);
         balance.fetch_one(&self.database.owner).await.unwrap()
     }
 

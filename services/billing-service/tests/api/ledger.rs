@@ -96,7 +96,7 @@ async fn verify_finds_each_kind_of_drift_and_nothing_else() {
         ),
         (
             "alter table usage_events disable trigger user; update usage_events set price_micros = price_micros + 1".into(),
-            "revenue is 150 and usage comes to 151",
+            "revenue is 150 USD and usage comes to 151",
         ),
     ] {
         let app = App::start().await;

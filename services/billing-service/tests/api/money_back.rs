@@ -20,14 +20,14 @@ fn sale(key: &str, amount: i64) -> NewGrant {
 async fn refund(app: &App, organization: OrganizationId, sale: &str, amount: i64, key: &str) -> Result<Option<i64>, Error> {
     let state = app.state();
     in_transaction!(state.pool, |transaction| {
-        grants::refund(&state, transaction, organization, sale, Sale { paid: amount, credit: amount }, key).await
+        grants::refund(&state, transaction, organization, sale, Sale::of(amount, amount), key).await
     })
 }
 
 async fn dispute(app: &App, organization: OrganizationId, sale: &str, amount: i64, key: &str) -> Option<i64> {
     let state = app.state();
     let opened: Result<_, Error> = in_transaction!(state.pool, |transaction| {
-        grants::open_dispute(&state, transaction, organization, sale, Sale { paid: amount, credit: amount }, key).await
+        grants::open_dispute(&state, transaction, organization, sale, Sale::of(amount, amount), key).await
     });
     opened.unwrap()
 }

@@ -41,7 +41,7 @@ plans:
     group: extra
     prices: {USD: {month: "7.00"}, KWD: {month: "2.150"}}
 credit_packs:
-  small: {name: Ten dollars of credit, prices: {USD: "10.00", EUR: "9.50"}, credit: {USD: "10.00", EUR: "9.50"}, expires: days, days: 365}
+  small: {name: Ten dollars of credit, prices: {USD: "10.00", EUR: "9.50"}, credit: {USD: "10.00"}, expires: days, days: 365}
   large: {name: A hundred and ten more, prices: {USD: "100.00"}, credit: {USD: "110.00"}, expires: never}
 coupons:
   all: {name: All off, percent_off: 100, duration: once}

@@ -196,8 +196,8 @@ async fn lots_that_were_posted_beside_are_named_and_brought_in_line() {
     }
     let mut found = differences(&app.database.pool).await.unwrap();
     let mut expected = [
-        format!("organization {ada} has {} in wallet and holds and {GRANT} in lots", GRANT - 700),
-        format!("organization {eve} has {} in wallet and holds and {GRANT} in lots", GRANT + 300),
+        format!("organization {ada} has {} USD in wallet and holds and {GRANT} in lots", GRANT - 700),
+        format!("organization {eve} has {} USD in wallet and holds and {GRANT} in lots", GRANT + 300),
     ];
     found.sort();
     expected.sort();

@@ -1,11 +1,11 @@
 //! Rules that more than one field must keep together.
 
-use std::collections::BTreeSet;
-
 use money::Currency;
 
+use crate::catalog::amount::minor_micros;
 use crate::catalog::domain::{Amounts, Catalog, CreditPack, Discount, Expiry, Plan};
 use crate::catalog::reader::Faults;
+use crate::ledger::CREDIT;
 
 /// Checks what no single field says.
 pub fn check(catalog: &Catalog, faults: &Faults) {
@@ -28,21 +28,28 @@ pub fn check(catalog: &Catalog, faults: &Faults) {
         }
         if let Discount::Amount(amounts) = &coupon.discount {
             positive(&format!("coupons.{code}.amount_off"), amounts, faults);
+            for (currency, micros) in amounts {
+                payable(|name| format!("coupons.{code}.amount_off.{name}"), *micros, *currency, faults);
+            }
         }
     }
 }
 
 fn check_plan(path: &str, plan: &Plan, faults: &Faults) {
-    let currencies = plan.prices.currencies();
-    if currencies.is_empty() {
+    if plan.prices.0.is_empty() {
         faults.add(&format!("{path}.prices"), "must have a price");
     }
+    for (name, prices) in [("prices", &plan.prices), ("seats.prices", &plan.seats.prices)] {
+        for ((currency, interval), micros) in &prices.0 {
+            payable(|code| format!("{path}.{name}.{code}.{}", interval.as_str()), *micros, *currency, faults);
+        }
+    }
     if let Some(credit) = &plan.included_credit {
-        same_currencies(&format!("{path}.included_credit.amounts"), &credit.amounts, &currencies, faults);
+        of_credit(&format!("{path}.included_credit.amounts"), &credit.amounts, faults);
         positive(&format!("{path}.included_credit.amounts"), &credit.amounts, faults);
     }
     if !plan.limits.monthly_caps.is_empty() {
-        same_currencies(&format!("{path}.limits.monthly_caps"), &plan.limits.monthly_caps, &currencies, faults);
+        of_credit(&format!("{path}.limits.monthly_caps"), &plan.limits.monthly_caps, faults);
     }
     if plan.seats.max.is_some_and(|max| max < plan.seats.included) {
         faults.add(&format!("{path}.seats.max"), "must be at least those included");
@@ -61,7 +68,10 @@ fn check_plan(path: &str, plan: &Plan, faults: &Faults) {
 }
 
 fn check_pack(path: &str, pack: &CreditPack, faults: &Faults) {
-    same_currencies(&format!("{path}.credit"), &pack.credit, &pack.prices.keys().copied().collect(), faults);
+    for (currency, micros) in &pack.prices {
+        payable(|code| format!("{path}.prices.{code}"), *micros, *currency, faults);
+    }
+    of_credit(&format!("{path}.credit"), &pack.credit, faults);
     positive(&format!("{path}.prices"), &pack.prices, faults);
     positive(&format!("{path}.credit"), &pack.credit, faults);
     if pack.expires == Expiry::PeriodEnd {
@@ -69,10 +79,17 @@ fn check_pack(path: &str, pack: &CreditPack, faults: &Faults) {
     }
 }
 
-fn same_currencies(path: &str, amounts: &Amounts, currencies: &BTreeSet<Currency>, faults: &Faults) {
-    if !amounts.keys().eq(currencies.iter()) {
-        let list: Vec<&str> = currencies.iter().map(|currency| currency.code()).collect();
-        faults.add(path, format!("must have the currencies of the prices ({})", list.join(", ")));
+/// A wallet is in one currency, and what models cost is counted in it: whatever is paid in, this is what it gives and limits.
+fn of_credit(path: &str, amounts: &Amounts, faults: &Faults) {
+    if !amounts.keys().eq([&CREDIT]) {
+        faults.add(path, format!("must be in {CREDIT}, the currency of credit, and in no other"));
+    }
+}
+
+/// Stripe takes amounts with three decimals only when the last of them is zero.
+fn payable(path: impl Fn(&str) -> String, micros: i64, currency: Currency, faults: &Faults) {
+    if micros % minor_micros(currency) != 0 {
+        faults.add(&path(currency.code()), format!("must end in 0: the smallest payment in {currency} is ten of its smallest units"));
     }
 }
 

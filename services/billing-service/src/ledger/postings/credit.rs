@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 
-use super::{Kind, Posting, returned};
+use super::{Kind, Posting, Sale, returned};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 
@@ -22,49 +22,11 @@ pub fn grant(key: impl Into<String>, from: Account, amount: i64, restricted: boo
     Posting::new(Kind::Grant, key, at, vec![(from, -amount), (Account::Wallet, wallet), (Account::Debt, repaid)])
 }
 
-/// What was paid, and the credit that was bought with it; both in micro-units.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sale {
-    /// The money, without tax.
-    pub paid: i64,
-    /// The credit. What is more than was paid is promotional; what is less is the price of the plan around it, and earned.
-    pub credit: i64,
-}
-
-impl Sale {
-    /// What of the credit nobody paid for.
-    #[must_use]
-    pub fn bonus(self) -> i64 {
-        (self.credit - self.paid).max(0)
-    }
-
-    /// What of the money is no credit.
-    #[must_use]
-    pub fn fee(self) -> i64 {
-        (self.paid - self.credit).max(0)
-    }
-
-    /// What of the credit goes with so much of the money: of all the money all the credit, whatever was rounded on the way there.
-    #[must_use]
-    pub fn credit_of(self, paid: i64) -> i64 {
-        let share = i128::from(self.credit) * i128::from(paid.clamp(0, self.paid)) / i128::from(self.paid.max(1));
-        // No more than the credit, which fits.
-        i64::try_from(share).unwrap_or(self.credit)
-    }
-}
-
 /// Credit that was paid for: money at Stripe, a liability to the customer. Only from a paid fact, whose key this is [B-47].
 #[must_use]
 pub fn sale(key: impl Into<String>, sale: Sale, restricted: bool, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let (wallet, repaid) = if restricted { (sale.credit, 0) } else { returned(sale.credit, balances) };
-    let entries = vec![
-        (Account::StripeClearing, -sale.paid),
-        (Account::Promotion, -sale.bonus()),
-        (Account::PlanFees, sale.fee()),
-        (Account::Wallet, wallet),
-        (Account::Debt, repaid),
-    ];
-    Posting::new(Kind::Sale, key, at, entries)
+    let own = if restricted { (sale.credit, 0) } else { returned(sale.credit, balances) };
+    sale.posting(Kind::Sale, key, Account::StripeClearing, own, at, false)
 }
 
 /// Credit that expired: what the house owed, it earned without a service [B-46].

@@ -21,6 +21,10 @@ fn amount() -> impl Strategy<Value = i64> {
     prop_oneof![Just(0), 0..2_000_000_000_i64]
 }
 
+fn rate() -> impl Strategy<Value = Rate> {
+    (1..50_000_000_000_i64, 1..50_000_000_i64).prop_map(|(money, credit)| Rate { money, credit })
+}
+
 /// Every posting there is, with what its caller has checked before: nobody gives back more than is held, or expires more than is there.
 fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
     let organization = OrganizationId::from_uuid(Uuid::nil());
@@ -29,8 +33,8 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         signup_grant(organization, amount, AT),
         grant("k", Account::Promotion, amount, false, balances, AT),
         grant("k", Account::Refunds, amount, true, balances, AT),
-        sale("k", Sale { paid: price, credit: amount }, false, balances, AT),
-        sale("k", Sale { paid: price, credit: amount }, true, balances, AT),
+        sale("k", Sale::of(price, amount), false, balances, AT),
+        sale("k", Sale::of(price, amount), true, balances, AT),
         expiry("k", there, AT),
         revocation("k", Account::Promotion, there, AT),
         adjustment("k", amount, balances, AT),
@@ -44,9 +48,9 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         late_settlement(REQUEST, balances, price, cost, AT),
         shortfall("k", amount, AT),
         usage_refund("k", amount, balances, AT),
-        refund("k", Sale { paid: price, credit: amount }, balances, AT),
-        dispute_opened("k", Sale { paid: price, credit: amount }, balances, AT),
-        dispute_won("k", Sale { paid: price, credit: amount }, balances, AT),
+        refund("k", Sale::of(price, amount), balances, AT),
+        dispute_opened("k", Sale::of(price, amount), balances, AT),
+        dispute_won("k", Sale::of(price, amount), balances, AT),
         dispute_lost("k", amount, cost, AT),
         rounding("k", amount, AT),
     ]
@@ -89,7 +93,7 @@ proptest! {
         let given = |posting: Posting| (posting, hold);
         for (posting, returns) in [(void(REQUEST, hold, balances, AT), hold), (settled, hold - price.min(hold)),
             given(grant("k", Account::Promotion, hold, false, balances, AT)), given(usage_refund("k", hold, balances, AT)),
-            given(dispute_won("k", Sale { paid: price, credit: hold }, balances, AT)), given(sale("k", Sale { paid: price, credit: hold }, false, balances, AT))] {
+            given(dispute_won("k", Sale::of(price, hold), balances, AT)), given(sale("k", Sale::of(price, hold), false, balances, AT))] {
             prop_assert_eq!(posting.moved(Account::Debt), returns.min(balances.debt));
             prop_assert_eq!(posting.moved(Account::Wallet), returns - returns.min(balances.debt));
         }
@@ -107,7 +111,7 @@ proptest! {
     /// [B-48]
     #[test]
     fn money_given_back_for_credit_that_was_burned_is_owed(balances in balances(), amount in amount()) {
-        for posting in [refund("k", Sale { paid: amount, credit: amount }, balances, AT), dispute_opened("k", Sale { paid: amount, credit: amount }, balances, AT), adjustment("k", amount, balances, AT)] {
+        for posting in [refund("k", Sale::of(amount, amount), balances, AT), dispute_opened("k", Sale::of(amount, amount), balances, AT), adjustment("k", amount, balances, AT)] {
             prop_assert_eq!(-posting.moved(Account::Wallet), amount.min(balances.wallet));
             prop_assert_eq!(-posting.moved(Account::Debt), (amount - balances.wallet).max(0));
         }
@@ -116,13 +120,13 @@ proptest! {
     /// [B-48] A dispute that is won leaves everything as it was; one that is lost costs the house its fee and no more.
     #[test]
     fn a_closed_dispute_leaves_its_fee_on_the_disputes_and_nothing_else(balances in balances(), amount in amount(), fee in 0..50_000_000_i64) {
-        let opened = dispute_opened("k", Sale { paid: amount, credit: amount }, balances, AT);
+        let opened = dispute_opened("k", Sale::of(amount, amount), balances, AT);
         let after = Balances {
             wallet: balances.wallet + opened.moved(Account::Wallet),
             debt: balances.debt - opened.moved(Account::Debt),
             ..balances
         };
-        let won = dispute_won("k", Sale { paid: amount, credit: amount }, after, AT);
+        let won = dispute_won("k", Sale::of(amount, amount), after, AT);
         prop_assert_eq!(opened.moved(Account::Disputes) + won.moved(Account::Disputes), 0);
         prop_assert_eq!(after.available() + won.moved(Account::Wallet) + won.moved(Account::Debt), balances.available());
         let lost = dispute_lost("k", amount, fee, AT);
@@ -133,7 +137,7 @@ proptest! {
     /// [B-47] The customer gets the credit whole; the difference to the money is promotion or the plan's fee, never both.
     #[test]
     fn a_sale_splits_into_money_bonus_and_fee(paid in amount(), credit in amount()) {
-        let sold = sale("k", Sale { paid, credit }, true, Balances { wallet: 0, held: 0, debt: 0 }, AT);
+        let sold = sale("k", Sale::of(paid, credit), true, Balances { wallet: 0, held: 0, debt: 0 }, AT);
         prop_assert_eq!((sold.moved(Account::Wallet), sold.moved(Account::StripeClearing)), (credit, -paid));
         prop_assert_eq!(sold.moved(Account::PlanFees) + sold.moved(Account::Promotion), paid - credit);
         prop_assert!(sold.moved(Account::PlanFees) == 0 || sold.moved(Account::Promotion) == 0);
@@ -142,16 +146,55 @@ proptest! {
     /// [B-48] In however many parts, a sale that is given back whole leaves nothing anywhere.
     #[test]
     fn the_parts_of_a_sale_that_are_given_back_sum_to_the_sale(paid in 1..2_000_000_000_i64, credit in amount(), parts in prop::collection::vec(1..1_000_000_i64, 1..8)) {
-        let sale = Sale { paid, credit };
+        let sale = Sale::of(paid, credit);
         let whole: i64 = parts.iter().sum();
         let (mut money, mut given, mut share) = (0, 0, 0);
         for (number, part) in parts.iter().enumerate() {
             share += part;
             let next = if number + 1 == parts.len() { paid } else { i64::try_from(i128::from(paid) * i128::from(share) / i128::from(whole)).unwrap() };
-            let part = Sale { paid: next - money, credit: sale.credit_of(next) - sale.credit_of(money) };
+            let part = sale.part(money, next);
             prop_assert!(part.paid >= 0 && part.credit >= 0);
             (money, given) = (next, given + part.credit);
         }
         prop_assert_eq!((money, given), (paid, credit));
+    }
+
+    /// [B-34] [B-27] Each of the two sides of an exchange sums to zero by itself, for all that can become of a sale.
+    #[test]
+    fn a_posting_of_two_currencies_sums_to_zero_in_each(
+        balances in balances(), paid in 1..2_000_000_000_i64, credit in amount(), rate in rate(), code in prop_oneof![Just("JPY"), Just("KWD"), Just("EUR")]
+    ) {
+        let sold = Sale::exchanged(paid, credit, code.parse().unwrap(), rate);
+        prop_assert!(sold.bonus() >= 0 && sold.fee() >= 0, "{:?}", sold);
+        prop_assert!(sold.bonus() == 0 || sold.fee() == 0, "credit was given away while money was left: {:?}", sold);
+        for posting in [sale("k", sold, false, balances, AT), refund("k", sold, balances, AT), dispute_opened("k", sold, balances, AT), dispute_won("k", sold, balances, AT)] {
+            let (currency, money) = posting.money.clone().unwrap();
+            prop_assert_eq!(currency.code(), code);
+            prop_assert_eq!(posting.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", posting);
+            prop_assert_eq!(money.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", posting);
+            prop_assert!(money.iter().all(|(account, _)| !account.belongs_to_organization()));
+        }
+    }
+
+    /// [B-48] In however many parts a sale of two currencies goes back, nothing of it stays on any account of the house.
+    #[test]
+    fn the_parts_of_an_exchange_that_are_given_back_sum_to_the_exchange(
+        paid in 1..2_000_000_000_i64, credit in amount(), rate in rate(), cuts in prop::collection::vec(0..2_000_000_000_i64, 0..8)
+    ) {
+        let sold = Sale::exchanged(paid, credit, "JPY".parse().unwrap(), rate);
+        let mut ends: Vec<i64> = cuts.into_iter().filter(|cut| *cut < paid).chain([paid]).collect();
+        ends.sort_unstable();
+        let nothing = Balances { wallet: 0, held: 0, debt: 0 };
+        let mut left = vec![sale("k", sold, false, nothing, AT)];
+        let mut before = 0;
+        for end in ends {
+            left.push(refund("k", sold.part(before, end), nothing, AT));
+            before = end;
+        }
+        for account in Account::ALL {
+            let here: i64 = left.iter().map(|posting| posting.moved(account)).sum();
+            let there: i64 = left.iter().filter_map(|posting| posting.money.as_ref()).flat_map(|(_, entries)| entries).filter(|(entry, _)| *entry == account).map(|(_, amount)| amount).sum();
+            prop_assert!(there == 0 && (here == 0 || account.belongs_to_organization()), "{:?} has {} and {}", account, here, there);
+        }
     }
 }

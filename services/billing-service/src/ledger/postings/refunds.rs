@@ -16,45 +16,23 @@ pub fn usage_refund(key: impl Into<String>, amount: i64, balances: Balances, at:
 /// Money given back: Stripe pays it, and the part of the sale that is credited goes with it, wherever the sale had put it.
 #[must_use]
 pub fn refund(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let entries = undone(part, Account::StripeClearing, balances);
-    Posting::new(Kind::Refund, key, at, entries)
+    part.posting(Kind::Refund, key, Account::StripeClearing, taken(part.credit, balances), at, true)
 }
 
 /// A bank disputes a charge: its credit is taken back and stands between customer and house until the dispute is closed.
 #[must_use]
 pub fn dispute_opened(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let entries = undone(part, Account::Disputes, balances);
-    Posting::new(Kind::DisputeOpened, key, at, entries)
+    part.posting(Kind::DisputeOpened, key, Account::Disputes, taken(part.credit, balances), at, true)
 }
 
 /// The charge stands: all returns to where the dispute had taken it from.
 #[must_use]
 pub fn dispute_won(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let (wallet, repaid) = returned(part.credit, balances);
-    let entries = vec![
-        (Account::Disputes, -part.paid),
-        (Account::Promotion, -part.bonus()),
-        (Account::PlanFees, part.fee()),
-        (Account::Wallet, wallet),
-        (Account::Debt, repaid),
-    ];
-    Posting::new(Kind::DisputeWon, key, at, entries)
+    part.posting(Kind::DisputeWon, key, Account::Disputes, returned(part.credit, balances), at, false)
 }
 
 /// The charge is reversed: the money has left Stripe, and its fee with it, which stays on the account as what disputes cost.
 #[must_use]
 pub fn dispute_lost(key: impl Into<String>, paid: i64, fee: i64, at: DateTime<Utc>) -> Posting {
     Posting::new(Kind::DisputeLost, key, at, vec![(Account::Disputes, -paid - fee), (Account::StripeClearing, paid + fee)])
-}
-
-/// A part of a sale taken back, its money to `to`.
-fn undone(part: Sale, to: Account, balances: Balances) -> Vec<(Account, i64)> {
-    let (wallet, owed) = taken(part.credit, balances);
-    vec![
-        (Account::Wallet, wallet),
-        (Account::Debt, owed),
-        (Account::Promotion, part.bonus()),
-        (Account::PlanFees, -part.fee()),
-        (to, part.paid),
-    ]
 }

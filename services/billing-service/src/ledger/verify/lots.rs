@@ -17,15 +17,15 @@ pub async fn check(transaction: &mut Transaction<'static, Postgres>, report: &mu
         }
     }
     let mut rows = sqlx::query!(
-        r#"select a.organization_id as "organization!", sum(a.balance_micros)::bigint as "posted!", coalesce(max(g.remaining), 0)::bigint as "lots!"
-           from accounts a left join (select organization_id, sum(remaining_micros) as remaining from grants group by organization_id) g
-             on g.organization_id = a.organization_id
-           where a.kind in ('wallet', 'holds') group by a.organization_id having sum(a.balance_micros) <> coalesce(max(g.remaining), 0)"#
+        r#"select a.organization_id as "organization!", a.currency, sum(a.balance_micros)::bigint as "posted!", coalesce(max(g.remaining), 0)::bigint as "lots!"
+           from accounts a left join (select organization_id, currency, sum(remaining_micros) as remaining from grants group by organization_id, currency) g
+             on g.organization_id = a.organization_id and g.currency = a.currency
+           where a.kind in ('wallet', 'holds') group by a.organization_id, a.currency having sum(a.balance_micros) <> coalesce(max(g.remaining), 0)"#
     )
     .fetch(&mut **transaction);
     while let Some(row) = rows.try_next().await? {
         let organization = OrganizationId::from_uuid(row.organization);
-        report(format!("organization {organization} has {} in wallet and holds and {} in lots", row.posted, row.lots));
+        report(format!("organization {organization} has {} {} in wallet and holds and {} in lots", row.posted, row.currency, row.lots));
     }
     Ok(())
 }

@@ -56,15 +56,16 @@ async fn holds(transaction: &mut Transaction<'static, Postgres>, report: &mut im
 }
 
 async fn revenue(transaction: &mut Transaction<'static, Postgres>, report: &mut impl FnMut(String)) -> Result<(), sqlx::Error> {
-    let revenue = sqlx::query!(
-        r#"select coalesce((select sum(balance_micros) from accounts where kind = 'revenue'), 0)::bigint as "posted!",
-                  (coalesce((select sum(price_micros) from usage_events), 0)
-                    + coalesce((select sum(price_micros) from usage_retired), 0))::bigint as "used!""#
+    let mut rows = sqlx::query!(
+        r#"select currency as "currency!", sum(posted)::bigint as "posted!", sum(used)::bigint as "used!" from (
+             select currency, balance_micros as posted, 0 as used from accounts where kind = 'revenue'
+             union all select currency, 0, price_micros from usage_events
+             union all select currency, 0, price_micros from usage_retired) as counted
+           group by currency having sum(posted) <> sum(used) order by currency"#
     )
-    .fetch_one(&mut **transaction)
-    .await?;
-    if revenue.posted != revenue.used {
-        report(format!("revenue is {} and usage comes to {}", revenue.posted, revenue.used));
+    .fetch(&mut **transaction);
+    while let Some(row) = rows.try_next().await? {
+        report(format!("revenue is {} {} and usage comes to {}", row.posted, row.currency, row.used));
     }
     Ok(())
 }

@@ -62,7 +62,10 @@ async fn settle(
 ) -> Result<(), Error> {
     match checkout.charge(transaction).await? {
         Some(charge) => sales::of_charge(state, transaction, payment, &charge).await?,
-        None => sales::of_credit(state, transaction, payment, checkout.credit, checkout.credit_expires_at(state.clock.now())).await?,
+        None => {
+            sales::of_credit(state, transaction, payment, (checkout.credit, checkout.rate()), checkout.credit_expires_at(state.clock.now()))
+                .await?
+        }
     };
     Ok(())
 }

@@ -45,14 +45,14 @@ pub(super) async fn sales(connection: &mut PgConnection) -> Result<Vec<Found>, E
                end as kind,
                coalesce(p.organization_id, s.organization) as organization,
                coalesce(p.payment_intent_id, s.fact) as object,
-               coalesce(s.amount || ' ' || s.currency, 'no sale') as ours,
+               coalesce(s.amount || coalesce(' ' || s.currency, ''), 'no sale') as ours,
                coalesce(p.amount_micros || ' ' || p.currency, 'nothing') as theirs
              from stripe_payments p
              full join (
-               select l.external_key as fact, l.organization_id as organization, a.currency,
+               select l.external_key as fact, l.organization_id as organization, max(a.currency) filter (where a.kind = 'stripe_clearing') as currency,
                  coalesce(sum(-e.amount_micros) filter (where a.kind = 'stripe_clearing'), 0)::bigint as amount
                from ledger_transactions l join ledger_entries e on e.transaction_id = l.id join accounts a on a.id = e.account_id
-               where l.kind = 'sale' group by l.id, a.currency) s on s.fact = p.payment_intent_id) as compared
+               where l.kind = 'sale' group by l.id) s on s.fact = p.payment_intent_id) as compared
            where kind is not null order by object"#
     );
     Ok(rows.fetch_all(connection).await?)

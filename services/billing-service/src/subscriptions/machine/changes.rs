@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::charges::{Carried, rest_of_period, whole_period};
 use crate::catalog::Interval;
+use crate::ledger::CREDIT;
 use crate::subscriptions::command::{AppliedCoupon, Refusal};
 use crate::subscriptions::period::Period;
 use crate::subscriptions::proration::unused;
@@ -54,8 +55,11 @@ pub fn upgrade(
     if same {
         return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
     }
-    let left = |micros| unused(micros, subscription.period, now, terms.currency);
-    let carried = Carried { micros: left(subscription.value_micros), credit_micros: left(subscription.terms.credit_micros()) };
+    let left = |micros, currency| unused(micros, subscription.period, now, currency);
+    let carried = Carried {
+        micros: left(subscription.value_micros, terms.currency),
+        credit_micros: left(subscription.terms.credit_micros(), CREDIT),
+    };
     subscription.terms = terms.clone();
     subscription.seats = seats;
     begin(subscription, now);

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::ledger::CREDIT;
 use crate::subscriptions::command::{AppliedCoupon, Lasts, Off, Refusal};
 use crate::subscriptions::period::Period;
 use crate::subscriptions::proration::{split, unused};
@@ -58,7 +59,7 @@ pub fn rest_of_period(
         },
         Line { kind: LineKind::Remaining, code: terms.plan.clone(), amount_micros: unused(value, period, now, currency), period: rest },
     ];
-    let grant = (unused(terms.credit_micros(), period, now, currency) - unused(old.credit_micros(), period, now, currency)).max(0);
+    let grant = (unused(terms.credit_micros(), period, now, CREDIT) - unused(old.credit_micros(), period, now, CREDIT)).max(0);
     subscription.value_micros = value;
     subscription.terms = terms.clone();
     subscription.seats = seats;
@@ -81,7 +82,7 @@ pub fn demand(
     }
     let (period_start, currency) = (subscription.period.start, subscription.terms.currency);
     let expires_at = subscription.terms.credit.and_then(|credit| credit.expires_at(subscription.period));
-    let grant = Grant { period_start, reason: reason.clone(), currency, amount_micros: grant_micros, expires_at };
+    let grant = Grant { period_start, reason: reason.clone(), currency: CREDIT, amount_micros: grant_micros, expires_at };
     let grant = (grant_micros > 0).then_some(grant);
     if total > 0 {
         subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, grant });

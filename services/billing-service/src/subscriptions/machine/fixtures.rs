@@ -19,6 +19,7 @@ pub fn terms(plan: &str, currency: &str, interval: Interval, units: i64) -> Term
         interval,
         base_micros: units * UNIT,
         seat_micros: units * UNIT / 10 / UNIT * UNIT,
+        par_micros: None,
         included_seats: 2,
         max_seats: Some(20),
         credit: Some(CreditTerms { micros: units / 2 * UNIT, ends: CreditEnd::PeriodEnd }),

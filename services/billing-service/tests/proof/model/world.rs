@@ -211,7 +211,7 @@ impl<'a> World<'a> {
                 let Some((key, lot)) = pick(side.sales.clone(), which) else { return Ok(()) };
                 let name = app.request().to_string();
                 let taken: Result<_, Error> = in_transaction!(state.pool, |transaction| {
-                    grants::refund(&state, transaction, organization, &key, Sale { paid: amount, credit: amount }, &name).await
+                    grants::refund(&state, transaction, organization, &key, Sale::of(amount, amount), &name).await
                 });
                 let expected = side.model.take_back(lot, amount, "stripe_clearing").map(|(taken, _)| taken);
                 ensure!(taken? == expected, "another amount than {expected:?} was taken back");
@@ -220,7 +220,7 @@ impl<'a> World<'a> {
                 let Some((key, lot)) = pick(side.sales.clone(), which) else { return Ok(()) };
                 let name = app.request().to_string();
                 let taken: Result<_, Error> = in_transaction!(state.pool, |transaction| {
-                    grants::open_dispute(&state, transaction, organization, &key, Sale { paid: amount, credit: amount }, &name).await
+                    grants::open_dispute(&state, transaction, organization, &key, Sale::of(amount, amount), &name).await
                 });
                 let expected = side.model.take_back(lot, amount, "disputes");
                 ensure!(taken? == expected.as_ref().map(|(taken, _)| *taken), "another amount than that of {expected:?} is disputed");

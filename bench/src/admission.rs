@@ -24,6 +24,8 @@ use crate::load::{Measured, summary};
 /// What is taken for a request, and what it turns out to cost, in micro-units.
 const RESERVED: i64 = 1500;
 const PRICE: i64 = 150;
+/// How often a request of an open loop is tried.
+const TRIES: usize = 5;
 
 /// How money is had for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +147,31 @@ impl Gateway {
         let settlement = Settlement { event: &event, price_micros: PRICE, end: End::Used, counted: &[], traceparent: None };
         ensure!(self.admissions.settle(&settlement).await? >= PRICE, "a settlement took too little");
         Ok(())
+    }
+
+    /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted.
+    ///
+    /// # Errors
+    /// When one request fails.
+    pub async fn measure_at(&self, rate: f64, time: Duration) -> Result<Measured> {
+        ensure!(rate >= 1.0 && rate.is_finite(), "less than a request a second");
+        let (started, apart) = (tokio::time::Instant::now(), Duration::from_secs_f64(1.0 / rate));
+        let count = u32::try_from((time.as_nanos() / apart.as_nanos()).max(1))?;
+        let requests = (0..count).map(|number| async move {
+            let intended = started + apart * number;
+            tokio::time::sleep_until(intended).await;
+            // Where Redis does not answer in time a gateway is asked again: the caller has waited for both.
+            let mut tries = 0;
+            while let Err(error) = self.request(Way::Lease).await {
+                tries += 1;
+                ensure!(tries < TRIES, "{error:#}");
+            }
+            anyhow::Ok(u64::try_from(intended.elapsed().as_micros())?)
+        });
+        let times = try_join_all(requests).await?;
+        let taken = started.elapsed();
+        self.posted().await?;
+        Ok(summary("lease, half load", "open loop", 0, 0, times, taken))
     }
 
     async fn by_calls(&self, organization: OrganizationId, request: RequestId) -> Result<()> {

@@ -2,12 +2,14 @@
 
 mod exports;
 mod rows;
+mod scaling;
 mod webhooks;
 
 use serde::Serialize;
 
 pub use exports::export;
-pub use rows::settled_rows;
+pub use rows::{Posting, settled_rows};
+pub use scaling::{Point, Size, fill, point};
 pub use webhooks::{SECRET, acknowledgements};
 
 /// One figure.

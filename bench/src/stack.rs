@@ -71,7 +71,7 @@ pub struct Running {
 }
 
 /// How a program is started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Launch {
     program: PathBuf,
     processor: Option<usize>,
@@ -274,6 +274,21 @@ impl Stack {
     /// When there is none of that name.
     pub fn program(&mut self, name: &str) -> Result<&mut Running> {
         self.running.iter_mut().find(|running| running.name == name).context("no such program")
+    }
+
+    /// Starts another process of a service, with ports of its own and everything else the same.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it does not start.
+    pub async fn replica(&self, name: &str, http: &Client) -> Result<Running> {
+        let first = self.running.iter().find(|running| running.name == name).context("no such program")?;
+        let (public, private) = (free_port()?, free_port()?);
+        let mut launch = first.launch.clone();
+        let base = format!("http://127.0.0.1:{public}");
+        launch.variables.insert("TRIVET_HTTP_BIND", format!("127.0.0.1:{public}"));
+        launch.variables.insert("TRIVET_PRIVATE_BIND", format!("127.0.0.1:{private}"));
+        launch.health = format!("{base}/ready");
+        Running::start(first.name, base, launch, http).await
     }
 
     /// Base URL of a program.

@@ -58,17 +58,30 @@ def figures(report):
     return table(["what", "measured", "unit"], [[row["what"], number(row["value"]), row["unit"]] for row in report["figures"]])
 
 
-def admissions(report):
-    """Admission and settlement, by how many wallets there are."""
-    found = medians(report["admissions"])
-    rows = [[kind, str(clients), f"{row['rps']:.0f}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}"] for (kind, clients, _), row in found.items()]
-    return table(["wallets", "clients", "requests/s", "p50 µs", "p99 µs"], rows)
+def scaling(report):
+    """What a request costs, by how much there is of everything."""
+    rows = [
+        [
+            str(row["wallets"]),
+            str(row["rows_there"]),
+            str(row["replicas"]),
+            f"{row['rows_per_second']:.0f}",
+            f"{row['database_ms_per_row']:.3f}",
+            f"{row['requests_per_second']:.0f}",
+            f"{row['half_load_per_second']:.0f}",
+            f"{row['half_load_p50_us']:.0f}",
+            f"{row['half_load_p99_us']:.0f}",
+        ]
+        for row in report["scaling"]
+    ]
+    header = ["wallets", "usage rows there", "replicas", "rows posted/s", "database ms a row", "requests/s, full load", "requests/s, half load", "p50 µs", "p99 µs"]
+    return table(header, rows)
 
 
 def render(report):
     """The whole report, of the gateway or of billing-service alone."""
     if "figures" in report:
-        return f"{figures(report)}\n\n{admissions(report)}\n"
+        return f"{figures(report)}\n\n{scaling(report)}\n"
     return f"{programs(report)}\n\n{latency(report['measured'])}\n"
 
 

@@ -29,12 +29,14 @@ class Report(unittest.TestCase):
         with self.assertRaises(ReportError):
             render(report([row("gateway", 0, 1, 1, 1)]))
 
-    def test_figures_of_billing_service_are_listed_and_its_admissions_by_wallets(self):
-        admissions = [{**row("lease", 0, 1500, 600, 4000), "kind": kind} for kind in ("one wallet", "many wallets")]
-        text = render({"figures": [{"what": "rows posted", "value": 5123.4, "unit": "rows/s"}, {"what": "p99", "value": 2.345, "unit": "ms"}], "admissions": admissions})
-        self.assertIn("| rows posted | 5123 | rows/s |", text)
+    def test_figures_of_billing_service_are_listed_and_what_a_request_costs_by_sizes(self):
+        point = {"wallets": 100, "rows_there": 1_000_000, "replicas": 2, "rows_per_second": 5123.4, "database_ms_per_row": 0.1234}
+        point |= {"requests_per_second": 9000, "half_load_per_second": 4500, "half_load_p50_us": 400, "half_load_p99_us": 900}
+        figures = [{"what": "export", "value": 5123.4, "unit": "rows/s"}, {"what": "p99", "value": 2.345, "unit": "ms"}]
+        text = render({"figures": figures, "scaling": [point]})
+        self.assertIn("| export | 5123 | rows/s |", text)
         self.assertIn("| p99 | 2.3 | ms |", text)
-        self.assertIn("| many wallets | 1 | 1500 | 600 | 4000 |", text)
+        self.assertIn("| 100 | 1000000 | 2 | 5123 | 0.123 | 9000 | 4500 | 400 | 900 |", text)
 
 
 if __name__ == "__main__":

@@ -5,32 +5,30 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use reqwest::Client;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgPool;
 
-use super::{Figure, number};
+use super::{Figure, fill, number};
 use crate::stack::Stack;
 
-/// Makes a customer's one usage row many, a millisecond apart, and lets the customer export them.
+/// The id of a usage row of the customer.
+///
+/// # Errors
+/// When there is none.
+pub async fn usage_row(stack: &Stack, http: &Client) -> Result<String> {
+    let base = stack.base("billing-service")?;
+    let page: Value = http.get(format!("{base}/v1/usage")).bearer_auth(&stack.key).send().await?.error_for_status()?.json().await?;
+    Ok(page["data"][0]["request_id"].as_str().and_then(|id| id.strip_prefix("req_")).context("a usage row")?.to_owned())
+}
+
+/// Lets the customer export, when there are so many usage rows at least.
 ///
 /// # Errors
 /// When the customer has no row, or the service does not answer.
 pub async fn export(stack: &mut Stack, http: &Client, rows: u64) -> Result<Vec<Figure>> {
     let pool = PgPool::connect(&stack.postgres.url("postgres", "billing")).await?;
+    fill(stack, http, &pool, rows).await?;
+    sqlx::query("vacuum (analyze) usage_events").execute(&pool).await?;
     let base = stack.base("billing-service")?;
-    let page: Value = http.get(format!("{base}/v1/usage")).bearer_auth(&stack.key).send().await?.error_for_status()?.json().await?;
-    let request = page["data"][0]["request_id"].as_str().and_then(|id| id.strip_prefix("req_")).context("a usage row")?;
-    let columns: String = sqlx::query_scalar(
-        "select string_agg(column_name, ', ') from information_schema.columns where table_name = 'usage_events' and column_name not in ('request_id', 'ended_at')",
-    )
-    .fetch_one(&pool)
-    .await?;
-    let copy = format!(
-        "insert into usage_events (request_id, ended_at, {columns}) select gen_random_uuid(), ended_at - number * interval '1 millisecond', {columns}
-         from usage_events, generate_series(1, {rows}) as number where request_id = '{request}'::uuid"
-    );
-    sqlx::query(AssertSqlSafe(copy)).execute(&pool).await?;
-    sqlx::query("analyze usage_events").execute(&pool).await?;
     let before = stack.program("billing-service")?.resident_bytes()?;
     let url = format!("{base}/v1/usage/export?format=csv&from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z");
     let began = Instant::now();

@@ -81,6 +81,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0061_spend",
         "0062_retention",
         "0067_exchange",
+        "0071_batch_triggers",
         "0075_traces",
         "0080_group_lengths",
     ],

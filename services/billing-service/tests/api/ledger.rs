@@ -22,10 +22,45 @@ async fn the_database_refuses_transactions_that_are_not_balanced_or_have_one_ent
         let insert = format!(
             "insert into ledger_entries (transaction_id, account_id, amount_micros) select t.id, a.id, v.amount from ledger_transactions t, (select id from accounts where kind = 'wallet' limit 1) a, (values {entries}) v(amount) where t.external_key = 'x'"
         );
-        sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut *transaction).await.unwrap();
-        let refused = transaction.commit().await.unwrap_err();
+        let refused = sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&mut *transaction).await.unwrap_err();
         assert_eq!(chassis::postgres::constraint(&refused), Some("ledger_transactions_balanced"), "{entries}");
     }
+    // Nothing was inserted that could be looked at: the end of the transaction finds it.
+    let mut transaction = app.database.pool.begin().await.unwrap();
+    let empty =
+        "insert into ledger_transactions (id, kind, external_key, occurred_at) values (gen_random_uuid(), 'signup_grant', 'x', now())";
+    transaction.execute(empty).await.unwrap();
+    let refused = transaction.commit().await.unwrap_err();
+    assert_eq!(chassis::postgres::constraint(&refused), Some("ledger_transactions_balanced"));
+    app.assert_clean().await;
+}
+
+/// [B-34]
+#[tokio::test]
+async fn one_bad_transaction_of_a_batch_is_found_among_good_ones() {
+    let app = App::start().await;
+    let (_, client) = app.organization();
+    app.balance(&client).await;
+    for (wrong, rule) in [
+        ("-6", "ledger_transactions_balanced"),
+        // An account that is not there, and a transaction that is not.
+        ("-5), ('c', gen_random_uuid(), 5), ('c', gen_random_uuid(), -5", "ledger_entries_account_id_fkey"),
+        ("-5), ('nobody', (select id from a), 5), ('nobody', (select id from a), -5", "ledger_transactions_closed"),
+    ] {
+        let mut transaction = app.database.pool.begin().await.unwrap();
+        let rows = "insert into ledger_transactions (id, kind, external_key, occurred_at)
+            select md5(key)::uuid, 'signup_grant', key, now() from unnest(array['a', 'b', 'c']) key";
+        transaction.execute(rows).await.unwrap();
+        let insert = format!(
+            "with a as (select id from accounts where kind = 'promotion') insert into ledger_entries (transaction_id, account_id, amount_micros)
+             select md5(v.key)::uuid, v.account, v.amount from (values ('a', (select id from a), 5), ('a', (select id from a), -5),
+             ('b', (select id from a), 5), ('b', (select id from a), {wrong})) v (key, account, amount)"
+        );
+        let refused = transaction.execute(AssertSqlSafe(insert)).await.unwrap_err();
+        assert_eq!(chassis::postgres::constraint(&refused), Some(rule), "{wrong}");
+    }
+    let refused = app.database.owner.execute("delete from accounts").await.unwrap_err();
+    assert_eq!(chassis::postgres::constraint(&refused), Some("accounts_append_only"));
     app.assert_clean().await;
 }
 
@@ -82,6 +117,7 @@ async fn where_the_running_role_may_update_a_row_it_cannot_make_it_another() {
 #[tokio::test]
 async fn verify_finds_each_kind_of_drift_and_nothing_else() {
     let transaction = "alter table ledger_transactions disable trigger ledger_transactions_balanced;
+        alter table ledger_entries disable trigger ledger_entries_open;
         insert into ledger_transactions (id, kind, external_key, occurred_at) values (gen_random_uuid(), 'x', 'x', now());";
     let unbalanced = "insert into ledger_entries (transaction_id, account_id, amount_micros)
         select t.id, a.id, case a.kind when 'promotion' then 5 else -4 end from ledger_transactions t, accounts a

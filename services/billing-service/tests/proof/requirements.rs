@@ -26,7 +26,7 @@ async fn amounts_of_two_currencies_never_cancel_each_other_out() {
              select t.id, a.id, case a.kind when 'revenue' then 5 else -5 end from ledger_transactions t, accounts a
              where t.external_key = $1 and a.organization_id is null and ({accounts})"
         );
-        assert_eq!(sqlx::query(AssertSqlSafe(entries)).bind(key).execute(&mut *transaction).await.unwrap().rows_affected(), 2);
+        assert_eq!(sqlx::query(AssertSqlSafe(entries)).bind(key).execute(&mut *transaction).await?.rows_affected(), 2);
         transaction.commit().await
     };
     let refused = post("across", "a.kind = 'revenue' and currency = 'USD' or a.kind = 'breakage' and currency = 'EUR'").await.unwrap_err();

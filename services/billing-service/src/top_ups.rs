@@ -82,6 +82,7 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
             want(state, transaction, organization, amount).await?;
             put_off(state, transaction, organization, now + PAUSE).await?;
+            chassis::step!("top_up.wanted");
         } else {
             // The cap is reached: nothing can change before the month does, or the settings.
             put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;

@@ -72,12 +72,15 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// The database's.
 pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(mut due) = claim(state).await? else { return Ok(false) };
+    chassis::step!("intent.claimed");
     match perform(state, stripe, &mut due).await {
         Ok(external_id) => {
+            chassis::step!("intent.performed");
             let now = state.clock.now();
             sqlx::query!("update intents set sent_at = $2, external_id = $3 where id = $1", due.id, now, external_id)
                 .execute(&state.pool)
                 .await?;
+            chassis::step!("intent.marked");
         }
         Err(error) if error.is_outage() => return Err(error),
         Err(error) => postpone(state, &due, &error).await?,

@@ -57,6 +57,7 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
     )
     .execute(&state.pool)
     .await?;
+    chassis::step!("event.claimed");
     if claimed.rows_affected() == 1
         && let Err(error) = handle(state, &due.event_id).await
     {
@@ -77,6 +78,9 @@ async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
         (Some(_), None) => return Err(Error::Unreadable("id")),
         (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
     };
+    if fetched.is_some() {
+        chassis::step!("event.fetched");
+    }
     in_transaction!(state.pool, |transaction| {
         let waiting =
             sqlx::query_scalar!("select 1 from stripe_events where event_id = $1 and state = 'received' for no key update", event_id);
@@ -84,7 +88,11 @@ async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
             return Ok(());
         }
         let ours = match &fetched {
-            Some(fetched) => facts::apply(state, transaction, fetched).await?,
+            Some(fetched) => {
+                let ours = facts::apply(state, transaction, fetched).await?;
+                chassis::step!("event.applied");
+                ours
+            }
             None => false,
         };
         let outcome = if ours { "handled" } else { "ignored" };

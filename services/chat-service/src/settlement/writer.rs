@@ -127,6 +127,7 @@ impl Writer {
                 tracing::warn!(error.message = error.category(), "Redis does not confirm settlements");
             });
             let is_durable = answer.unwrap_or(false);
+            chassis::step!("settlement.confirmed");
             if !is_durable {
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
@@ -178,7 +179,8 @@ impl Writer {
                 counted: &record.counted,
                 traceparent: record.traceparent.as_deref(),
             };
-            self.admissions.settle(&settlement).await
+            chassis::step!("settlement.writing");
+            self.admissions.settle(&settlement).await.inspect(|_| chassis::step!("settlement.written"))
         });
         try_join_all(settlements).await.map(drop)
     }

@@ -23,9 +23,9 @@ const VICTIMS: [(&str, u64); 7] = [
     ("stripe-simulator", 10),
 ];
 /// How long a step may take to be reached.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// A program that could end at a step this often must have done so, or nothing leads there.
-const ENOUGH: usize = 4;
+const ENOUGH: usize = 6;
 /// The signal of `abort`.
 const ABORTED: i32 = 6;
 

@@ -3,4 +3,4 @@
 set -euo pipefail
 drill=$1
 shift
-exec "$drill" --plain-proxy "$1" --auth "$2" --billing "$3" --chat "$4" --simulator "$5" "${@:6}"
+exec "$drill" --plain-proxy "$1" --auth "$2" --billing "$3" --chat "$4" --simulator "$5" --stripe "$6" "${@:7}"

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use reqwest::Client;
@@ -19,7 +20,8 @@ use crate::processes::{Process, free_port};
 
 /// The issuer of all tokens.
 pub const ISSUER: &str = "http://auth.example.com";
-const PASSWORD: &str = "correct horse battery staple";
+/// Everybody's password.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// Where the programs are.
 #[derive(Debug, Clone, clap::Args)]
@@ -39,6 +41,9 @@ pub struct Programs {
     /// The model provider.
     #[arg(long)]
     pub simulator: PathBuf,
+    /// Stripe; without it billing-service has none.
+    #[arg(long)]
+    pub stripe: Option<PathBuf>,
 }
 
 /// What a run wants otherwise than the measurements do.
@@ -50,6 +55,10 @@ pub struct Wishes {
     pub is_durable: bool,
     /// Further arguments of the simulator.
     pub simulator: Vec<String>,
+    /// The same of Stripe.
+    pub stripe: Vec<String>,
+    /// Further variables of auth-service.
+    pub auth: Vec<(&'static str, String)>,
     /// Further variables of billing-service.
     pub billing: Vec<(&'static str, String)>,
     /// The same of chat-service.
@@ -124,6 +133,24 @@ impl Running {
     pub fn operate(&self, arguments: &[&str]) -> Result<()> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         Process::start(&self.launch.program, None, &arguments, &self.launch.variables)?.finish()
+    }
+
+    /// What a subcommand of the same program writes to its standard output.
+    ///
+    /// # Errors
+    /// When it cannot be started or fails.
+    pub fn output(&self, arguments: &[&str]) -> Result<String> {
+        let done = Command::new(&self.launch.program).args(arguments).env_clear().envs(&self.launch.variables).output()?;
+        ensure!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        Ok(String::from_utf8(done.stdout)?)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Errors
+    /// When it does not run, or nobody can tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.process.as_mut().context("it does not run")?.ended()
     }
 
     /// Its resident memory, in bytes.
@@ -227,6 +254,7 @@ impl Stack {
             ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1048576".to_owned()),
             ("AUTH_SERVICE_JWKS", json!({"keys": [chat_jwk, billing_jwk]}).to_string()),
         ]);
+        variables.extend(wishes.auth.iter().cloned());
         running.push(run("auth-service", &programs.auth, on(0), Vec::new(), variables, (auth, "/ready"), http).await?);
 
         let mut variables = around.service(billing, billing_private);
@@ -237,6 +265,14 @@ impl Stack {
             ("BILLING_SECRET", "a secret of the measurement".to_owned()),
             ("BILLING_SIGNUP_GRANT_MICROS", "1000000000000".to_owned()),
         ]);
+        if let Some(program) = &programs.stripe {
+            let stripe = free_port()?;
+            let mut arguments = vec!["--bind".to_owned(), format!("127.0.0.1:{stripe}")];
+            arguments.extend(["--webhook".to_owned(), format!("http://127.0.0.1:{billing}/stripe/webhooks")]);
+            arguments.extend(wishes.stripe.iter().cloned());
+            running.push(run("stripe-simulator", program, on(0), arguments, BTreeMap::new(), (stripe, "/health"), http).await?);
+            variables.insert("STRIPE_API_BASE", format!("http://127.0.0.1:{stripe}"));
+        }
         variables.extend(wishes.billing.iter().cloned());
         running.push(run("billing-service", &programs.billing, on(0), Vec::new(), variables, (billing, "/ready"), http).await?);
 

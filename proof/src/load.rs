@@ -12,6 +12,7 @@ use ring::hmac;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+/// What events are signed with.
 pub const WEBHOOK_SECRET: &str = "whsec_drill";
 const CLIENTS: usize = 8;
 
@@ -27,6 +28,8 @@ pub struct Load {
 }
 
 impl Load {
+    /// Begins it, with these keys.
+    #[must_use]
     pub fn begin(http: &Client, chat: &str, billing: &str, keys: &[String]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let clients = (0..CLIENTS).map(|number| {
@@ -54,6 +57,9 @@ impl Load {
     }
 
     /// Lets all requests end; how they did, and the events that were acknowledged.
+    ///
+    /// # Errors
+    /// When a client panicked.
     pub async fn end(self) -> Result<(Answers, Vec<String>)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut answers = Answers::new();

@@ -1,27 +1,25 @@
 //! Kills programs of the stack at random instants under load, and then looks at the books: the model provider's own ledger, the usage
 //! rows and the double-entry ledger must agree to the token and the micro, with nothing left on hold [B-58]; every event of Stripe that was
-//! acknowledged is there and was worked through once [B-10] [B-14].
+//! acknowledged is there and was worked through once [B-10] [B-14], and what was paid at Stripe or went back is sold or taken back once, to
+//! the cent, with a clean `stripe reconcile`.
 //!
-//! Real programs over a real Postgres and Redis, without containers. `SIGKILL` for chat, billing, auth, the provider, Redis and Postgres;
+//! Real programs over a real Postgres and Redis, without containers. `SIGKILL` for chat, billing, auth, the provider, Stripe, Redis and Postgres;
 //! now and then `SIGTERM`, after which a service must have ended by itself with status 0 [B-81] [B21].
 
-mod books;
-mod kills;
-mod load;
-
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
+use kill_drill::{GRANT, books, kills, load, shop, steps};
 use serde_json::json;
 
 /// Organizations that are charged.
 const PEOPLE: usize = 4;
-/// What each has: enough for everything.
-pub const GRANT: i64 = 1_000_000_000_000;
+/// Of these so many buy as well.
+const BUYERS: usize = 3;
 /// Kills between two looks at the books.
 const ROUND: usize = 30;
 
@@ -37,47 +35,66 @@ struct Arguments {
     seed: u64,
 }
 
-/// Where the provider's ledger outlives its process.
-fn ledger_file() -> PathBuf {
+/// What outlives the processes: the provider's ledger, Stripe's account, and the orders to end at a step.
+fn folder() -> PathBuf {
     std::env::temp_dir().join(format!("trivet-kill-drill-{}", std::process::id()))
 }
 
 /// Deadlines so short that the requests of a dead process are settled while we look.
-fn wishes() -> Wishes {
+fn wishes(folder: &Path) -> Wishes {
     let set = |name, value: &str| (name, value.to_owned());
+    let file = |name: &str| folder.join(name).display().to_string();
+    let steps = |program: &str| (steps::FILE, steps::file(folder, program).display().to_string());
     Wishes {
         is_unpinned: true,
         is_durable: true,
-        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "24", "--ledger-file", &ledger_file().display().to_string()]
+        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "24", "--ledger-file", &file("served")]
             .map(ToOwned::to_owned)
             .to_vec(),
+        stripe: ["--webhook-secret", load::WEBHOOK_SECRET, "--state-file", &file("stripe"), "--durable"].map(ToOwned::to_owned).to_vec(),
+        auth: vec![steps("auth-service")],
         billing: vec![
+            steps("billing-service"),
+            set("STRIPE_SECRET_KEY", shop::SECRET_KEY),
+            set("STRIPE_GAPS_MS", "2000"),
             set("BILLING_SIGNUP_GRANT_MICROS", &GRANT.to_string()),
             set("BILLING_LEASE_MS", "2000"),
             set("BILLING_LEASE_DRAIN_MS", "6000"),
             set("BILLING_SWEEP_MS", "200"),
             set("STRIPE_WEBHOOK_SECRETS", load::WEBHOOK_SECRET),
         ],
-        chat: vec![set("CHAT_DEADLINE_MS", "3000"), set("CHAT_RESERVATION_MARGIN_MS", "1000"), set("CHAT_CHECKPOINT_MS", "50")],
+        chat: vec![
+            steps("chat-service"),
+            set("CHAT_DEADLINE_MS", "3000"),
+            set("CHAT_RESERVATION_MARGIN_MS", "1000"),
+            set("CHAT_CHECKPOINT_MS", "50"),
+        ],
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    let folder = folder();
+    std::fs::create_dir_all(&folder)?;
     let http = chassis::http::client::builder().timeout(Duration::from_secs(15)).build()?;
-    let mut stack = Stack::with(&arguments.programs, &http, &wishes()).await?;
-    let mut keys = Vec::new();
+    let mut stack = Stack::with(&arguments.programs, &http, &wishes(&folder)).await?;
+    let (mut people, mut keys) = (Vec::new(), Vec::new());
     for number in 0..PEOPLE {
-        keys.push(stack.sign_up(&http, &format!("person-{number}@example.com")).await?);
+        people.push(format!("person-{number}@example.com"));
+        keys.push(stack.sign_up(&http, &people[number]).await?);
     }
-    let mut killer = kills::Killer::new(arguments.seed);
+    shop::sell(&mut stack, &folder)?;
+    let mut killer = kills::Killer::new(arguments.seed, folder.clone());
+    let mut bought = 0;
     let (mut events, mut answers) = (Vec::new(), load::Answers::new());
     let mut books = books::Books::default();
     let mut left = arguments.kills;
     while left > 0 {
         let load = load::Load::begin(&http, &stack.base("chat-service")?, &stack.base("billing-service")?, &keys);
+        let shop = shop::Shop::open(&stack, &http, &people[..BUYERS])?;
         let ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
+        bought += shop.close().await?;
         let (seen, acknowledged) = load.end().await?;
         for (answer, times) in seen {
             *answers.entry(answer).or_default() += times;
@@ -88,12 +105,14 @@ async fn main() -> Result<()> {
         books = books::agree(&mut stack, &http, &events).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
-    std::fs::remove_file(ledger_file())?;
+    std::fs::remove_dir_all(folder)?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
+    ensure!(bought > 0, "nothing was ever bought");
     writeln!(
         std::io::stdout(),
         "{:#}",
-        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "books": books.report()})
+        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought,
+            "steps": killer.report(), "books": books.report()})
     )?;
-    Ok(())
+    killer.check()
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Environment, Settings, load, reference};
 use crate::http::HttpConfig;
+use crate::steps::Watcher;
 use crate::telemetry::{self, TelemetryConfig};
 
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,6 +77,16 @@ enum Command<A: Subcommand> {
 /// Runs the program named by the arguments; the exit code is 0 for success, 1 for failure, 2 for a configuration that is not usable.
 #[must_use]
 pub fn run<S: ServiceProgram>() -> ExitCode {
+    execute::<S>(None)
+}
+
+/// The same for a program of a drill, which is told of the [steps](crate::steps) that the service takes while it serves.
+#[must_use]
+pub fn run_watched<S: ServiceProgram>(watcher: Watcher) -> ExitCode {
+    execute::<S>(Some(watcher))
+}
+
+fn execute<S: ServiceProgram>(watcher: Option<Watcher>) -> ExitCode {
     let environment = Environment::from_process();
     let outcome = match Arguments::<S::Commands>::parse().command.unwrap_or(Command::Serve { check_config: false }) {
         Command::Openapi => print(&S::openapi()),
@@ -84,7 +95,7 @@ pub fn run<S: ServiceProgram>() -> ExitCode {
         Command::Serve { check_config: true } => configured::<S::Config>(&environment, |_| print("the configuration is usable\n")),
         Command::Serve { check_config: false } => configured::<S::Config>(&environment, |config| {
             runtime()?.block_on(async {
-                let _telemetry = telemetry::init(S::telemetry(&config), S::NAME, S::VERSION)?;
+                let _telemetry = telemetry::init_watched(S::telemetry(&config), S::NAME, S::VERSION, watcher)?;
                 S::serve(config, crate::lifecycle::signals()?).await
             })
         }),

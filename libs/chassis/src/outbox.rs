@@ -118,6 +118,9 @@ impl Relay {
         .bind(BATCH)
         .fetch_all(&mut *transaction)
         .await?;
+        if !rows.is_empty() {
+            crate::step!("outbox.read");
+        }
         for row in &rows {
             let id: Uuid = row.try_get(0)?;
             let organization: Option<Uuid> = row.try_get(2)?;
@@ -133,6 +136,7 @@ impl Relay {
             ];
             let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             publish(&self.redis, self.stream, &fields, Some(KEEP)).await?;
+            crate::step!("outbox.published");
         }
         let ids: Vec<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         sqlx::query("update _outbox set sent_at = $1 where id = any($2)")
@@ -140,7 +144,13 @@ impl Relay {
             .bind(&ids)
             .execute(&mut *transaction)
             .await?;
+        if !rows.is_empty() {
+            crate::step!("outbox.marked");
+        }
         transaction.commit().await?;
+        if !rows.is_empty() {
+            crate::step!("outbox.committed");
+        }
         Ok(i64::try_from(rows.len())?)
     }
 }

@@ -131,7 +131,9 @@ macro_rules! in_transaction {
                 };
                 match worked.await {
                     Ok(value) => {
+                        $crate::step!("transaction.worked");
                         opened.commit().await?;
+                        $crate::step!("transaction.committed");
                         Ok(value)
                     }
                     Err(error) => Err(error),

@@ -19,9 +19,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::steps::{self, Steps, Watcher};
 
 pub use lines::JsonLines;
 pub use propagation::{continue_from, current_traceparent, link_to_current, trace_id};
@@ -64,12 +65,25 @@ impl Drop for TelemetryGuard {
 /// # Errors
 /// When the filter or the endpoint is malformed, or telemetry was started before.
 pub fn init(config: &TelemetryConfig, service: &'static str, version: &'static str) -> anyhow::Result<TelemetryGuard> {
+    init_watched(config, service, version, None)
+}
+
+/// The same, with somebody who is told of [steps](crate::steps).
+///
+/// # Errors
+/// As [`init`].
+pub fn init_watched(
+    config: &TelemetryConfig,
+    service: &'static str,
+    version: &'static str,
+    watcher: Option<Watcher>,
+) -> anyhow::Result<TelemetryGuard> {
     let provider = tracer_provider(config, service, version)?;
-    let filter: Targets = config.filter.parse()?;
+    let filter = steps::filtered(config.filter.parse()?, watcher);
     let json = config.format == "json" || (config.format != "text" && !std::io::stdout().is_terminal());
     let lines = if json { JsonLines::new(std::io::stdout).boxed() } else { tracing_subscriber::fmt::layer().boxed() };
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("trivet")).with_location(false).with_threads(false);
-    tracing_subscriber::registry().with(filter).with(traces).with(lines).try_init()?;
+    tracing_subscriber::registry().with(filter).with(traces).with(lines).with(Steps(watcher)).try_init()?;
     metrics_handle();
     Ok(TelemetryGuard(provider))
 }

@@ -85,6 +85,7 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
             let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
             want(state, transaction, organization, amount).instrument(span).await?;
             put_off(state, transaction, organization, now + PAUSE).await?;
+            chassis::step!("top_up.wanted");
         } else {
             // The cap is reached: nothing can change before the month does, or the settings.
             put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;

@@ -76,10 +76,12 @@ impl Budget {
                 };
                 let span = tracing::info_span!("lease", otel.kind = "client");
                 let request = LeaseRequest { organization_id, needed_micros, seen };
+                chassis::step!("lease.asking");
                 self.billing.lease(&request).instrument(span).await.map_err(|error| match error {
                     LeaseError::InsufficientFunds => ApiError::InsufficientQuota,
                     LeaseError::Unavailable => ApiError::Unavailable("billing"),
                 })?;
+                chassis::step!("lease.answered");
             }
             Err(ApiError::Unavailable("a share of the wallet").into())
         };

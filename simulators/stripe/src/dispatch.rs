@@ -117,6 +117,8 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     let kind = fault.as_ref().map(|fault| fault.kind);
     let request_id = request.origin.request_id.clone().unwrap_or_default();
     let key = request.origin.idempotency_key.clone();
+    // In the file are either both, the effect and the answer of its key, or neither.
+    let whole = simulator.file().begin();
     let mut outcome = if kind == Some(FaultKind::ErrorBeforeEffect) { Err(Failure::internal()) } else { execute(simulator, request) };
     if kind == Some(FaultKind::ErrorAfterEffect) {
         outcome = Err(Failure::internal());
@@ -131,6 +133,7 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     if let Some(key) = key {
         simulator.keys().end(&key, status, &body, &request_id);
     }
+    drop(whole);
     let mut response = respond(status, &body, &request_id);
     if let Some(asked) = fault.filter(|_| status.is_server_error()).and_then(|fault| fault.should_retry) {
         response.headers_mut().insert("stripe-should-retry", HeaderValue::from_static(if asked { "true" } else { "false" }));

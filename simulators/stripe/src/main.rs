@@ -42,6 +42,9 @@ struct Arguments {
     /// Keep the account in this file, so that it is the same after a restart.
     #[arg(long)]
     state_file: Option<PathBuf>,
+    /// Answer, and send an event, only after the file has all of it: nothing that anybody was told of is lost when this is killed.
+    #[arg(long, requires = "state_file")]
+    durable: bool,
     #[command(flatten)]
     knobs: Knobs,
     #[command(subcommand)]
@@ -73,6 +76,7 @@ fn main() -> anyhow::Result<()> {
         knobs: arguments.knobs,
         settings: Settings { after_retries: arguments.after_retries, ..Settings::default() },
         state_file: arguments.state_file,
+        durable: arguments.durable,
     })
 }
 

@@ -1,7 +1,9 @@
 //! What listens: the API, the pages for a browser, and the routes for tests.
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use axum::routing::{any, get, post};
 
 use crate::checkout::pages;
@@ -31,6 +33,14 @@ pub(crate) fn router(simulator: Simulator) -> Router {
         .route("/_simulator/disputes", post(control::open_dispute))
         .route("/_simulator/disputes/{id}/close", post(control::close_dispute))
         .route("/health", get(control::health))
+        .layer(middleware::from_fn_with_state(simulator.clone(), after_the_file))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(simulator)
+}
+
+/// Nobody is told what may yet be forgotten.
+async fn after_the_file(State(simulator): State<Simulator>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    simulator.kept().await;
+    response
 }

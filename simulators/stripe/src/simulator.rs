@@ -14,6 +14,7 @@ use crate::clock::{Clock, Start};
 use crate::idempotency::Keys;
 use crate::knobs::Knobs;
 use crate::settings::Settings;
+use crate::state_file::Progress;
 use crate::webhooks::{self, Delivery, Sender};
 use crate::world::{Origin, World};
 use crate::{API_VERSION, router, state_file, time_passes};
@@ -46,6 +47,8 @@ pub struct Options {
     pub settings: Settings,
     /// Where the account is kept, so that it is the same after a restart; without one it is gone with the process.
     pub state_file: Option<PathBuf>,
+    /// Whether nothing is told to anybody before that file has it.
+    pub durable: bool,
 }
 
 /// 1 January 2026, 00:00 UTC.
@@ -62,6 +65,7 @@ impl Default for Options {
             knobs: Knobs::default(),
             settings: Settings::default(),
             state_file: None,
+            durable: false,
         }
     }
 }
@@ -73,6 +77,7 @@ struct Inner {
     knobs: Mutex<Knobs>,
     sender: Sender,
     client: reqwest::Client,
+    file: Progress,
 }
 
 /// A simulator; clones are the same one.
@@ -95,7 +100,8 @@ impl Simulator {
             crate::endpoints::add(&mut world, &webhook.url, &webhook.secrets);
         }
         let (world, keys, knobs) = (Mutex::new(world), Mutex::new(keys), Mutex::new(options.knobs.clone()));
-        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client })), queue))
+        let file = Progress::new(options.durable && options.state_file.is_some());
+        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client, file })), queue))
     }
 
     /// The account, locked.
@@ -105,6 +111,17 @@ impl Simulator {
 
     pub(crate) fn keys(&self) -> MutexGuard<'_, Keys> {
         self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far the account is in its file.
+    pub(crate) fn file(&self) -> &Progress {
+        &self.0.file
+    }
+
+    /// Waits until all that has happened is in the file, where that is promised.
+    pub(crate) async fn kept(&self) {
+        let changes = self.world().changes;
+        self.0.file.reached(changes).await;
     }
 
     pub(crate) fn sender(&self) -> &Sender {

@@ -217,6 +217,7 @@ async fn retry(simulator: Simulator, client: reqwest::Client, delivery: Delivery
 
 /// Sends an event once; whether it was taken.
 pub(crate) async fn attempt(simulator: &Simulator, client: &reqwest::Client, delivery: &Delivery, number: u32) -> bool {
+    simulator.kept().await;
     let time = simulator.world().clock.signing_time();
     let extra = simulator.knobs().extra_secret;
     let secrets: Vec<&str> = delivery.secrets.iter().chain(&extra).map(String::as_str).collect();

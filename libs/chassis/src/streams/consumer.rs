@@ -131,8 +131,14 @@ impl Consumer {
         if batch.is_empty() {
             return Ok(());
         }
+        crate::step!("stream.read");
         match handler.handle(&batch).await {
-            Ok(()) => return Ok(self.acknowledge(redis, &batch).await?),
+            Ok(()) => {
+                crate::step!("stream.handled");
+                self.acknowledge(redis, &batch).await?;
+                crate::step!("stream.acknowledged");
+                return Ok(());
+            }
             // One by one it would go no better.
             Err(HandleError::Unavailable(error)) => return Err(error),
             Err(HandleError::Rejected(error)) if batch.len() == 1 => return self.rejected(redis, &batch[0], &error).await,

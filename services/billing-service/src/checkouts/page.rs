@@ -21,7 +21,9 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
     if checkout.url.is_some() {
         return Ok(checkout);
     }
+    chassis::step!("checkout.stored");
     let customer = customers::ensure(state, stripe, checkout.organization).await?;
+    chassis::step!("checkout.customer_known");
     let session = match stripe.ask_patiently(&request(state, &checkout, &customer)).await {
         Err(error) if error.code() == Some("resource_missing") => {
             customers::forget(state, checkout.organization, &customer).await?;
@@ -30,9 +32,11 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
         }
         asked => asked?,
     };
+    chassis::step!("checkout.sent");
     let session = Object(&session);
     let (id, url) = (session.needs("id")?, session.needs("url")?);
     store::opened(state, checkout.id, id, url).await?;
+    chassis::step!("checkout.opened");
     checkout.url = Some(url.to_owned());
     checkout.session_id = Some(id.to_owned());
     Ok(checkout)

@@ -73,7 +73,8 @@ async fn take_back(
     let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
     let lot = sqlx::query!(
-        r#"select id, amount_micros - coalesce((select sum(t.amount_micros) from grant_takebacks t where t.grant_id = g.id), 0)::bigint as "left!"
+        r#"select id, amount_micros - coalesce((select sum(t.amount_micros) from grant_takebacks t where t.grant_id = g.id and not (t.kind = 'dispute'
+             and exists (select from ledger_transactions w where w.kind = 'dispute_won' and w.external_key = t.external_key))), 0)::bigint as "left!"
            from grants g where source in ('purchase', 'plan') and external_key = $1 and organization_id = $2"#,
         sale,
         organization.uuid()
@@ -81,7 +82,7 @@ async fn take_back(
     .fetch_optional(&mut **transaction)
     .await?
     .ok_or(Error::NotFound)?;
-    // What was taken back before is not taken twice, and no money for it.
+    // What was taken back before is not taken twice, and no money for it; a dispute that was won took nothing.
     let beyond = (part.credit - lot.left).max(0);
     let part = part.without(beyond);
     if part.credit <= 0 {

@@ -37,6 +37,7 @@ pub async fn sweep(state: &AppState) -> Result<(), Error> {
     .await?;
     for id in idle.into_iter().map(LeaseId::from_uuid) {
         begin(state, id).await?;
+        chassis::step!("lease.ending");
     }
     let closing = sqlx::query!("select id, organization_id from leases where state = 'closing' order by id limit $1", BATCH)
         .fetch_all(&state.pool)
@@ -53,6 +54,7 @@ pub async fn sweep(state: &AppState) -> Result<(), Error> {
     .await?;
     for id in drained.into_iter().map(LeaseId::from_uuid) {
         drain(state, id).await?;
+        chassis::step!("lease.drained");
     }
     Ok(())
 }
@@ -75,10 +77,14 @@ async fn begin(state: &AppState, id: LeaseId) -> Result<(), Error> {
 /// When the database or Redis is away.
 pub async fn close(state: &AppState, organization: OrganizationId, id: LeaseId) -> Result<(), Error> {
     let closed = state.admissions.close(organization, id).await?;
+    chassis::step!("lease.closed_in_redis");
     let known = closed.remaining_micros.is_some();
     let next = if known { ("draining", instant(closed.last_deadline_ms) + GRACE) } else { ("lost", horizon(state)) };
     give_back(state, id, &["closing"], closed.remaining_micros.unwrap_or(0), next).await?;
-    Ok(state.admissions.forget(organization, id).await?)
+    chassis::step!("lease.given_back");
+    state.admissions.forget(organization, id).await?;
+    chassis::step!("lease.forgotten");
+    Ok(())
 }
 
 /// Redis does not have it any more. What its requests took will be told by themselves; the rest comes back when they must be over.

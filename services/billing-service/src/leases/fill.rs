@@ -34,6 +34,7 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
     for _ in 0..TRIES {
         let fresh = state.random.uuid_v7(&state.clock).simple().to_string();
         let instance = state.admissions.instance(Shard::of(request.organization_id), &fresh).await?;
+        chassis::step!("lease.instance_known");
         let lease = match in_transaction!(state.pool, |transaction| { ask(state, transaction, request, &instance).await })? {
             Step::Fund(lease) => lease,
             Step::Close(leases) => {
@@ -43,9 +44,12 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
                 continue;
             }
         };
+        chassis::step!("lease.held");
         match fund(state, &lease).await? {
             Funded::Yes => {
+                chassis::step!("lease.funded");
                 store::opened(state, lease.id).await?;
+                chassis::step!("lease.opened");
                 return Ok(Lease { id: lease.id, epoch: lease.epoch, funded_micros: lease.funded });
             }
             Funded::Lost => closing::lost(state, lease.id).await?,

@@ -35,6 +35,7 @@ pub struct Collection<'a> {
 pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<String, Error> {
     let key = |part: &str| format!("{}-{part}", wanted.key);
     let invoice = stripe.ask(&invoice(wanted, key("invoice"))).await?;
+    chassis::step!("invoice.made");
     let id = Object(&invoice).needs("id")?.to_owned();
     for (number, (description, micros)) in wanted.lines.iter().enumerate() {
         let call = Call::post("/invoiceitems", key(&format!("item-{number}")))
@@ -44,13 +45,16 @@ pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<Stri
             .with("amount", money::minor_units(wanted.currency, *micros))
             .with("description", description);
         stripe.ask(&call).await?;
+        chassis::step!("invoice.item_added");
     }
     let call = Call::post(format!("/invoices/{id}/finalize"), key("finalize")).with("auto_advance", true);
     let finalized = unless_done(stripe.ask(&call).await)?;
+    chassis::step!("invoice.finalized");
     if finalized.as_ref().is_some_and(|invoice| Object(invoice).text("status") == Some("paid")) {
         return Ok(id);
     }
     pay(stripe, &id, key("pay")).await?;
+    chassis::step!("invoice.paid");
     Ok(id)
 }
 

@@ -144,6 +144,7 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     .fetch_optional(&state.pool)
     .await?;
     let Some(due) = due else { return Ok(false) };
+    chassis::step!("customer.claimed");
     let organization = OrganizationId::from_uuid(due.organization_id);
     let wanted = Wanted { organization, email: due.email, name: due.name, idempotency_key: due.idempotency_key };
     match make(state, stripe, &wanted).await {
@@ -169,6 +170,7 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
     let request = request.build().customize::<MadeCustomer>();
     let key = IdempotencyKey::new(idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
     let customer = request.request_strategy(RequestStrategy::Idempotent(key)).send(stripe).await?;
+    chassis::step!("customer.made");
     sqlx::query!(
         "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
         organization.uuid(),
@@ -176,6 +178,7 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
     )
     .execute(&state.pool)
     .await?;
+    chassis::step!("customer.stored");
     find(state, *organization).await?.ok_or(Error::Internal("a customer that was made is not there"))
 }
 

@@ -76,16 +76,19 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// The database's.
 pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(mut due) = claim(state).await? else { return Ok(false) };
+    chassis::step!("intent.claimed");
     let span = tracing::info_span!(parent: None, "intent", otel.name = due.kind, otel.kind = "internal", intent.id = %due.id);
     if let Some(wanted_in) = &due.traceparent {
         continue_from(&span, wanted_in);
     }
     match perform(state, stripe, &mut due).instrument(span).await {
         Ok(external_id) => {
+            chassis::step!("intent.performed");
             let now = state.clock.now();
             sqlx::query!("update intents set sent_at = $2, external_id = $3 where id = $1", due.id, now, external_id)
                 .execute(&state.pool)
                 .await?;
+            chassis::step!("intent.marked");
         }
         Err(error) if error.is_outage() => return Err(error),
         Err(error) => postpone(state, &due, &error).await?,

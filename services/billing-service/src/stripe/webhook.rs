@@ -44,7 +44,9 @@ pub async fn receive(State(state): State<AppState>, headers: HeaderMap, body: By
     }
     let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(|| refused("must be present"))?;
     signature::verify(header, &body, secrets, state.clock.now()).map_err(|invalid| refused(&invalid.to_string()))?;
+    chassis::step!("webhook.verified");
     store(&state, &body).await?;
+    chassis::step!("webhook.stored");
     state.stripe_events.notify_one();
     Ok(StatusCode::OK)
 }

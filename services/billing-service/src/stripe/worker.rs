@@ -59,6 +59,7 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
     )
     .execute(&state.pool)
     .await?;
+    chassis::step!("event.claimed");
     if claimed.rows_affected() == 1
         && let Err(error) = handle(state, &due.event_id).await
     {
@@ -91,6 +92,9 @@ async fn fetch_and_have_effect(state: &AppState, event_id: &str, kind: &str, id:
         (Some(_), None) => return Err(Error::Unreadable("id")),
         (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
     };
+    if fetched.is_some() {
+        chassis::step!("event.fetched");
+    }
     let span = match &fetched {
         Some(fetched) => facts::effect_span(state, fetched).await?,
         None => tracing::Span::none(),
@@ -106,7 +110,11 @@ async fn have_effect(state: &AppState, event_id: &str, fetched: Option<&Fetched>
             return Ok(());
         }
         let ours = match fetched {
-            Some(fetched) => facts::apply(state, transaction, fetched).await?,
+            Some(fetched) => {
+                let ours = facts::apply(state, transaction, fetched).await?;
+                chassis::step!("event.applied");
+                ours
+            }
             None => false,
         };
         let outcome = if ours { "handled" } else { "ignored" };

@@ -76,6 +76,7 @@ pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, P
             work.first(state, transaction, posted).await?;
         }
     }
+    chassis::step!("usage.charged");
     work.write(state, transaction).await
 }
 

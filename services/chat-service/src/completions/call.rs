@@ -80,11 +80,15 @@ impl Call {
             // The client may have left; there is nobody else to tell. So it is with all answers.
             Err(error) => return drop(answer.send(Err(error))),
         };
+        chassis::step!("request.priced");
         let limits = self.limits(&event, tokens);
         let counted: Vec<Counted> = limits.limits.iter().filter_map(Limit::counted).collect();
         let known = Known { event, price, counted };
         let known = match self.take(&known, &limits.limits).await {
-            Ok(lease_id) => Known { event: UsageEvent { lease_id, ..known.event }, ..known },
+            Ok(lease_id) => {
+                chassis::step!("request.admitted");
+                Known { event: UsageEvent { lease_id, ..known.event }, ..known }
+            }
             Err(Refusal::Refused(error)) => return drop(answer.send(Err(error))),
             Err(Refusal::Limited(limit, retry_after)) => return drop(answer.send(Err(limits.refusal(limit, retry_after)))),
             Err(Refusal::Unknown) => {
@@ -175,7 +179,10 @@ impl Call {
     pub(super) async fn send(&self) -> Result<reqwest::Response, ApiError> {
         let limit_field = self.state.provider_config.limit_field.map(|field| field.0);
         let body = self.request.to_provider(self.model.provider_model(), &self.model.allowances(), limit_field);
-        self.state.provider.send(body, &self.id.to_string(), self.headers.clone()).await
+        chassis::step!("provider.asking");
+        let answer = self.state.provider.send(body, &self.id.to_string(), self.headers.clone()).await;
+        chassis::step!("provider.answered");
+        answer
     }
 
     /// When everything about this call must be over.

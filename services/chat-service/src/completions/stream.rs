@@ -32,6 +32,7 @@ pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
     };
     match begun {
         Ok((first, source)) => {
+            chassis::step!("stream.begun");
             call.record_overhead(asked.elapsed());
             let client = Client::begin(first, answer);
             let checkpoints = guard.checkpoints(&call.state.admissions, call.state.limits.checkpoint.0);
@@ -230,12 +231,14 @@ impl Relay<'_> {
             if self.client.exceeds(&self.call.state, self.source.received) {
                 return Outcome::ClientClosed;
             }
+            chassis::step!("stream.piece");
             // A client that reads slowly holds up the provider, not our memory; the deadline still counts.
             let delivered = tokio::select! {
                 delivered = self.client.send(items) => delivered,
                 () = sleep_until(self.call.deadline()) => return self.broken(Outcome::Deadline, &ApiError::UpstreamTimeout),
                 () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance")),
             };
+            chassis::step!("stream.delivered");
             match last {
                 Some(Outcome::Completed) => return finished(delivered),
                 Some(outcome) => return outcome,

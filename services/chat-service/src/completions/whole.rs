@@ -27,6 +27,7 @@ pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
     let asked = Instant::now();
     let (error, outcome) = match fetch(call, &mut answer).await {
         Ok(body) if guard.tally.whole(&body) => {
+            chassis::step!("provider.whole");
             call.record_overhead(asked.elapsed());
             guard.begun = true;
             let outcome = match answer.send(Ok(Head::Whole(body))) {

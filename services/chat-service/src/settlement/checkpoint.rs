@@ -45,9 +45,12 @@ impl Checkpoints {
         self.under_way = Some(tokio::spawn(async move {
             let counting = tokio::task::spawn_blocking(move || tally.reported().unwrap_or_else(|| prompt.count(&tally).0));
             let Ok(usage) = counting.await else { return };
+            chassis::step!("checkpoint.counted");
             if let Err(error) = admissions.checkpoint(organization, request, &usage).await {
                 tracing::debug!(error.message = error.category(), "a checkpoint was not noted");
+                return;
             }
+            chassis::step!("checkpoint.noted");
         }));
     }
 }

@@ -92,7 +92,9 @@ impl Guard {
         let span = tracing::info_span!(parent: &self.span, "settle", otel.name = "EVALSHA settle", otel.kind = "producer");
         let traceparent = span.in_scope(telemetry::current_traceparent);
         let counted = std::mem::take(&mut self.known.counted);
+        chassis::step!("settlement.known");
         slot.send(Record { event, price, counted, end: End::Used, traceparent, taken: false });
+        chassis::step!("settlement.handed_over");
     }
 }
 

@@ -128,6 +128,7 @@ impl Writer {
                 tracing::warn!(error.message = error.category(), "Redis does not confirm settlements");
             });
             let is_durable = answer.unwrap_or(false);
+            chassis::step!("settlement.confirmed");
             if !is_durable {
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
@@ -185,7 +186,9 @@ impl Writer {
                 counted: &record.counted,
                 traceparent: record.traceparent.as_deref(),
             };
-            self.admissions.settle(&settlement).await.err().map(|error| (index, error))
+            chassis::step!("settlement.writing");
+            let settled = self.admissions.settle(&settlement).await.inspect(|_| chassis::step!("settlement.written"));
+            settled.err().map(|error| (index, error))
         });
         future::join_all(settlements).await.into_iter().flatten().collect()
     }

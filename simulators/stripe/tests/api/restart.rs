@@ -116,3 +116,17 @@ async fn a_process_that_is_killed_is_remembered_as_it_was_last_written() {
     let again = Shop::with(options(&folder.file())).await;
     assert_eq!(id(&again.get(&format!("customers/{customer}")).await), customer);
 }
+
+/// Nobody saves: what was answered is there all the same, with the answer of its key.
+#[tokio::test]
+async fn what_was_answered_is_in_the_file_of_a_durable_simulator_that_is_killed() {
+    let folder = Folder::new("durable");
+    let shop = Shop::with(Options { durable: true, ..options(&folder.file()) }).await;
+    // The first look at the account would write it; later ones come when something is asked.
+    shop.post("customers", "name=Eve").await;
+    let (_, _, customer) = keyed(&shop, "name=Ada").await;
+    drop(shop);
+    let again = Shop::with(options(&folder.file())).await;
+    assert_eq!(again.get(&format!("customers/{}", id(&customer))).await, customer);
+    assert_eq!(keyed(&again, "name=Ada").await, (200, true, customer), "the key is forgotten");
+}

@@ -1,0 +1,12 @@
+//! The kill drill: who is ended and when, what is asked of the stack meanwhile, and what must be true afterwards.
+//!
+//! Never part of an image. `main.rs` runs it; `bin/` has the services as the drill needs them, with [steps] at which they can be ended.
+
+pub mod books;
+pub mod kills;
+pub mod load;
+pub mod shop;
+pub mod steps;
+
+/// What each organization has to begin with, in micro-units: enough for everything.
+pub const GRANT: i64 = 1_000_000_000_000;

@@ -1,0 +1,173 @@
+//! People who sign up, and customers who buy: credit on a page of Stripe's, credit that is topped up by itself, and some of it given back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::future::join_all;
+use gateway_bench::stack::{PASSWORD, Stack};
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+/// The key of billing-service at Stripe.
+pub const SECRET_KEY: &str = "sk_test_drill";
+/// Credit for what it costs, so that whoever spends it leaves the revenue that the price lists say.
+const CATALOG: &str = r#"
+format: 1
+credit_packs:
+  dollar: {name: Credit for a dollar, prices: {USD: "1.00"}, credit: {USD: "1.00"}, expires: never}
+"#;
+/// The least that a top-up buys, in micro-units.
+const TOP_UP: i64 = 1_000_000;
+/// What a top-up may cost in a month: it is never the reason that there is none.
+const CAP: i64 = 1_000_000_000_000;
+/// Between two purchases of one customer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Puts the pack on sale.
+///
+/// # Errors
+/// When billing-service refuses.
+pub fn sell(stack: &mut Stack, folder: &std::path::Path) -> Result<()> {
+    let file = folder.join("catalog.yaml");
+    std::fs::write(&file, CATALOG)?;
+    let file = file.display().to_string();
+    let billing = stack.program("billing-service")?;
+    let planned = billing.output(&["catalog", "plan", &file])?;
+    let is_digest = |word: &&str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = planned.split_whitespace().find(is_digest).context("a digest")?;
+    billing.output(&["catalog", "apply", &file, "--planned-on", digest, "--actor", "drill", "--reason", "it is sold in the drill"])?;
+    Ok(())
+}
+
+/// Customers at it.
+#[derive(Debug)]
+pub struct Shop {
+    stop: Arc<AtomicBool>,
+    buyers: Vec<JoinHandle<usize>>,
+    newcomers: JoinHandle<()>,
+}
+
+impl Shop {
+    /// Has these people buy.
+    ///
+    /// # Errors
+    /// When a program is missing.
+    pub fn open(stack: &Stack, http: &Client, people: &[String]) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (auth, billing, stripe) = (stack.base("auth-service")?, stack.base("billing-service")?, stack.base("stripe-simulator")?);
+        let newcomers = tokio::spawn(come(http.clone(), auth.clone(), stop.clone()));
+        let buyers = people.iter().map(|email| {
+            let (http, email) = (http.clone(), email.clone());
+            let mut buyer = Buyer { http, email, session: None, auth: auth.clone(), billing: billing.clone(), stripe: stripe.clone() };
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let mut bought = 0;
+                for turn in 0_usize.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    // Whether a purchase succeeds is not the question; the next one begins where this one was broken off.
+                    match buyer.buy(turn).await {
+                        Ok(()) => bought += 1,
+                        // A session ends; a new one costs a while, so only then.
+                        Err(error) if error.to_string().starts_with("401") => buyer.session = None,
+                        Err(_) => {}
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                bought
+            })
+        });
+        let buyers = buyers.collect();
+        Ok(Self { stop, buyers, newcomers })
+    }
+
+    /// Lets all purchases end; how many there were, as their customers saw it.
+    ///
+    /// # Errors
+    /// When a customer panicked.
+    pub async fn close(self) -> Result<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut bought = 0;
+        for buyer in join_all(self.buyers).await {
+            bought += buyer?;
+        }
+        self.newcomers.await?;
+        Ok(bought)
+    }
+}
+
+/// Somebody new each second: an organization with its first credit, and a customer of Stripe's.
+async fn come(http: Client, auth: String, stop: Arc<AtomicBool>) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    while !stop.load(Ordering::Relaxed) {
+        let email = format!("newcomer-{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let body = json!({"email": email, "password": PASSWORD, "name": "Newcomer"});
+        // Who gets no answer does not come back.
+        let _ = http.post(format!("{auth}/v1/accounts")).json(&body).send().await;
+        tokio::time::sleep(10 * PAUSE).await;
+    }
+}
+
+struct Buyer {
+    http: Client,
+    email: String,
+    session: Option<String>,
+    auth: String,
+    billing: String,
+    stripe: String,
+}
+
+impl Buyer {
+    /// One purchase on a page; every other one is given back, and behind every third a top-up is due.
+    async fn buy(&mut self, turn: usize) -> Result<()> {
+        let session = self.session().await?;
+        let post = |path: &str, body: &Value| self.http.post(format!("{}{path}", self.billing)).bearer_auth(&session).json(body);
+        let wanted = json!({"item": "credit_pack", "credit_pack": "dollar", "currency": "USD",
+            "success_url": "http://localhost/thanks", "cancel_url": "http://localhost/prices"});
+        let page = answer(post("/v1/checkout-sessions", &wanted)).await?;
+        let url = page["url"].as_str().context("a page")?;
+        let press = self.http.post(url).header("content-type", "application/x-www-form-urlencoded").body("action=pay");
+        press.send().await?.error_for_status()?;
+        if turn.is_multiple_of(2) {
+            self.give_back(url.rsplit('/').next().context("a session")?).await?;
+        }
+        if turn.is_multiple_of(3) {
+            let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(&session)).await?;
+            let threshold = balance["available_micros"].as_i64().context("an amount")? + TOP_UP / 2;
+            let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
+            answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(&session).json(&set)).await?;
+        }
+        Ok(())
+    }
+
+    /// As the shop's people do it at Stripe.
+    async fn give_back(&self, session: &str) -> Result<()> {
+        let page = format!("{}/v1/checkout/sessions/{session}", self.stripe);
+        let page = answer(self.http.get(page).basic_auth(SECRET_KEY, None::<&str>)).await?;
+        let intent = page["payment_intent"].as_str().context("a payment")?;
+        let refund = self.http.post(format!("{}/v1/refunds", self.stripe)).basic_auth(SECRET_KEY, None::<&str>);
+        let refund = refund.header("content-type", "application/x-www-form-urlencoded").body(format!("payment_intent={intent}"));
+        answer(refund).await.map(drop)
+    }
+
+    async fn session(&mut self) -> Result<String> {
+        if let Some(session) = &self.session {
+            return Ok(session.clone());
+        }
+        let body = json!({"email": self.email, "password": PASSWORD});
+        let session = answer(self.http.post(format!("{}/v1/sessions", self.auth)).json(&body)).await?;
+        let session = session["access_token"].as_str().context("a token")?.to_owned();
+        Ok(self.session.insert(session).clone())
+    }
+}
+
+async fn answer(request: RequestBuilder) -> Result<Value> {
+    let answer = request.send().await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status.is_success(), "{status} {text}");
+    Ok(serde_json::from_str(&text)?)
+}

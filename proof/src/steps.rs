@@ -1,0 +1,173 @@
+//! The steps at which a program can be ended, and how the program does that to itself.
+//!
+//! Each name stands once in the source (`chassis::step!`) and once here; `tools/policy/steps_test.py` compares the two. A file says at
+//! which step a program ends: a running one can be told, and one that is started again is told as well.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The variable with the path of the file.
+pub const FILE: &str = "PROOF_STEP_FILE";
+
+/// A step of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Who takes it.
+    pub program: &'static str,
+    /// Its name: what has just been done.
+    pub name: &'static str,
+    /// Why the load may never come there; none where it must.
+    pub rare: Option<&'static str>,
+}
+
+const fn of(program: &'static str, name: &'static str) -> Step {
+    Step { program, name, rare: None }
+}
+
+const fn auth(name: &'static str) -> Step {
+    of("auth-service", name)
+}
+
+const fn billing(name: &'static str) -> Step {
+    of("billing-service", name)
+}
+
+const fn chat(name: &'static str) -> Step {
+    of("chat-service", name)
+}
+
+const NOTHING_TO_TELL: &str = "billing-service tells others of plans and limits, which nobody here changes; auth-service comes here";
+
+/// All of them, along the way of the money.
+pub const STEPS: &[Step] = &[
+    auth("transaction.worked"),
+    auth("transaction.committed"),
+    auth("outbox.read"),
+    auth("outbox.published"),
+    auth("outbox.marked"),
+    auth("outbox.committed"),
+    chat("request.priced"),
+    chat("request.admitted"),
+    chat("lease.asking"),
+    chat("lease.answered"),
+    chat("provider.asking"),
+    chat("provider.answered"),
+    chat("provider.whole"),
+    chat("stream.begun"),
+    chat("stream.piece"),
+    chat("stream.delivered"),
+    chat("checkpoint.counted"),
+    chat("checkpoint.noted"),
+    chat("settlement.known"),
+    chat("settlement.handed_over"),
+    chat("settlement.writing"),
+    chat("settlement.written"),
+    chat("settlement.confirmed"),
+    billing("transaction.worked"),
+    billing("transaction.committed"),
+    Step { program: "billing-service", name: "outbox.read", rare: Some(NOTHING_TO_TELL) },
+    Step { program: "billing-service", name: "outbox.published", rare: Some(NOTHING_TO_TELL) },
+    Step { program: "billing-service", name: "outbox.marked", rare: Some(NOTHING_TO_TELL) },
+    Step { program: "billing-service", name: "outbox.committed", rare: Some(NOTHING_TO_TELL) },
+    billing("stream.read"),
+    billing("usage.charged"),
+    billing("stream.handled"),
+    billing("stream.acknowledged"),
+    billing("lease.instance_known"),
+    billing("lease.held"),
+    billing("lease.funded"),
+    billing("lease.opened"),
+    billing("lease.ending"),
+    billing("lease.closed_in_redis"),
+    billing("lease.given_back"),
+    billing("lease.forgotten"),
+    billing("lease.drained"),
+    billing("customer.claimed"),
+    billing("customer.made"),
+    billing("customer.stored"),
+    billing("checkout.stored"),
+    billing("checkout.customer_known"),
+    billing("checkout.sent"),
+    billing("checkout.opened"),
+    billing("webhook.verified"),
+    billing("webhook.stored"),
+    billing("event.claimed"),
+    billing("event.fetched"),
+    billing("event.applied"),
+    billing("top_up.wanted"),
+    billing("intent.claimed"),
+    billing("intent.performed"),
+    billing("intent.marked"),
+    billing("invoice.made"),
+    billing("invoice.item_added"),
+    billing("invoice.finalized"),
+    Step {
+        program: "billing-service",
+        name: "invoice.paid",
+        rare: Some("an invoice that could not be collected while it was finalized is paid by a request of its own"),
+    },
+];
+
+/// Where the file of a program is.
+#[must_use]
+pub fn file(folder: &Path, program: &str) -> PathBuf {
+    folder.join(program)
+}
+
+/// What stands in the file: which order it is, the step, and the how manieth time counts.
+#[must_use]
+pub fn order(serial: u64, step: &Step, time: u64) -> String {
+    format!("{serial} {} {time}", step.name)
+}
+
+/// Whether a program that takes a step ends now, given what its file says and how often it has taken the step under this order.
+fn is_due(text: &str, name: &str, taken: &mut (String, u64)) -> bool {
+    let mut words = text.split_whitespace().skip(1);
+    let (Some(wanted), Some(time)) = (words.next(), words.next().and_then(|time| time.parse::<u64>().ok())) else { return false };
+    if wanted != name {
+        return false;
+    }
+    if taken.0 != text {
+        *taken = (text.to_owned(), 0);
+    }
+    taken.1 += 1;
+    taken.1 == time
+}
+
+/// Takes a step: the process ends here when its file says so. Nothing is unwound, flushed or closed: `abort` is a signal that nobody
+/// catches, as `SIGKILL` is, and tells the drill that it was this.
+pub fn take(name: &'static str) {
+    static FILE_OF_THIS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    static TAKEN: Mutex<(String, u64)> = Mutex::new((String::new(), 0));
+    let Some(path) = FILE_OF_THIS.get_or_init(|| std::env::var_os(FILE).map(PathBuf::from)) else { return };
+    // Most of the time there is none.
+    let Ok(text) = std::fs::read_to_string(path) else { return };
+    if is_due(&text, name, &mut TAKEN.lock().unwrap_or_else(PoisonError::into_inner)) {
+        std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_the_how_manieth_time_it_takes_the_step_of_its_order() {
+        let mut taken = (String::new(), 0);
+        let first = order(1, &billing("lease.held"), 2);
+        assert!(!is_due("", "lease.held", &mut taken), "there is no order");
+        assert!(!is_due(&first, "lease.held", &mut taken));
+        assert!(!is_due(&first, "lease.funded", &mut taken), "another step");
+        assert!(is_due(&first, "lease.held", &mut taken));
+        let again = order(2, &billing("lease.held"), 2);
+        assert!(!is_due(&again, "lease.held", &mut taken), "a new order begins anew");
+        assert!(is_due(&again, "lease.held", &mut taken));
+    }
+
+    #[test]
+    fn no_step_is_listed_twice() {
+        for (at, step) in STEPS.iter().enumerate() {
+            assert!(!STEPS[..at].contains(step), "{step:?}");
+        }
+    }
+}

@@ -36,7 +36,9 @@ pub(crate) fn make(world: &mut World, charge: &Value, amount: Option<i64>) -> An
         let message = format!("Charge {} has already been refunded.", text(charge, "id"));
         return Err(Failure::invalid(message).code("charge_already_refunded"));
     }
-    if charge["disputed"] == true {
+    // One that was won is over, and its charge can be refunded like any other.
+    let is_charged_back = world.all("dispute").any(|dispute| dispute["charge"] == charge["id"] && dispute["status"] != "won");
+    if is_charged_back {
         let message = format!("Charge {} has been charged back; cannot issue a refund.", text(charge, "id"));
         return Err(Failure::invalid(message).code("charge_disputed"));
     }

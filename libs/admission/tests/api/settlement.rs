@@ -69,3 +69,33 @@ async fn what_billing_has_posted_already_is_forgotten_and_nothing_returns_to_the
     world.end(&event, 120, End::Posted, &[]).await;
     assert_eq!((world.remaining().await, world.in_flight().await, world.appended().await.len()), (700, 0, 0));
 }
+
+/// Zero has no minus: the server takes `-0` for no number, and whoever settles would try for ever.
+#[tokio::test]
+async fn what_costs_nothing_is_admitted_and_settled_also_when_its_flight_was_forgotten() {
+    let world = World::with(1000).await;
+    let free = world.begin(0).await;
+    assert_eq!((world.settle(&free, 0).await, world.remaining().await), (0, 1000));
+    let forgotten = world.event(300);
+    assert_eq!((world.settle(&forgotten, 0).await, world.remaining().await), (0, 1000));
+    assert_eq!(world.appended().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_flight_whose_note_cannot_be_read_does_not_hide_the_others() {
+    let world = World::with(1000).await;
+    let (newer, event) = (world.begin(300).await, world.begin(300).await);
+    let shard = contracts::Shard::of(world.organization);
+    let mut connection = world.redis.redis.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("*{}*", newer.request_id)).query_async(&mut connection).await.expect("Redis");
+    let note = redis::cmd("HSET").arg(&keys[0]).arg("note").arg("{\"of\": \"a newer version\"}").to_owned();
+    let _: i64 = note.query_async(&mut connection).await.expect("Redis");
+    let late = world.clock.now() + chrono::TimeDelta::minutes(6);
+    let found = world.admissions.expired(shard, late, 0, 10).await.expect("Redis");
+    let (readable, unreadable): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
+    assert_eq!(readable.into_iter().flatten().map(|flight| flight.note.event.request_id).collect::<Vec<_>>(), [event.request_id]);
+    assert_eq!(
+        unreadable.into_iter().filter_map(Result::err).map(|flight| flight.request_id).collect::<Vec<_>>(),
+        [newer.request_id.to_string()]
+    );
+}

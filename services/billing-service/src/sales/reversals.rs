@@ -171,10 +171,12 @@ async fn take_back(
     let (organization, key) = (known.organization, seen.id.as_str());
     if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
-        match taking {
+        let taken = match taking {
             Taking::Refund => grants::refund(state, transaction, organization, sale, part, key).await?,
             Taking::Dispute => grants::open_dispute(state, transaction, organization, sale, part, key).await?,
         };
+        // Money that went back without its credit is for people to look at, and never passed over.
+        taken.ok_or(Error::Internal("nothing is left of a sale whose money goes back"))?;
     } else if known.sold && paid > 0 {
         let (balances, now) = (ledger::lock(transaction, organization).await?, state.clock.now());
         let posting = match taking {

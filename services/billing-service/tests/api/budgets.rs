@@ -188,6 +188,56 @@ async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_deleted_gets_nothing_that_waited_for_it() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(100).await;
+    let endpoint = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201).string("id");
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    eventually("the first attempt is refused", || async {
+        (client.get("/v1/webhook-deliveries").await.json["data"][0]["last_status"].is_number()).then_some(())
+    })
+    .await;
+    client.delete(&format!("/v1/webhook-endpoints/{endpoint}")).await.expect(204);
+    let attempts = received.lock().unwrap().len();
+    app.turn.advance(Duration::from_hours(1));
+    assert!(!billing_service::budgets::webhooks::sender::step(&app.state()).await.unwrap(), "there was something to send");
+    assert_eq!(received.lock().unwrap().len(), attempts);
+    let delivery = client.get("/v1/webhook-deliveries").await.json["data"][0].clone();
+    assert_eq!((&delivery["state"], &delivery["last_error"]), (&json!("failed"), &json!("the endpoint was deleted")));
+}
+
+#[tokio::test]
+async fn a_text_with_a_nul_is_refused_and_a_budget_in_another_currency_than_that_of_usage_too() {
+    let app = App::start().await;
+    let (_, client) = owner(&app);
+    let refused = client.post("/v1/budgets", &budget(&json!({"name": "a\u{0}"}))).await.expect(400);
+    assert_eq!(refused.string("code"), "invalid_text");
+    let refused = client.post("/v1/budgets", &budget(&json!({"currency": "EUR"}))).await.expect(422);
+    assert_eq!(refused.json["errors"][0]["field"], "currency");
+    assert_eq!(app.count("select count(*) from budgets").await, 0);
+}
+
+#[tokio::test]
+async fn an_organization_has_as_many_budgets_as_it_may_and_no_more() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let (_, eve) = owner(&app);
+    let many = format!(
+        "insert into budgets (id, organization_id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast, created_at, updated_at)
+         select gen_random_uuid(), '{}', 'many', 'organization', '', 'month', 1, 'USD', false, '{{}}', false, now(), now() from generate_series(1, 199)",
+        ada.uuid()
+    );
+    app.as_owner(many.leak()).await;
+    let outcomes = futures::future::join_all((0..8).map(|_| client.post("/v1/budgets", &budget(&json!({}))))).await;
+    assert_eq!(outcomes.iter().filter(|answer| answer.status == 201).count(), 1);
+    assert!(outcomes.iter().all(|answer| answer.status == 201 || answer.string("code") == "too_many_budgets"));
+    eve.post("/v1/budgets", &budget(&json!({}))).await.expect(201);
+}
+
+#[tokio::test]
 async fn nothing_is_sent_to_our_own_network() {
     let app = App::start().await;
     let (ada, client) = owner(&app);

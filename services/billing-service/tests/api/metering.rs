@@ -271,3 +271,21 @@ async fn meters_are_equal_to_the_events_before_between_and_after_rollups_and_reb
         }
     }
 }
+
+/// One organization's event must not stop the sums of all the others.
+#[tokio::test]
+async fn a_value_to_group_by_that_is_too_long_for_a_key_is_refused_and_one_that_was_there_before_its_meter_counts_by_its_beginning() {
+    let (app, client) = start().await;
+    let now = app.clock.now();
+    // No two bytes alike enough to be compressed.
+    let long: String = (0..3000_u32).map(|n| char::from_u32(0x4e00 + n * 7919 % 20_000).unwrap()).collect();
+    let data = json!({"used": {"seconds": 1}, "region": long});
+    assert_eq!(statuses(send(&client, &[event("before", now, &data)]).await), ["accepted"]);
+    let count = meter(&client, "count", &json!({"group_by": [{"name": "region", "path": ["region"]}]})).await;
+    assert_eq!(statuses(send(&client, &[event("after", now, &data)]).await), ["invalid_value"]);
+    assert_eq!(statuses(send(&client, &[event("fine", now, &json!({"region": "x".repeat(256)}))]).await), ["accepted"]);
+    while meters::fold(&app.state().pool).await.unwrap() {}
+    assert_eq!(app.count("select count(*) from meter_deltas").await, 0);
+    let windows = windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00Z&window=hour").await;
+    assert_eq!(windows.len(), 2, "{windows:?}");
+}

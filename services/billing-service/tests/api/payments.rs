@@ -177,6 +177,13 @@ async fn a_dispute_takes_the_credit_while_it_lasts_whatever_order_its_events_com
         assert_eq!((shop.app.balance(&client).await, shop.app.house("disputes").await), ((left, 0), -cost), "won: {won}");
         assert_eq!(shop.app.house("stripe_clearing").await - before, -left + cost);
         shop.app.assert_clean().await;
+        if won {
+            // What was won is a sale like any other, and goes back whole.
+            shop.dashboard("/v1/refunds", &[("payment_intent", payment_intent.as_str().unwrap())]).await;
+            shop.settle().await;
+            assert_eq!((shop.app.balance(&client).await, shop.app.house("stripe_clearing").await), ((0, 0), before));
+            shop.app.assert_clean().await;
+        }
     }
 }
 

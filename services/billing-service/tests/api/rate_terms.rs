@@ -120,6 +120,26 @@ async fn a_free_allowance_is_used_up_exactly_and_begins_anew_with_the_month() {
     app.assert_clean().await;
 }
 
+/// [B-43] A process that was taken for dead pays the difference of what was used, less what is left of the allowance.
+#[tokio::test]
+async fn usage_that_is_told_late_is_charged_beyond_what_was_free_and_no_more() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    load(&app, &format!("- {{model: sim-large, cost: {PRICES}, free_per_month: 0.0005}}\n")).await;
+    let mut event = app.used(organization).await;
+    event.rate_card_id = app.count("select max(id) from rate_cards where model = 'sim-large'").await;
+    let tell = async |event: &contracts::usage::UsageEvent| {
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(event).unwrap()).await.expect(200);
+    };
+    (event.usage, event.counted_by) = (money::TokenUsage::text(400, 0), contracts::usage::CountedBy::Abandoned);
+    tell(&event).await;
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_events").await, 0, "all of it was free");
+    (event.usage, event.counted_by) = (money::TokenUsage::text(700, 0), contracts::usage::CountedBy::Reported);
+    tell(&event).await;
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_events").await, 200, "five hundred were free");
+    app.assert_clean().await;
+}
+
 #[tokio::test]
 async fn an_import_shows_what_changes_refuses_all_that_is_wrong_at_once_and_leaves_the_rest_alone() {
     let app = App::start().await;

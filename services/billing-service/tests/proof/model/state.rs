@@ -82,6 +82,8 @@ pub struct Lease {
 
 #[derive(Debug, Clone)]
 pub struct Dispute {
+    /// Of the sale of this lot.
+    pub lot: usize,
     pub amount: i64,
     pub parts: Vec<(usize, i64)>,
     pub is_closed: bool,

@@ -226,7 +226,7 @@ impl<'a> World<'a> {
                 ensure!(taken? == expected.as_ref().map(|(taken, _)| *taken), "another amount than that of {expected:?} is disputed");
                 if let Some((amount, parts)) = expected {
                     side.disputes.push(name);
-                    side.model.disputes.push(Dispute { amount, parts, is_closed: false });
+                    side.model.disputes.push(Dispute { lot, amount, parts, is_closed: false });
                 }
             }
             Command::Close { which, fee } => {
@@ -241,7 +241,11 @@ impl<'a> World<'a> {
                     side.model.house("disputes", -dispute.amount - fee.unwrap_or(0));
                     match fee {
                         Some(fee) => side.model.house("stripe_clearing", dispute.amount + fee),
-                        None => side.model.unwind(dispute.amount, &mut dispute.parts),
+                        None => {
+                            side.model.unwind(dispute.amount, &mut dispute.parts);
+                            // It took nothing of the sale after all.
+                            side.model.lots[dispute.lot].sold = side.model.lots[dispute.lot].sold.map(|sold| sold + dispute.amount);
+                        }
                     }
                     side.model.disputes[at].is_closed = true;
                 }

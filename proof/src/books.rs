@@ -25,6 +25,8 @@ pub struct Books {
     rows: usize,
     events: usize,
     abandoned: usize,
+    /// Answered with an error before the first token was read, though the provider had sent some.
+    given_up: usize,
     /// Tokens that were served and are not charged, because the process that knew of them was killed.
     unbilled_tokens: i64,
     /// What was paid at Stripe, and how much of it went back, in smallest units.
@@ -37,7 +39,7 @@ impl Books {
     #[must_use]
     pub fn report(&self) -> Value {
         json!({"requests_served": self.served, "usage_rows": self.rows, "stripe_events": self.events,
-            "abandoned": self.abandoned, "unbilled_tokens": self.unbilled_tokens,
+            "abandoned": self.abandoned, "given_up": self.given_up, "unbilled_tokens": self.unbilled_tokens,
             "paid_cents": self.paid, "refunded_cents": self.refunded})
     }
 }
@@ -48,6 +50,7 @@ struct Row {
     input_tokens: i64,
     output_tokens: i64,
     counted_by: String,
+    outcome: String,
 }
 
 /// Waits until nothing is held, then compares everything.
@@ -61,7 +64,7 @@ pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String]) ->
     sales_agree(&mut books, stack, http, &pool).await?;
     let served = served(stack, http).await?;
     let rows: Vec<Row> =
-        sqlx::query_as("select request_id, input_tokens, output_tokens, counted_by from usage_events").fetch_all(&pool).await?;
+        sqlx::query_as("select request_id, input_tokens, output_tokens, counted_by, outcome from usage_events").fetch_all(&pool).await?;
     (books.served, books.rows) = (served.len(), rows.len());
     let known: HashMap<String, &Row> = rows.iter().map(|row| (RequestId::from_uuid(row.request_id).to_string(), row)).collect();
     ensure!(known.len() == rows.len(), "a request is charged twice");
@@ -87,8 +90,13 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>) -> Result<()> {
     }
     let is_less = row.input_tokens <= input && row.output_tokens <= output;
     // The one exception: what a killed process had not noted is not charged, and what a killed provider had not sent nobody received.
-    let is_excused = row.counted_by == "abandoned" || served.is_some_and(|served| served["ended"] == "killed");
+    let ended = served.map(|served| &served["ended"]);
+    // A request that was given up before its first token was read got an error and is not charged, whatever was on its way.
+    let is_given_up =
+        row.outcome != "completed" && row.input_tokens + row.output_tokens == 0 && ended.is_some_and(|ended| *ended == "client_gone");
+    let is_excused = row.counted_by == "abandoned" || is_given_up || ended.is_some_and(|ended| *ended == "killed");
     ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
+    books.given_up += usize::from(is_given_up);
     if row.counted_by == "abandoned" {
         books.abandoned += 1;
         books.unbilled_tokens += input - row.input_tokens + output - row.output_tokens;

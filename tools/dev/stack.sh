@@ -103,8 +103,17 @@ stack_soak() {
   say "100,000 random commands beside the reference model, and fuzzing"
   in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=errors --test_env=TRIVET_PROOF_STEPS=100000 \
     --test_env=TRIVET_FUZZ_ROUNDS=2000000 //services/billing-service:billing-service_proof_test //services/billing-service:billing-service_unit_test || failed=1
+  say "twenty-four virtual months of 100 organizations"
+  in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=all --test_env=TRIVET_PROOF_ORGANIZATIONS=100 \
+    --test_arg=months //services/billing-service:billing-service_api_test || failed=1
   say "$kills kills of programs"
-  in_toolbox bazel run --noshow_progress //proof:kills -- --kills "$kills" || failed=1
+  # A new stack for each few hundred: the simulator of Stripe writes all of its account down for each answer.
+  local left=$kills seed=1 some
+  while [ "$left" -gt 0 ]; do
+    some=$((left < 250 ? left : 250))
+    in_toolbox bazel run --noshow_progress //proof:kills -- --kills "$some" --seed "$seed" || failed=1
+    left=$((left - some)) seed=$((seed + 1))
+  done
   say "$kills kills of processes in the containers of a stack of its own"
   in_toolbox bazel run --noshow_progress //oci:load || failed=1
   in_toolbox bazel run --noshow_progress //e2e:e2e -- --kills "$kills" || failed=1

@@ -239,13 +239,12 @@ impl<'a> World<'a> {
                 ensure!(closed? != dispute.is_closed, "a dispute was closed twice or never");
                 if !dispute.is_closed {
                     side.model.house("disputes", -dispute.amount - fee.unwrap_or(0));
-                    match fee {
-                        Some(fee) => side.model.house("stripe_clearing", dispute.amount + fee),
-                        None => {
-                            side.model.unwind(dispute.amount, &mut dispute.parts);
-                            // It took nothing of the sale after all.
-                            side.model.lots[dispute.lot].sold = side.model.lots[dispute.lot].sold.map(|sold| sold + dispute.amount);
-                        }
+                    if let Some(fee) = fee {
+                        side.model.house("stripe_clearing", dispute.amount + fee);
+                    } else {
+                        side.model.unwind(dispute.amount, &mut dispute.parts);
+                        // It took nothing of the sale after all.
+                        side.model.lots[dispute.lot].sold = side.model.lots[dispute.lot].sold.map(|sold| sold + dispute.amount);
                     }
                     side.model.disputes[at].is_closed = true;
                 }

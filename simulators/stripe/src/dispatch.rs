@@ -117,7 +117,11 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     let kind = fault.as_ref().map(|fault| fault.kind);
     let request_id = request.origin.request_id.clone().unwrap_or_default();
     let key = request.origin.idempotency_key.clone();
-    let mut outcome = if kind == Some(FaultKind::ErrorBeforeEffect) { Err(Failure::internal()) } else { execute(simulator, request) };
+    let mut outcome = match kind {
+        Some(FaultKind::ErrorBeforeEffect) => Err(Failure::internal()),
+        Some(FaultKind::Refused) => Err(Failure::invalid("This value is not taken.")),
+        _ => execute(simulator, request),
+    };
     if kind == Some(FaultKind::ErrorAfterEffect) {
         outcome = Err(Failure::internal());
     }

@@ -80,6 +80,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0060_operations",
         "0061_spend",
         "0062_retention",
+        "0075_traces",
+        "0076_former_customers",
     ],
 };
 

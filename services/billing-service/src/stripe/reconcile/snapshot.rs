@@ -53,7 +53,10 @@ struct Reader<'a> {
 impl Snapshot {
     /// Reads it.
     pub(super) async fn take(state: &AppState, stripe: &Transport) -> Result<Self, Error> {
-        let known = sqlx::query!(r#"select customer_id as "id!", organization_id from stripe_customers where customer_id is not null"#);
+        let known = sqlx::query!(
+            r#"select customer_id as "id!", organization_id as "organization_id!" from stripe_customers where customer_id is not null
+               union all select customer_id, organization_id from stripe_former_customers"#
+        );
         let owners = known.fetch_all(&state.pool).await?.into_iter().map(|row| (row.id, row.organization_id)).collect();
         let mut reader = Reader { owners, paid: HashMap::new(), payments: HashMap::new(), stripe, snapshot: Self::default() };
         // Payments are read after what they are for, and before what went back of them.

@@ -57,6 +57,8 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         .with("line_items[0][price_data][currency]", currency)
         .with("line_items[0][price_data][unit_amount]", money::minor_units(checkout.currency, checkout.amount))
         .with("line_items[0][price_data][product_data][name]", &checkout.description)
+        // Our prices are without tax: by Stripe's own default it would be a part of some of them.
+        .with("line_items[0][price_data][tax_behavior]", "exclusive")
         // The card stays, for later charges of a plan and for top-ups.
         .with("payment_intent_data[setup_future_usage]", "off_session")
         .with("payment_intent_data[metadata][checkout_id]", checkout.id);

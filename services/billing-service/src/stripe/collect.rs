@@ -42,7 +42,9 @@ pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<Stri
             .with("invoice", &id)
             .with("currency", wanted.currency.code().to_lowercase())
             .with("amount", money::minor_units(wanted.currency, *micros))
-            .with("description", description);
+            .with("description", description)
+            // Our prices are without tax: by Stripe's own default it would be a part of some of them.
+            .with("tax_behavior", "exclusive");
         stripe.ask(&call).await?;
     }
     let call = Call::post(format!("/invoices/{id}/finalize"), key("finalize")).with("auto_advance", true);

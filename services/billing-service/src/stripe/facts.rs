@@ -2,7 +2,7 @@
 //! its effect [B-17]: so events may come in any order, twice, or late, and end alike [B-16]. Every effect is keyed by Stripe's id of
 //! what it is about, and happens once.
 
-mod checkout;
+pub(super) mod checkout;
 mod customer;
 pub(super) mod invoice;
 mod reversal;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::call::Call;
+use crate::stripe::facts::checkout::tax_on_top;
 use crate::stripe::facts::invoice::Sums;
 use crate::stripe::object::Object;
 use crate::stripe::transport::Transport;
@@ -116,7 +117,7 @@ impl Reader<'_> {
         let (id, at) = (session.needs("id")?, session.number("created").unwrap_or(0));
         let checkout = session.metadata::<Uuid>("checkout_id");
         if let Some(payment) = session.related("payment_intent") {
-            let tax = session.at("total_details").micros("amount_tax", session.currency()?)?;
+            let tax = tax_on_top(session, session.currency()?)?;
             self.paid.insert(payment.to_owned(), Paid { object: id.to_owned(), asked: checkout.is_some(), tax, at });
         }
         if checkout.is_some() && matches!(session.text("payment_status"), Some("paid" | "no_payment_required")) {

@@ -169,5 +169,9 @@ async fn insert(
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    let new = inserted.rows_affected() == 1;
+    if new && sold {
+        store::fix_currency(state, transaction, payment.organization, payment.currency).await?;
+    }
+    Ok(new)
 }

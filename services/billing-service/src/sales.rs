@@ -76,7 +76,8 @@ pub struct ChargeRef {
     pub reason: String,
 }
 
-/// Credit was paid for. False when that is known already, and nothing is changed.
+/// Credit was paid for. False when that is known already, and nothing is changed. A second payment of the same thing is no sale, and
+/// goes back.
 ///
 /// # Errors
 /// The database's.
@@ -87,6 +88,13 @@ pub async fn of_credit(
     credit: i64,
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<bool, Error> {
+    if is_paid_by_another(transaction, payment).await? {
+        let new = insert(state, transaction, payment, 0, false).await?;
+        if new {
+            give_back(state, transaction, payment).await?;
+        }
+        return Ok(new);
+    }
     if !insert(state, transaction, payment, credit, true).await? {
         return Ok(false);
     }
@@ -133,6 +141,18 @@ pub async fn of_charge(
     grants::issue(state, transaction, payment.organization, &given).await?;
     crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
     Ok(true)
+}
+
+async fn is_paid_by_another(transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<bool, Error> {
+    let paid = sqlx::query_scalar!(
+        r#"select exists (select from stripe_payments where source_id = $1 and source = $2 and organization_id = $3 and payment_intent_id <> $4 and sold)
+           as "paid!""#,
+        payment.by_id,
+        payment.by.as_str(),
+        payment.organization.uuid(),
+        payment.intent
+    );
+    Ok(paid.fetch_one(&mut **transaction).await?)
 }
 
 /// Has a payment that was for nothing returned.

@@ -60,6 +60,8 @@ async fn pay(stripe: &Transport, id: &str, key: String) -> Result<(), Error> {
     match stripe.ask(&Call::post(format!("/invoices/{id}/pay"), key)).await {
         // Paid; or the bank said no, or there is no card: Stripe tries again by its own rules, and tells.
         Ok(_) | Err(TransportError::Refused { status: 402, .. }) => Ok(()),
+        // The only thing that an invoice's payment lacks is a card.
+        Err(error) if error.status() == Some(400) && error.code() == Some("resource_missing") => Ok(()),
         Err(error) => unless_done(Err(error)).map(|_| ()),
     }
 }

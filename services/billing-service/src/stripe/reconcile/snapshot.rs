@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::call::Call;
 use crate::stripe::facts::checkout::tax_on_top;
-use crate::stripe::facts::invoice::Sums;
+use crate::stripe::facts::invoice::{Sums, paid_with};
 use crate::stripe::object::Object;
 use crate::stripe::transport::Transport;
 
@@ -137,8 +137,7 @@ impl Reader<'_> {
         let at = times.into_iter().fold(invoice.number("created").unwrap_or(0), i64::max);
         let charge = invoice.metadata::<Uuid>("charge_id");
         let asked = charge.is_some() || invoice.metadata::<Uuid>("top_up_id").is_some();
-        let payment = invoice.list("payments").filter_map(|payment| payment.at("payment").related("payment_intent")).last();
-        if let Some(payment) = payment {
+        if let Some(payment) = paid_with(invoice) {
             self.paid.insert(payment.to_owned(), Paid { object: id.to_owned(), asked, tax: sums.tax, at });
         } else if asked && status == "paid" {
             // The customer's balance at Stripe paid: the invoice is the payment.

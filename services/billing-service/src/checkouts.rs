@@ -6,4 +6,4 @@ mod page;
 pub mod store;
 mod wish;
 
-pub use api::{__path_create, create};
+pub use api::{__path_create, checked_url, create};

@@ -83,6 +83,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0067_exchange",
         "0071_batch_triggers",
         "0075_traces",
+        "0076_former_customers",
         "0080_group_lengths",
     ],
 };

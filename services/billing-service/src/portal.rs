@@ -9,11 +9,13 @@ use identity::{Authenticated, Scope};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::checkouts::checked_url;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::call::Call;
 use crate::stripe::customers;
 use crate::stripe::object::Object;
+use crate::stripe::transport::TransportError;
 
 /// A visit to the portal.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -72,15 +74,22 @@ pub async fn create(
 ) -> Result<(StatusCode, axum::Json<PortalView>), Error> {
     principal.require(Scope::BillingWrite)?;
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
-    let url = url::Url::parse(&request.return_url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    url.ok_or_else(|| Problem::invalid_field("return_url", "must be an absolute http or https URL"))?;
+    checked_url("return_url", &request.return_url)?;
     let customer = customers::ensure(&state, stripe, principal.organization_id).await?;
     // Each visit is one of its own; one too many harms nobody.
     let call = Call::post("/billing_portal/sessions", format!("portal-{}", state.random.uuid_v7(&state.clock)))
         .with("customer", customer)
         .with("return_url", request.return_url);
-    let session = stripe.ask_patiently(&call).await?;
+    let session = stripe.ask_patiently(&call).await.map_err(refused)?;
     Ok((StatusCode::CREATED, axum::Json(PortalView { url: Object(&session).needs("url")?.to_owned() })))
+}
+
+/// What Stripe refuses of a request that is well-formed is the one thing that was asked for.
+fn refused(error: TransportError) -> Error {
+    if error.status() == Some(400) && error.code() != Some("resource_missing") {
+        return Problem::invalid_field("return_url", "must be a URL that Stripe takes").into();
+    }
+    error.into()
 }
 
 /// The cards of the organization, as Stripe has them now.

@@ -77,7 +77,8 @@ pub struct ChargeRef {
     pub reason: String,
 }
 
-/// Credit was paid for: `bought` is how much, and at which rate if the money is in another currency. False when that is known already, and nothing is changed.
+/// Credit was paid for: `bought` is how much, and at which rate if the money is in another currency. False when that is known already, and nothing is changed. A second payment of the same thing is no sale, and
+/// goes back.
 ///
 /// # Errors
 /// The database's.
@@ -88,6 +89,13 @@ pub async fn of_credit(
     bought: (i64, Option<Rate>),
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<bool, Error> {
+    if is_paid_by_another(transaction, payment).await? {
+        let new = insert(state, transaction, payment, Sale::of(payment.amount, 0), false).await?;
+        if new {
+            give_back(state, transaction, payment).await?;
+        }
+        return Ok(new);
+    }
     let (credit, rate) = bought;
     let sale = exchange::sale(payment, credit, rate)?;
     if !insert(state, transaction, payment, sale, true).await? {
@@ -139,6 +147,18 @@ pub async fn of_charge(
     Ok(true)
 }
 
+async fn is_paid_by_another(transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<bool, Error> {
+    let paid = sqlx::query_scalar!(
+        r#"select exists (select from stripe_payments where source_id = $1 and source = $2 and organization_id = $3 and payment_intent_id <> $4 and sold)
+           as "paid!""#,
+        payment.by_id,
+        payment.by.as_str(),
+        payment.organization.uuid(),
+        payment.intent
+    );
+    Ok(paid.fetch_one(&mut **transaction).await?)
+}
+
 /// Has a payment that was for nothing returned.
 async fn give_back(state: &AppState, transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<(), Error> {
     let intent = Intent {
@@ -175,5 +195,9 @@ async fn insert(
     )
     .execute(&mut **transaction)
     .await?;
-    Ok(inserted.rows_affected() == 1)
+    let new = inserted.rows_affected() == 1;
+    if new && sold {
+        store::fix_currency(state, transaction, payment.organization, payment.currency).await?;
+    }
+    Ok(new)
 }

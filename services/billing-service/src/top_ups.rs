@@ -102,11 +102,13 @@ fn size(threshold: i64, amount: i64, available: i64) -> i64 {
     amount.max(whole)
 }
 
-/// What was bought this month, or is about to be.
+/// What was bought this month, or is about to be. What failed counts until its invoice is void at Stripe: somebody may yet pay it.
 async fn spent(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, now: DateTime<Utc>) -> Result<i64, Error> {
     let first = NaiveDate::from_ymd_opt(now.year(), now.month(), 1).unwrap_or_default().and_time(chrono::NaiveTime::MIN).and_utc();
     let spent = sqlx::query_scalar!(
-        r#"select coalesce(sum(amount_micros), 0)::bigint as "spent!" from top_ups where organization_id = $1 and created_at >= $2 and state <> 'failed'"#,
+        r#"select coalesce(sum(t.amount_micros), 0)::bigint as "spent!" from top_ups t where t.organization_id = $1 and t.created_at >= $2
+             and (t.state <> 'failed' or exists (select from stripe_invoices i where i.organization_id = t.organization_id and i.source = 'top_up'
+                                                  and i.source_id = t.id and i.status <> 'void'))"#,
         organization.uuid(),
         first
     );

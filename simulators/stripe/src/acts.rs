@@ -48,6 +48,14 @@ impl Simulator {
         Ok(self.act(|world| payments::authenticate(world, payment_intent, confirms)).map(|intent| shown(&intent))?)
     }
 
+    /// Ends a payment that is on its way: it arrives, or comes back. The intent as it is then.
+    ///
+    /// # Errors
+    /// When it is not on its way.
+    pub fn end_processing(&self, payment_intent: &str, pays: bool) -> Result<Value, Refused> {
+        Ok(self.act(|world| payments::end_processing(world, payment_intent, pays)).map(|intent| shown(&intent))?)
+    }
+
     /// Opens a dispute about a charge (`ch_…`) or the last charge of an intent (`pi_…`), in smallest units; about all of it by default.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ pub(crate) enum Behavior {
     Authenticates,
     /// The cardholder must confirm once; payments while the customer is away succeed then.
     AuthenticatesOnce,
+    /// It is on its way until somebody says how it ends, as with bank debits.
+    Processes,
     /// It pays, and the payment is disputed at once.
     Disputes(&'static str),
 }
@@ -44,7 +46,7 @@ const fn generic(decline: &'static str) -> Behavior {
 }
 
 /// All of them; <https://docs.stripe.com/testing> is the source.
-pub(crate) const CARDS: [Card; 24] = [
+pub(crate) const CARDS: [Card; 25] = [
     card("pm_card_visa", "4242424242424242", "visa", Behavior::Pays),
     card("pm_card_visa_debit", "4000056655665556", "visa", Behavior::Pays),
     card("pm_card_mastercard", "5555555555554444", "mastercard", Behavior::Pays),
@@ -85,6 +87,8 @@ pub(crate) const CARDS: [Card; 24] = [
     card("pm_card_chargeCustomerFail", "4000000000000341", "visa", generic("generic_decline")),
     card("pm_card_threeDSecure2Required", "4000000000003220", "visa", Behavior::Authenticates),
     card("pm_card_authenticationRequired", "4000002500003155", "visa", Behavior::AuthenticatesOnce),
+    // No card: Stripe's test account at a bank whose debits stay on their way. Shown as a card all the same.
+    card("pm_usBankAccount_processing", "000000000000009001", "visa", Behavior::Processes),
     card("pm_card_createDispute", "4000000000000259", "visa", Behavior::Disputes("fraudulent")),
 ];
 

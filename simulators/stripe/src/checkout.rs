@@ -170,6 +170,12 @@ fn sum_up(call: &mut Call, session: &mut Value, mut items: Vec<Value>) -> Result
             on_top += more;
             within += inside;
         }
+        if call.params.flag("automatic_tax.enabled")? == Some(true) {
+            let rate = tax_rates::automatic(call.world, &item["price"]["tax_behavior"]);
+            let (more, inside) = tax_rates::on(&rate, *left);
+            on_top += more;
+            within += inside;
+        }
         item["amount_discount"] = (number(item, "amount_subtotal") - left).into();
         item["amount_tax"] = (on_top + within).into();
         item["amount_total"] = (left + on_top).into();

@@ -119,7 +119,11 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     let key = request.origin.idempotency_key.clone();
     // In the file are either both, the effect and the answer of its key, or neither.
     let whole = simulator.file().begin();
-    let mut outcome = if kind == Some(FaultKind::ErrorBeforeEffect) { Err(Failure::internal()) } else { execute(simulator, request) };
+    let mut outcome = match kind {
+        Some(FaultKind::ErrorBeforeEffect) => Err(Failure::internal()),
+        Some(FaultKind::Refused) => Err(Failure::invalid("This value is not taken.")),
+        _ => execute(simulator, request),
+    };
     if kind == Some(FaultKind::ErrorAfterEffect) {
         outcome = Err(Failure::internal());
     }

@@ -9,7 +9,7 @@ use crate::world::{World, number, text};
 use crate::{money, page, prices};
 
 pub(crate) const FIELDS: &str = "amount currency customer description discountable invoice metadata.* period.start period.end \
-    pricing.price quantity subscription tax_rates price_data.currency price_data.product price_data.unit_amount unit_amount_decimal";
+    pricing.price quantity subscription tax_rates tax_behavior price_data.currency price_data.product price_data.unit_amount unit_amount_decimal";
 
 pub(crate) fn create(call: &mut Call) -> Answer {
     let customer = call.named("customer", "customer")?;
@@ -38,6 +38,7 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     item["pricing"] = if price.is_null() { Value::Null } else { lines::pricing(&price) };
     item["description"] = call.params.value("description");
     item["__tax_rates"] = call.params.texts("tax_rates").into();
+    item["__tax_behavior"] = call.params.value("tax_behavior");
     call.params.change_metadata(&mut item);
     call.world.put(&item);
     call.world.emit("invoiceitem.created", &item);
@@ -106,6 +107,7 @@ pub(crate) fn line_of(world: &mut World, item: &Value) -> Value {
     line["metadata"] = item["metadata"].clone();
     line["discountable"] = item["discountable"].clone();
     line["__tax_rates"] = item["__tax_rates"].clone();
+    line["__tax_behavior"] = item["__tax_behavior"].clone();
     line
 }
 

@@ -10,7 +10,7 @@ use crate::{invoice_items, page, payment_methods, subscriptions};
 mod collection;
 pub(crate) mod lines;
 
-pub(crate) use collection::{collect_now, due, paid_by, void as void_invoice};
+pub(crate) use collection::{collect_now, due, paid_by, refused_by, void as void_invoice};
 
 pub(crate) const FIELDS: &str = "auto_advance collection_method days_until_due default_payment_method default_tax_rates description \
     discounts.coupon discounts.promotion_code footer metadata.* payment_settings.*";
@@ -106,6 +106,7 @@ pub(crate) fn create(call: &mut Call) -> Answer {
         invoice["lines"] = page::embedded(&pending, "");
     }
     invoice["auto_advance"] = call.params.flag("auto_advance")?.unwrap_or(false).into();
+    invoice["__automatic_tax"] = call.params.flag("automatic_tax.enabled")?.into();
     if invoice["auto_advance"] == false {
         invoice["automatically_finalizes_at"] = Value::Null;
         invoice["next_payment_attempt"] = Value::Null;
@@ -161,6 +162,11 @@ pub(crate) fn finalize(call: &mut Call) -> Answer {
     let mut invoice = collection::finalize(call.world, &invoice);
     if let Some(advance) = advance {
         invoice["auto_advance"] = advance.into();
+        if advance && invoice["status"] == "open" && invoice["collection_method"] == "charge_automatically" {
+            let at = call.world.now_of(&invoice) + HOUR;
+            invoice["next_payment_attempt"] = at.into();
+            call.world.wake(&invoice, at);
+        }
         call.world.put(&invoice);
     }
     Ok(invoice)
@@ -187,6 +193,11 @@ pub(crate) fn pay(call: &mut Call) -> Answer {
 pub(crate) fn void(call: &mut Call) -> Answer {
     let invoice = call.target("invoice")?;
     must_be(&invoice, &["open", "uncollectible"])?;
+    if call.world.related(&invoice, "__intent")["status"] == "processing" {
+        return Err(
+            Failure::invalid("You cannot void an invoice whose payment is processing.").code("invoice_payment_intent_requires_action")
+        );
+    }
     Ok(collection::void(call.world, &invoice))
 }
 

@@ -76,6 +76,8 @@ pub enum FaultKind {
     ErrorAfterEffect,
     /// It is not done, and answered with a 500, which the key replays from then on.
     ErrorBeforeEffect,
+    /// It is not done: 400, as for a value that Stripe does not take.
+    Refused,
     /// It is not done: 429 with `Retry-After`.
     RateLimited,
     /// It is done after a pause of `delay_ms`, during which its key is taken.

@@ -117,6 +117,7 @@ pub(crate) fn charge(world: &mut World, intent: &Value, method: &Value, mode: Mo
             }
             Ok(ask(world, intent, method))
         }
+        Behavior::Processes => Ok(process(world, intent, method)),
         behavior => {
             let paid = succeed(world, intent, method, mode);
             if let Behavior::Disputes(reason) = behavior {
@@ -185,6 +186,31 @@ fn ask(world: &mut World, intent: &Value, method: &Value) -> Value {
     world.put(&intent);
     world.emit("payment_intent.requires_action", &intent);
     intent
+}
+
+fn process(world: &mut World, intent: &Value, method: &Value) -> Value {
+    let mut intent = intent.clone();
+    intent["payment_method"] = method["id"].clone();
+    intent["status"] = "processing".into();
+    world.put(&intent);
+    world.emit("payment_intent.processing", &intent);
+    intent
+}
+
+/// How a payment ends that was on its way.
+pub(crate) fn end_processing(world: &mut World, id: &str, pays: bool) -> Answer {
+    let intent = world.get("payment_intent", id, "id")?;
+    must_be(&intent, &["processing"])?;
+    let method = world.related(&intent, "payment_method");
+    if pays {
+        return Ok(succeed(world, &intent, &method, Mode::default()));
+    }
+    let failure = Failure::card("payment_method_provider_decline", None, "The payment was returned.");
+    refuse(world, &intent, &method, failure);
+    if intent["__invoice"].is_string() {
+        invoices::refused_by(world, &text(&intent, "__invoice"));
+    }
+    world.get("payment_intent", id, "id")
 }
 
 /// What the cardholder does on the bank's page: confirms, or fails to.

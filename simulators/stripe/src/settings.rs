@@ -25,10 +25,12 @@ pub struct Settings {
     pub retry_days: Vec<i64>,
     /// What happens then.
     pub after_retries: AfterRetries,
+    /// The percentage of tax where it is computed automatically: within a price, unless that says it is on top.
+    pub automatic_tax_percent: i64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { retry_days: vec![3, 5, 7, 7], after_retries: AfterRetries::default() }
+        Self { retry_days: vec![3, 5, 7, 7], after_retries: AfterRetries::default(), automatic_tax_percent: 0 }
     }
 }

@@ -267,6 +267,11 @@ impl Simulator {
         self.advance_to(self.now().saturating_add(seconds));
     }
 
+    /// From now on tax of so many percent is computed where that is asked of Stripe.
+    pub fn tax_automatically(&self, percent: i64) {
+        self.world().settings.automatic_tax_percent = percent;
+    }
+
     /// Waits until no event is on its way to an endpoint.
     pub async fn settled(&self) {
         self.0.sender.settled().await;

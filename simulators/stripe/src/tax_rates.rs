@@ -4,6 +4,7 @@ use serde_json::{Number, Value, json};
 
 use crate::call::{Answer, Call};
 use crate::error::Failure;
+use crate::world::World;
 use crate::{money, page};
 
 pub(crate) const FIELDS: &str = "active country description display_name inclusive jurisdiction metadata.* percentage state tax_type";
@@ -47,6 +48,11 @@ pub(crate) fn retrieve(call: &mut Call) -> Answer {
 
 pub(crate) fn list(call: &mut Call) -> Answer {
     page::of(call, "tax_rate", |rate| page::matches(call, rate, "active inclusive"))
+}
+
+/// The rate that is used where tax is computed automatically: within the price unless that says otherwise, as in most countries.
+pub(crate) fn automatic(world: &World, behavior: &Value) -> Value {
+    json!({ "id": null, "inclusive": behavior != "exclusive", "__percent": world.settings.automatic_tax_percent.saturating_mul(1_000_000) })
 }
 
 /// The tax on an amount by a rate: what is on top of it, and what is within it.

@@ -139,10 +139,24 @@ pub async fn create(
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
 
+/// The longest URL that Stripe takes.
+const LONGEST_URL: usize = 2048;
+
+/// A place that a browser is sent to.
+///
+/// # Errors
+/// 422 naming the field.
+pub fn checked_url(field: &'static str, text: &str) -> Result<(), Problem> {
+    if text.len() > LONGEST_URL {
+        return Err(Problem::invalid_field(field, format!("must be at most {LONGEST_URL} characters")));
+    }
+    let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    url.map(|_| ()).ok_or_else(|| Problem::invalid_field(field, "must be an absolute http or https URL"))
+}
+
 fn checked(urls: Urls) -> Result<Urls, Problem> {
     for (name, text) in [("success_url", &urls.success), ("cancel_url", &urls.cancel)] {
-        let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        url.ok_or_else(|| Problem::invalid_field(name, "must be an absolute http or https URL"))?;
+        checked_url(name, text)?;
     }
     Ok(urls)
 }

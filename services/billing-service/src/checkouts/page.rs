@@ -1,6 +1,8 @@
 //! The page at Stripe: made once for each checkout, however often it is asked for.
 
+use chassis::in_transaction;
 use chrono::TimeDelta;
+use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 
 use super::store::{self, Checkout};
@@ -22,24 +24,46 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
         return Ok(checkout);
     }
     chassis::step!("checkout.stored");
-    let customer = customers::ensure(state, stripe, checkout.organization).await?;
-    chassis::step!("checkout.customer_known");
-    let session = match stripe.ask_patiently(&request(state, &checkout, &customer)).await {
-        Err(error) if error.code() == Some("resource_missing") => {
-            customers::forget(state, checkout.organization, &customer).await?;
-            let customer = customers::ensure(state, stripe, checkout.organization).await?;
-            stripe.ask_patiently(&request(state, &checkout, &customer)).await?
+    let session = match ask(state, stripe, &checkout).await {
+        Err(Error::Stripe(error)) if error.is_final() && matches!(error.status(), Some(400 | 402 | 404)) => {
+            tracing::warn!(checkout.id = %checkout.id, error.message = %error, "Stripe refuses a page: its checkout is given up");
+            // Or it would stand in the way of the next one until its time is over.
+            in_transaction!(state.pool, |transaction| { give_up(state, transaction, &checkout).await })?;
+            return Err(refused());
         }
         asked => asked?,
     };
     chassis::step!("checkout.sent");
     let session = Object(&session);
     let (id, url) = (session.needs("id")?, session.needs("url")?);
-    store::opened(state, checkout.id, id, url).await?;
-    chassis::step!("checkout.opened");
     checkout.url = Some(url.to_owned());
     checkout.session_id = Some(id.to_owned());
+    if !store::opened(state, checkout.id, id, url).await? {
+        // It was given up while its page was made: nobody may pay that.
+        take_away(stripe, &checkout).await?;
+        return Err(ended());
+    }
+    chassis::step!("checkout.opened");
     Ok(checkout)
+}
+
+async fn ask(state: &AppState, stripe: &Transport, checkout: &Checkout) -> Result<Value, Error> {
+    let customer = customers::ensure(state, stripe, checkout.organization).await?;
+    chassis::step!("checkout.customer_known");
+    match stripe.ask_patiently(&request(state, checkout, &customer)).await {
+        Err(error) if error.code() == Some("resource_missing") => {
+            customers::forget(state, checkout.organization, &customer).await?;
+            let customer = customers::ensure(state, stripe, checkout.organization).await?;
+            Ok(stripe.ask_patiently(&request(state, checkout, &customer)).await?)
+        }
+        asked => Ok(asked?),
+    }
+}
+
+fn refused() -> Error {
+    let title = "Stripe does not make a page for this";
+    let problem = chassis::Problem::new(http::StatusCode::UNPROCESSABLE_ENTITY, "checkout_refused", title);
+    problem.field("success_url", "must be, as cancel_url, a URL that Stripe takes").into()
 }
 
 fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
@@ -61,6 +85,8 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         .with("line_items[0][price_data][currency]", currency)
         .with("line_items[0][price_data][unit_amount]", money::minor_units(checkout.currency, checkout.amount))
         .with("line_items[0][price_data][product_data][name]", &checkout.description)
+        // Our prices are without tax: by Stripe's own default it would be a part of some of them.
+        .with("line_items[0][price_data][tax_behavior]", "exclusive")
         // The card stays, for later charges of a plan and for top-ups.
         .with("payment_intent_data[setup_future_usage]", "off_session")
         .with("payment_intent_data[metadata][checkout_id]", checkout.id);

@@ -204,15 +204,20 @@ pub async fn lock(transaction: &mut Transaction<'static, Postgres>, id: Uuid) ->
     row.map(Row::read).transpose()
 }
 
-/// The page was made.
+/// The page was made. False when the checkout is over, or has another page.
 ///
 /// # Errors
 /// The database's.
-pub async fn opened(state: &AppState, id: Uuid, session_id: &str, url: &str) -> Result<(), Error> {
-    sqlx::query!("update checkouts set state = 'open', session_id = $2, url = $3 where id = $1 and state = 'wanted'", id, session_id, url)
-        .execute(&state.pool)
-        .await?;
-    Ok(())
+pub async fn opened(state: &AppState, id: Uuid, session_id: &str, url: &str) -> Result<bool, Error> {
+    let opened = sqlx::query!(
+        "update checkouts set state = 'open', session_id = $2, url = $3 where id = $1 and (state = 'wanted' or state = 'open' and session_id = $2)",
+        id,
+        session_id,
+        url
+    )
+    .execute(&state.pool)
+    .await?;
+    Ok(opened.rows_affected() == 1)
 }
 
 /// The page was paid, or its time is over. One that was paid stays so; one that was given up may yet turn out to be paid.

@@ -43,7 +43,9 @@ pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<Stri
             .with("invoice", &id)
             .with("currency", wanted.currency.code().to_lowercase())
             .with("amount", money::minor_units(wanted.currency, *micros))
-            .with("description", description);
+            .with("description", description)
+            // Our prices are without tax: by Stripe's own default it would be a part of some of them.
+            .with("tax_behavior", "exclusive");
         stripe.ask(&call).await?;
         chassis::step!("invoice.item_added");
     }
@@ -62,6 +64,8 @@ async fn pay(stripe: &Transport, id: &str, key: String) -> Result<(), Error> {
     match stripe.ask(&Call::post(format!("/invoices/{id}/pay"), key)).await {
         // Paid; or the bank said no, or there is no card: Stripe tries again by its own rules, and tells.
         Ok(_) | Err(TransportError::Refused { status: 402, .. }) => Ok(()),
+        // The only thing that an invoice's payment lacks is a card.
+        Err(error) if error.status() == Some(400) && error.code() == Some("resource_missing") => Ok(()),
         Err(error) => unless_done(Err(error)).map(|_| ()),
     }
 }

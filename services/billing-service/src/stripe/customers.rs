@@ -104,16 +104,22 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     make(state, stripe, &wanted).await
 }
 
-/// The customer is gone at Stripe: it is made anew when it is next needed, under another key. What others have done about it stays.
+/// The customer is gone at Stripe: it is made anew when it is next needed, under another key. What others have done about it stays, and
+/// so does the knowledge whose it was: what it paid is refunded and disputed as ever.
 ///
 /// # Errors
 /// The database's.
 pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) -> Result<(), Error> {
     tracing::warn!(organization.id = %organization, stripe.customer.id = gone, "Stripe has a customer no longer: it is made anew");
     sqlx::query!(
-        "update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again' where organization_id = $1 and customer_id = $2",
+        "with forgotten as (
+           update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again'
+           where organization_id = $1 and customer_id = $2 returning organization_id)
+         insert into stripe_former_customers (customer_id, organization_id, created_at) select $2, organization_id, $3 from forgotten
+         on conflict do nothing",
         organization.uuid(),
-        gone
+        gone,
+        state.clock.now()
     )
     .execute(&state.pool)
     .await?;

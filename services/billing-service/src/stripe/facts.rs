@@ -2,7 +2,7 @@
 //! its effect [B-17]: so events may come in any order, twice, or late, and end alike [B-16]. Every effect is keyed by Stripe's id of
 //! what it is about, and happens once.
 
-mod checkout;
+pub(super) mod checkout;
 mod customer;
 pub(super) mod invoice;
 mod reversal;
@@ -63,7 +63,7 @@ impl Family {
     fn call(self, id: &str) -> Call {
         match self {
             Self::Checkout => Call::get(format!("/checkout/sessions/{id}")),
-            Self::Invoice => Call::get(format!("/invoices/{id}")).with("expand[]", "payments"),
+            Self::Invoice => Call::get(format!("/invoices/{id}")).with("expand[]", "payments.data.payment.payment_intent"),
             Self::Refund => Call::get(format!("/refunds/{id}")).with("expand[]", "payment_intent"),
             Self::Dispute => Call::get(format!("/disputes/{id}")).with("expand[]", "payment_intent"),
             Self::Customer => Call::get(format!("/customers/{id}")),

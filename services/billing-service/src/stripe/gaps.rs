@@ -12,8 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::call::Call;
 use super::facts::Family;
 use super::object::Object;
+use super::storable::{instant, without_nul};
 use super::transport::Transport;
 use super::turns;
+use super::webhook::MAX_ID;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -116,16 +118,24 @@ async fn waiting(state: &AppState) -> Result<i64, Error> {
 
 /// Puts what is missing into the inbox: of our mode, and about something that means anything to us.
 async fn insert(state: &AppState, page: &Value) -> Result<u64, Error> {
-    let ours =
-        |event: &Object<'_>| event.0["livemode"] == state.config.stripe.livemode && event.text("type").and_then(Family::of).is_some();
-    let events: Vec<&Value> = Object(page).list("data").filter(ours).map(|event| event.0).collect();
+    let ours = |event: &Object<'_>| {
+        let named = event.text("id").is_some_and(|id| !id.is_empty() && id.len() <= MAX_ID);
+        named && event.0["livemode"] == state.config.stripe.livemode && event.text("type").and_then(Family::of).is_some()
+    };
+    // As the webhook stores them: what Postgres cannot keep must not stop the walk.
+    let (events, created): (Vec<Value>, Vec<DateTime<Utc>>) = Object(page)
+        .list("data")
+        .filter(ours)
+        .map(|event| (without_nul(event.0.clone()), instant(event.number("created").unwrap_or(0))))
+        .unzip();
     let inserted = sqlx::query!(
         "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at)
          select event ->> 'id', event ->> 'type', (event ->> 'livemode')::boolean, event ->> 'api_version', event, 'received',
-            to_timestamp((event ->> 'created')::bigint), $2, $2
-         from jsonb_array_elements($1) as event on conflict do nothing",
-        serde_json::json!(events),
-        state.clock.now()
+            created, $2, $2
+         from unnest($1::jsonb[], $3::timestamptz[]) as found (event, created) on conflict do nothing",
+        &events,
+        state.clock.now(),
+        &created
     )
     .execute(&state.pool)
     .await?;

@@ -42,22 +42,52 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
         }
         "top_up.void" => {
             let invoice = due.payload["invoice"].as_str().ok_or(MALFORMED)?;
-            match stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), due.key())).await {
-                // Paid after all, or void already: its event tells.
-                Err(error) if error.status() != Some(400) => Err(error.into()),
-                _ => Ok(Some(invoice.to_owned())),
-            }
+            void(stripe, invoice, format!("{}-{}", due.key(), due.attempts)).await?;
+            Ok(Some(invoice.to_owned()))
         }
         "payment.refund" => refund(stripe, due).await,
         "customer.card" => {
             let from = due.payload["from"].as_str().ok_or(MALFORMED)?;
             let customer = customer(state, stripe, due).await?;
-            Ok(Some(customers::set_card(stripe, &customer, from, &due.key()).await?))
+            match customers::set_card(stripe, &customer, from, &due.key()).await {
+                // The card was taken away meanwhile, or the customer: no later try can succeed, and those of later cards wait for this one.
+                Err(error) if is_lost(&error) => {
+                    tracing::warn!(stripe.from = from, error.message = error.chain(), "a card could not be kept for later payments");
+                    metrics::counter!("billing_stripe_cards_lost_total").increment(1);
+                    Ok(None)
+                }
+                set => set.map(Some),
+            }
         }
         "catalog.plan" | "catalog.credit_pack" => catalog::product(stripe, due).await,
         "catalog.coupon" => catalog::coupon(stripe, due).await,
         _ => Err(Error::Internal("a stored intent is of no known kind")),
     }
+}
+
+/// Whether something of Stripe's is not what it must be, and never will: not that it could not be asked, or not by us.
+fn is_lost(error: &Error) -> bool {
+    match error {
+        Error::Unreadable(_) => true,
+        Error::Stripe(error) => error.is_final() && matches!(error.status(), Some(400 | 402 | 404)),
+        _ => false,
+    }
+}
+
+/// Whether what is to be collected was refused because the customer is gone at Stripe; another is made in its place then.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<bool, Error> {
+    let (Some(organization), "subscription.charge" | "top_up.charge") = (due.organization, due.kind.as_str()) else { return Ok(false) };
+    let Some(customer) = customers::find(state, organization).await? else { return Ok(false) };
+    match stripe.ask(&Call::get(format!("/customers/{customer}"))).await {
+        Ok(found) if found["deleted"] != true => return Ok(false),
+        Err(error) if !error.is_missing() => return Err(error.into()),
+        _ => customers::forget(state, organization, &customer).await?,
+    }
+    customers::ensure(state, stripe, organization).await?;
+    Ok(true)
 }
 
 /// What an earlier try made, if it did [B-64, B-65].
@@ -94,6 +124,22 @@ async fn invoice(
     let operation = &due.operation;
     let wanted = Collection { customer: &customer, key: &key, operation, currency, lines, metadata, automatic_tax };
     Ok(Some(collect::collect(stripe, &wanted).await?))
+}
+
+/// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.
+async fn void(stripe: &Transport, invoice: &str, key: String) -> Result<(), Error> {
+    let Err(error) = stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), key)).await else { return Ok(()) };
+    if !matches!(error.status(), Some(400 | 404)) {
+        return Err(error.into());
+    }
+    match stripe.ask(&Call::get(format!("/invoices/{invoice}")).with("expand[]", "payments.data.payment.payment_intent")).await {
+        // Paid after all, or void already: its event tells.
+        Ok(invoice) if matches!(Object(&invoice).text("status"), Some("paid" | "void")) => Ok(()),
+        Err(gone) if gone.is_missing() => Ok(()),
+        Err(asked) => Err(asked.into()),
+        // Its payment is on its way: until that has ended it can neither be voided nor forgotten.
+        Ok(_) => Err(error.into()),
+    }
 }
 
 async fn refund(stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {

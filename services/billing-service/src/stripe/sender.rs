@@ -123,17 +123,36 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     }))
 }
 
-/// Has the effect once: under the stored key as long as that tells this operation from others; after that by looking first.
+/// Has the effect once. When the customer is gone at Stripe, there is nobody to collect from under the stored key: once more, from the
+/// customer that takes its place.
 async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    match perform_for_customer(state, stripe, due).await {
+        Err(Error::Stripe(error))
+            if error.code() == Some("resource_missing") && operations::replaces_customer(state, stripe, due).await? =>
+        {
+            use_new_key(state, due).await?;
+            operations::perform(state, stripe, due).await
+        }
+        performed => performed,
+    }
+}
+
+async fn use_new_key(state: &AppState, due: &mut Due) -> Result<(), Error> {
+    due.key_number += 1;
+    sqlx::query!("update intents set key_number = $2, same_failures = 0 where id = $1", due.id, due.key_number)
+        .execute(&state.pool)
+        .await?;
+    Ok(())
+}
+
+/// Under the stored key as long as that tells this operation from others; after that by looking first.
+async fn perform_for_customer(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
     let old = due.attempts > 1 && state.clock.now() - due.created_at > KEY_LIFE;
     if old || due.same_failures >= SAME_FAILURES {
         if let Some(found) = operations::look_up(state, stripe, due).await? {
             return Ok(Some(found));
         }
-        due.key_number += 1;
-        sqlx::query!("update intents set key_number = $2, same_failures = 0 where id = $1", due.id, due.key_number)
-            .execute(&state.pool)
-            .await?;
+        use_new_key(state, due).await?;
     }
     operations::perform(state, stripe, due).await
 }

@@ -17,7 +17,7 @@ use crate::state::AppState;
 const MAX_BYTES: usize = 512 * 1024;
 
 /// Longer than any id of Stripe's, and short enough for an index.
-const MAX_ID: usize = 255;
+pub(super) const MAX_ID: usize = 255;
 
 /// What every event has, whatever it is about.
 #[derive(Debug, Deserialize)]

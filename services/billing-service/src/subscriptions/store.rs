@@ -72,9 +72,10 @@ pub async fn propose(
         }
         None => None,
     };
-    // One trial for each group: a second one would be a plan for nothing.
+    // One trial for each group: a second one would be a plan for nothing. What never began was none.
     let before = sqlx::query_scalar!(
-        r#"select exists (select from subscriptions where organization_id = $1 and plan_group = $2) as "exists!""#,
+        r#"select exists (select from subscriptions s join subscription_changes c on c.subscription_id = s.id
+             where s.organization_id = $1 and s.plan_group = $2 and c.status_after not in ('incomplete', 'incomplete_expired', 'canceled')) as "exists!""#,
         organization.uuid(),
         terms.group.as_str()
     )
@@ -95,8 +96,11 @@ pub async fn start(
     actor: &str,
 ) -> Result<Stored, Error> {
     let now = state.clock.now();
-    fix_currency(state, transaction, organization, wanted.currency).await?;
     let outcome = propose(transaction, organization, wanted, now).await?;
+    // A page that nobody pays binds nobody: what waits for its payment fixes the currency with it.
+    if outcome.subscription.status != Status::Incomplete {
+        fix_currency(state, transaction, organization, wanted.currency).await?;
+    }
     let (id, subscription) = (SubscriptionId::new(&state.clock, &state.random), &outcome.subscription);
     let inserted = sqlx::query!(
         "insert into subscriptions (id, organization_id, plan_group, plan_code, plan_version, status, currency, revision, state, next_action_at,
@@ -234,7 +238,10 @@ pub async fn currency(connection: &mut PgConnection, organization: OrganizationI
 }
 
 /// Makes this the customer's currency, unless there is one.
-async fn fix_currency(
+///
+/// # Errors
+/// The database's.
+pub async fn fix_currency(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,

@@ -146,10 +146,22 @@ impl Shop {
 
     /// From now on the customer's card is refused by its bank.
     pub async fn card_fails(&self, organization: OrganizationId) {
+        self.pays_with(organization, "pm_card_chargeCustomerFail").await;
+    }
+
+    /// From now on the customer pays with one of Stripe's test cards.
+    pub async fn pays_with(&self, organization: OrganizationId, card: &str) {
         let customer = self.stripe_customer(organization).await;
-        let card = self.dashboard("/v1/payment_methods/pm_card_chargeCustomerFail/attach", &[("customer", &customer)]).await;
+        let card = self.dashboard(&format!("/v1/payment_methods/{card}/attach"), &[("customer", &customer)]).await;
         let card = card["id"].as_str().unwrap();
         self.dashboard(&format!("/v1/customers/{customer}"), &[("invoice_settings[default_payment_method]", card)]).await;
+    }
+
+    /// The newest payment of Stripe's whose event is of a kind.
+    pub fn payment(&self, kind: &str) -> String {
+        let events = self.stripe.events();
+        let event = events.iter().rev().find(|event| event["type"] == kind).unwrap();
+        event["data"]["object"]["id"].as_str().unwrap().to_owned()
     }
 
     /// Sends what is due.
@@ -209,10 +221,18 @@ impl Shop {
     /// A call of Stripe's API by somebody else, as from its dashboard.
     pub async fn dashboard(&self, path: &str, fields: &[(&str, &str)]) -> Value {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let client = TestClient::new(self.stripe.address)
+        self.at_dashboard().send("POST".parse().unwrap(), path, Some(body)).await.expect(200).json
+    }
+
+    /// Something is deleted there.
+    pub async fn delete_at_stripe(&self, path: &str) {
+        self.at_dashboard().send("DELETE".parse().unwrap(), path, None).await.expect(200);
+    }
+
+    fn at_dashboard(&self) -> TestClient {
+        TestClient::new(self.stripe.address)
             .bearer("sk_test_dashboard")
-            .header("content-type", "application/x-www-form-urlencoded".to_owned());
-        client.send("POST".parse().unwrap(), path, Some(body)).await.expect(200).json
+            .header("content-type", "application/x-www-form-urlencoded".to_owned())
     }
 }
 

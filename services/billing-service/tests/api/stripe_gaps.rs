@@ -92,3 +92,16 @@ async fn a_walk_whose_place_stripe_has_forgotten_ends_and_the_next_one_begins_an
     assert!(look(&shop).await.found > 0);
     assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
 }
+
+/// [B-23] What Postgres cannot keep in an event does not hold up the others.
+#[tokio::test]
+async fn an_event_with_a_nul_in_it_is_found_like_any_other() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    let customer = shop.stripe_customer(organization).await;
+    shop.dashboard(&format!("/v1/customers/{customer}"), &[("name", "Ada\0")]).await;
+    assert!(look(&shop).await.done);
+    assert_eq!(shop.app.count("select count(*) from stripe_events where payload::text like '%Ada\u{fffd}%'").await, 1);
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+}

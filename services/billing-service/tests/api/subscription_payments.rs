@@ -164,3 +164,90 @@ async fn a_plan_without_credit_is_paid_in_dinars_of_three_decimals() {
     assert_eq!(shop.app.count(fees).await, 2_150_000);
     shop.app.assert_clean().await;
 }
+
+/// [B-71] A debit of a bank account takes days: the plan goes on until it came back.
+#[tokio::test]
+async fn a_plan_whose_payment_is_on_its_way_is_past_due_only_when_it_failed() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.pays_with(organization, "pm_usBankAccount_processing").await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!(status(&client).await, "active");
+    shop.stripe.end_processing(&shop.payment("payment_intent.processing"), false).unwrap();
+    shop.settle().await;
+    assert_eq!(status(&client).await, "past_due");
+    shop.assert_clean().await;
+}
+
+/// [B-47] What is read as the payment of an invoice may change; the invoice has its effect once.
+#[tokio::test]
+async fn an_invoice_that_is_known_by_another_of_its_payments_is_neither_sold_again_nor_given_back() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    let balance = shop.app.balance(&client).await;
+    shop.app
+        .as_owner("update stripe_payments p set payment_intent_id = i.invoice_id from stripe_invoices i where i.source_id = p.source_id")
+        .await;
+    let mut paid = shop.stripe.events().into_iter().rfind(|event| event["type"] == "invoice.paid").unwrap();
+    paid["id"] = "evt_once_more".into();
+    shop.deliver(&paid).await;
+    shop.handled().await;
+    shop.settle().await;
+    assert_eq!(shop.app.count("select count(*) from stripe_payments").await, 2);
+    assert_eq!((shop.app.balance(&client).await, shop.at_stripe()), (balance, 20_000));
+}
+
+/// [B-67] [B-68] A customer that was deleted at Stripe is made anew, and what is owed is asked of it.
+#[tokio::test]
+async fn a_charge_of_a_customer_that_stripe_has_no_longer_is_asked_of_the_one_in_its_place() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    let gone = shop.stripe_customer(organization).await;
+    shop.delete_at_stripe(&format!("/v1/customers/{gone}")).await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!(shop.app.count("select count(*) from intents where sent_at is null").await, 0);
+    // It has no card: Stripe asks an hour later, and says so.
+    shop.pass(Duration::from_hours(2));
+    shop.settle().await;
+    assert_eq!(status(&client).await, "past_due");
+    let customer = shop.stripe_customer(organization).await;
+    assert_ne!(customer, gone);
+    shop.pays_with(organization, "pm_card_visa").await;
+    let open = client.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(shop.stripe.object(&open)["customer"], customer.as_str());
+    shop.dashboard(&format!("/v1/invoices/{open}/pay"), &[]).await;
+    shop.settle().await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
+    shop.assert_clean().await;
+}
+
+/// [B-69] [B-72] A page that nobody paid binds nobody: neither to its currency nor to the end of a trial that never was.
+#[tokio::test]
+async fn a_page_that_was_not_paid_fixes_no_currency_and_takes_no_trial() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let plain = |currency: &str| {
+        json!({"item": "plan", "plan": "plain", "currency": currency, "interval": "month", "seats": 1,
+            "success_url": "https://a.example.com", "cancel_url": "https://a.example.com"})
+    };
+    client.post("/v1/checkout-sessions", &plain("KWD")).await.expect(201);
+    let dollars = client.post("/v1/checkout-sessions", &plain("USD")).await.expect(201);
+    shop.plan(&client, "team").await.expect(201);
+    let trial = shop.plan(&client, "pro").await.expect(201);
+    assert_eq!(trial.json["amount_micros"], 0, "the trial was taken by a plan that never began");
+    shop.pay(&dollars);
+    shop.settle().await;
+    let refused = client.post("/v1/checkout-sessions", &plain("KWD")).await.expect(409);
+    assert_eq!(refused.string("code"), "other_currency");
+    shop.assert_clean().await;
+}

@@ -95,3 +95,95 @@ async fn settings_that_make_no_sense_are_refused_by_field() {
     }
     client.get("/v1/auto-top-up").await.expect(404);
 }
+
+/// [B-49] A debit of a bank account takes days: until it has ended nothing is tried again beside it.
+#[tokio::test]
+async fn a_top_up_whose_payment_is_on_its_way_is_neither_failed_nor_bought_again() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.pays_with(organization, "pm_usBankAccount_processing").await;
+    set(&client, &settings(500_000_000)).await.expect(200);
+    wanted(&shop, 1).await;
+    for _ in 0..3 {
+        shop.pass(Duration::from_hours(24));
+        billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+        shop.settle().await;
+    }
+    assert_eq!(shop.app.count("select count(*) from top_ups where state = 'wanted'").await, 1);
+    assert_eq!(shop.app.count("select count(*) from top_ups").await, 1, "it was bought beside the payment that is on its way");
+    shop.stripe.end_processing(&shop.payment("payment_intent.processing"), true).unwrap();
+    shop.settle().await;
+    assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (3_000, (30_000_000, 0)));
+    shop.assert_clean().await;
+}
+
+/// [B-49] As long as its invoice may yet be paid, a purchase that failed is a part of the month's cap.
+#[tokio::test]
+async fn what_failed_counts_against_the_cap_until_its_invoice_is_void() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    set(&client, &settings(25_000_000)).await.expect(200);
+    wanted(&shop, 1).await;
+    shop.app.as_owner("update stripe_invoices set status = 'open'").await;
+    shop.pass(Duration::from_hours(2));
+    billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+    assert_eq!(shop.app.count("select count(*) from top_ups").await, 1, "both may be paid, and are more than the cap");
+    shop.app.as_owner("update stripe_invoices set status = 'void'").await;
+    shop.pass(Duration::from_hours(2));
+    wanted(&shop, 2).await;
+    shop.assert_clean().await;
+}
+
+/// [B-49] A void that is refused is tried again until the invoice is void or paid.
+#[tokio::test]
+async fn a_void_that_is_refused_is_not_taken_for_done() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    set(&client, &settings(25_000_000)).await.expect(200);
+    wanted(&shop, 1).await;
+    // One that Stripe does not void as it is: a draft.
+    let customer = shop.stripe_customer(organization).await;
+    let draft = shop.dashboard("/v1/invoices", &[("customer", &customer)]).await["id"].as_str().unwrap().to_owned();
+    sqlx::query("update intents set sent_at = null, attempts = 0, next_attempt_at = '2020-01-01', payload = $1 where kind = 'top_up.void'")
+        .bind(json!({"invoice": draft}))
+        .execute(&shop.app.database.owner)
+        .await
+        .unwrap();
+    let refused = "select count(*) from intents where kind = 'top_up.void' and sent_at is null and last_status = 400";
+    eventually("it is refused", || async { (shop.app.count(refused).await == 1).then_some(()) }).await;
+    shop.dashboard("/v1/invoiceitems", &[("customer", &customer), ("invoice", &draft), ("amount", "500"), ("currency", "usd")]).await;
+    shop.dashboard(&format!("/v1/invoices/{draft}/finalize"), &[]).await;
+    shop.pass(Duration::from_hours(2));
+    eventually("it is void", || async { (shop.stripe.object(&draft)["status"] == "void").then_some(()) }).await;
+}
+
+/// [B-49] Somebody at Stripe's dashboard voids what nobody has paid yet: that is a failure, and the next one is not held up by it.
+#[tokio::test]
+async fn a_top_up_whose_invoice_is_voided_at_stripe_makes_place_for_the_next_one() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.pays_with(organization, "pm_usBankAccount_processing").await;
+    set(&client, &settings(500_000_000)).await.expect(200);
+    wanted(&shop, 1).await;
+    let invoice: String = sqlx::query_scalar("select invoice_id from stripe_invoices").fetch_one(&shop.app.database.owner).await.unwrap();
+    // What Stripe has after an operator's cancelling the payment and voiding the invoice, with no word of a failure between.
+    shop.stripe.end_processing(&shop.payment("payment_intent.processing"), false).unwrap();
+    shop.dashboard(&format!("/v1/invoices/{invoice}/void"), &[]).await;
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.settle().await;
+    assert_eq!(shop.app.count("select count(*) from top_ups where state = 'failed'").await, 1);
+    shop.pass(Duration::from_hours(2));
+    wanted(&shop, 2).await;
+    assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
+    shop.assert_clean().await;
+}

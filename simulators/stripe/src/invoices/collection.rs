@@ -77,6 +77,7 @@ pub(crate) fn attempt(world: &mut World, id: &str, method: Option<Value>, off_se
         return Ok(());
     }
     invoice["attempted"] = true.into();
+    invoice["next_payment_attempt"] = Value::Null;
     invoice["attempt_count"] = (number(&invoice, "attempt_count") + 1).into();
     world.put(&invoice);
     let outcome = match method.or_else(|| default_method(world, &invoice)) {
@@ -89,6 +90,11 @@ pub(crate) fn attempt(world: &mut World, id: &str, method: Option<Value>, off_se
     let invoice = world.get("invoice", id, "id")?;
     match outcome {
         Ok(intent) if intent["status"] == "succeeded" => Ok(()),
+        // On its way: what becomes of it, a later event tells.
+        Ok(intent) if intent["status"] == "processing" => {
+            world.emit("invoice.updated", &invoice);
+            Ok(())
+        }
         Ok(_) => {
             world.emit("invoice.payment_action_required", &invoice);
             failed(world, &invoice);
@@ -141,6 +147,13 @@ fn failed(world: &mut World, invoice: &Value) {
 pub(crate) fn paid_by(world: &mut World, id: &str, intent: &Value) {
     if let Ok(invoice) = world.get("invoice", id, "id") {
         settle(world, &invoice, number(intent, "amount_received"), &intent["id"]);
+    }
+}
+
+/// An intent of an invoice was on its way, and came back.
+pub(crate) fn refused_by(world: &mut World, id: &str) {
+    if let Ok(invoice) = world.get("invoice", id, "id") {
+        failed(world, &invoice);
     }
 }
 

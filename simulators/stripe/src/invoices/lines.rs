@@ -106,7 +106,8 @@ fn taxes(world: &World, invoice: &mut Value, lines: &mut [Value]) -> (i64, i64) 
         let off: i64 = line["discount_amounts"].as_array().into_iter().flatten().map(|discount| number(discount, "amount")).sum();
         let base = number(line, "amount") - off;
         let mut taxes = Vec::new();
-        for rate in rates.iter().filter_map(|id| world.find(id.as_str()?)) {
+        let automatic = (invoice["__automatic_tax"] == true).then(|| tax_rates::automatic(world, &line["__tax_behavior"]));
+        for rate in rates.iter().filter_map(|id| world.find(id.as_str()?)).chain(&automatic) {
             let (on_top, within) = tax_rates::on(rate, base);
             sums = (sums.0 + on_top, sums.1 + within);
             let tax = json!({

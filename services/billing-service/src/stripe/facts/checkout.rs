@@ -1,5 +1,6 @@
 //! A page that was paid, or whose time is over. Access is decided by this, and never by the page that a browser comes back to [B-70].
 
+use money::Currency;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ async fn paid(
     }
     let intent = session.related("payment_intent").ok_or(Error::Unreadable("payment_intent"))?;
     let currency = session.currency()?;
-    let amount = session.micros("amount_total", currency)? - session.at("total_details").micros("amount_tax", currency)?;
+    let amount = session.micros("amount_total", currency)? - tax_on_top(session, currency)?;
     // What was agreed is ours; what was paid is Stripe's. A sale is of what was paid, and both must be the same.
     if currency != checkout.currency || amount != checkout.amount {
         return Err(Error::Internal("a checkout was paid with another amount than was asked for"));
@@ -52,6 +53,14 @@ async fn paid(
     };
     settle(state, transaction, checkout, &payment).await?;
     customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await
+}
+
+/// The tax that was added to the prices; what is within them is a part of what they are.
+pub(in crate::stripe) fn tax_on_top(session: Object<'_>, currency: Currency) -> Result<i64, Error> {
+    let details = session.at("total_details");
+    let prices = session.micros("amount_subtotal", currency)? - details.micros("amount_discount", currency)?
+        + details.micros("amount_shipping", currency)?;
+    Ok(session.micros("amount_total", currency)? - prices)
 }
 
 async fn settle(

@@ -18,14 +18,18 @@ pub(super) async fn apply(transaction: &mut Transaction<'static, Postgres>, cust
     Ok(true)
 }
 
-/// Whose customer it is; none of ours when empty.
+/// Whose customer it is, or was before it was deleted at Stripe; none of ours when empty.
 pub(super) async fn owner(
     transaction: &mut Transaction<'static, Postgres>,
     customer: Option<&str>,
 ) -> Result<Option<OrganizationId>, Error> {
     let Some(customer) = customer else { return Ok(None) };
-    let owner = sqlx::query_scalar!("select organization_id from stripe_customers where customer_id = $1", customer)
-        .fetch_optional(&mut **transaction)
-        .await?;
+    let owner = sqlx::query_scalar!(
+        r#"select organization_id as "organization_id!" from stripe_customers where customer_id = $1
+           union all select organization_id from stripe_former_customers where customer_id = $1 limit 1"#,
+        customer
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
     Ok(owner.map(OrganizationId::from_uuid))
 }

@@ -62,6 +62,15 @@ enum Collected {
     TopUp(Uuid),
 }
 
+impl Collected {
+    const fn source(&self) -> (PaidBy, Uuid) {
+        match self {
+            Self::Charge(_, id) => (PaidBy::Charge, *id),
+            Self::TopUp(id) => (PaidBy::TopUp, *id),
+        }
+    }
+}
+
 pub(super) async fn apply(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -81,10 +90,24 @@ pub(super) async fn apply(
     let Some(collected) = collected else { return Ok(true) };
     if status == "paid" {
         settle(state, transaction, organization, invoice, currency, &sums, collected).await?;
-    } else if status == "uncollectible" || status == "open" && invoice.number("attempt_count").unwrap_or(0) > 0 {
+    } else if status == "uncollectible" || status == "open" && invoice.number("attempt_count").unwrap_or(0) > 0 && !is_on_its_way(invoice) {
         failed(state, transaction, organization, id, collected).await?;
+    } else if let ("void", Collected::TopUp(top_up)) = (status, &collected) {
+        // By somebody at Stripe, before it was paid: nobody waits for it any more.
+        top_ups::failed(state, transaction, organization, *top_up, id).await?;
     }
     Ok(true)
+}
+
+/// Whether a payment by a slow means (a debit of a bank account) was begun and has not ended: neither paid nor failed yet.
+fn is_on_its_way(invoice: Object<'_>) -> bool {
+    invoice.list("payments").any(|payment| payment.at("payment").at("payment_intent").text("status") == Some("processing"))
+}
+
+/// The `PaymentIntent` that paid an invoice: beside it there may be others, that were begun and given up.
+pub(in crate::stripe) fn paid_with(invoice: Object<'_>) -> Option<&str> {
+    let paid = invoice.list("payments").filter(|payment| payment.text("status") == Some("paid"));
+    paid.filter_map(|payment| payment.at("payment").related("payment_intent")).last()
 }
 
 async fn collected(
@@ -118,15 +141,39 @@ async fn settle(
     sums: &Sums,
     collected: Collected,
 ) -> Result<(), Error> {
-    let intents = invoice.list("payments").filter_map(|payment| payment.at("payment").related("payment_intent"));
+    if is_known(transaction, organization, invoice, &collected).await? {
+        return Ok(());
+    }
     // Without a payment of money (the customer's balance at Stripe paid) the invoice itself is the fact.
-    let intent = intents.last().map_or_else(|| invoice.needs("id"), Ok)?;
+    let intent = paid_with(invoice).map_or_else(|| invoice.needs("id"), Ok)?;
     let payment = |by, by_id| Payment { intent: intent.to_owned(), organization, by, by_id, currency, amount: sums.total - sums.tax };
     match collected {
         Collected::Charge(charge, id) => sales::of_charge(state, transaction, &payment(PaidBy::Charge, id), &charge).await?,
         Collected::TopUp(id) => top_ups::paid(state, transaction, &payment(PaidBy::TopUp, id)).await?,
     };
     Ok(())
+}
+
+/// Whether the invoice had its effect, by whichever of its payments that was known: what is read as the payment may change, and one
+/// invoice is one payment.
+async fn is_known(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: Object<'_>,
+    collected: &Collected,
+) -> Result<bool, Error> {
+    let (source, source_id) = collected.source();
+    let intents = invoice.list("payments").filter_map(|payment| payment.at("payment").related("payment_intent"));
+    let keys: Vec<String> = intents.chain([invoice.needs("id")?]).map(ToOwned::to_owned).collect();
+    let known = sqlx::query_scalar!(
+        r#"select exists (select from stripe_payments where source_id = $1 and organization_id = $2 and source = $3 and payment_intent_id = any($4))
+           as "known!""#,
+        source_id,
+        organization.uuid(),
+        source.as_str(),
+        &keys
+    );
+    Ok(known.fetch_one(&mut **transaction).await?)
 }
 
 async fn failed(
@@ -160,11 +207,7 @@ async fn mirror(
         .list("lines")
         .map(|line| Ok(json!({"description": line.text("description"), "amount_micros": line.micros("amount", currency)?})))
         .collect();
-    let (source, source_id) = match collected {
-        Some(Collected::Charge(_, id)) => (Some(PaidBy::Charge.as_str()), Some(*id)),
-        Some(Collected::TopUp(id)) => (Some(PaidBy::TopUp.as_str()), Some(*id)),
-        None => (None, None),
-    };
+    let (source, source_id) = collected.map(Collected::source).map(|(by, id)| (by.as_str(), id)).unzip();
     let paid_at: Option<DateTime<Utc>> = invoice.at("status_transitions").time("paid_at");
     sqlx::query!(
         "insert into stripe_invoices as i (invoice_id, organization_id, source, source_id, number, status, currency, subtotal_micros, discount_micros,
@@ -202,6 +245,17 @@ async fn mirror(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// [B-47]
+    #[test]
+    fn what_paid_an_invoice_is_the_payment_that_is_paid_wherever_it_stands() {
+        let payment = |id: &str, status: &str| json!({"status": status, "payment": {"payment_intent": id}});
+        let invoice = |payments: [serde_json::Value; 3]| json!({"payments": {"data": payments}});
+        let [first, paid, last] = [payment("pi_1", "canceled"), payment("pi_2", "paid"), payment("pi_3", "open")];
+        assert_eq!(paid_with(Object(&invoice([first.clone(), paid.clone(), last.clone()]))), Some("pi_2"));
+        assert_eq!(paid_with(Object(&invoice([paid, last.clone(), first.clone()]))), Some("pi_2"));
+        assert_eq!(paid_with(Object(&invoice([first.clone(), last, first]))), None);
+    }
 
     /// [B-76]
     #[test]

@@ -35,10 +35,14 @@ pub(super) async fn dispute(
     Ok(true)
 }
 
-/// None when it is about money of somebody who is no customer of ours.
+/// None when it is about money of somebody who is no customer of ours. A payment that we know is ours whoever its customer is now; one of
+/// a customer of ours that we do not know is on its way to us, and the event comes again.
 async fn read(transaction: &mut Transaction<'static, Postgres>, object: Object<'_>, fetched: i64) -> Result<Option<Reversal>, Error> {
     let Some(payment_intent) = object.related("payment_intent") else { return Ok(None) };
-    if customer::owner(transaction, object.at("payment_intent").related("customer")).await?.is_none() {
+    let known = sqlx::query_scalar!("select 1 from stripe_payments where payment_intent_id = $1", payment_intent);
+    if known.fetch_optional(&mut **transaction).await?.is_none()
+        && customer::owner(transaction, object.at("payment_intent").related("customer")).await?.is_none()
+    {
         return Ok(None);
     }
     Ok(Some(Reversal {

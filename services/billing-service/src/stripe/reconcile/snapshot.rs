@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::call::Call;
-use crate::stripe::facts::invoice::Sums;
+use crate::stripe::facts::checkout::tax_on_top;
+use crate::stripe::facts::invoice::{Sums, paid_with};
 use crate::stripe::object::Object;
 use crate::stripe::transport::Transport;
 
@@ -53,7 +54,10 @@ struct Reader<'a> {
 impl Snapshot {
     /// Reads it.
     pub(super) async fn take(state: &AppState, stripe: &Transport) -> Result<Self, Error> {
-        let known = sqlx::query!(r#"select customer_id as "id!", organization_id from stripe_customers where customer_id is not null"#);
+        let known = sqlx::query!(
+            r#"select customer_id as "id!", organization_id as "organization_id!" from stripe_customers where customer_id is not null
+               union all select customer_id, organization_id from stripe_former_customers"#
+        );
         let owners = known.fetch_all(&state.pool).await?.into_iter().map(|row| (row.id, row.organization_id)).collect();
         let mut reader = Reader { owners, paid: HashMap::new(), payments: HashMap::new(), stripe, snapshot: Self::default() };
         // Payments are read after what they are for, and before what went back of them.
@@ -113,7 +117,7 @@ impl Reader<'_> {
         let (id, at) = (session.needs("id")?, session.number("created").unwrap_or(0));
         let checkout = session.metadata::<Uuid>("checkout_id");
         if let Some(payment) = session.related("payment_intent") {
-            let tax = session.at("total_details").micros("amount_tax", session.currency()?)?;
+            let tax = tax_on_top(session, session.currency()?)?;
             self.paid.insert(payment.to_owned(), Paid { object: id.to_owned(), asked: checkout.is_some(), tax, at });
         }
         if checkout.is_some() && matches!(session.text("payment_status"), Some("paid" | "no_payment_required")) {
@@ -133,8 +137,7 @@ impl Reader<'_> {
         let at = times.into_iter().fold(invoice.number("created").unwrap_or(0), i64::max);
         let charge = invoice.metadata::<Uuid>("charge_id");
         let asked = charge.is_some() || invoice.metadata::<Uuid>("top_up_id").is_some();
-        let payment = invoice.list("payments").filter_map(|payment| payment.at("payment").related("payment_intent")).last();
-        if let Some(payment) = payment {
+        if let Some(payment) = paid_with(invoice) {
             self.paid.insert(payment.to_owned(), Paid { object: id.to_owned(), asked, tax: sums.tax, at });
         } else if asked && status == "paid" {
             // The customer's balance at Stripe paid: the invoice is the payment.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::cloud_event::{CloudEvent, Rejection};
 
 /// How values become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// Their sum.

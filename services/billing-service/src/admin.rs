@@ -4,6 +4,7 @@
 pub mod api;
 mod catalog;
 mod ledger;
+pub mod meters;
 mod rates;
 pub mod reconcile;
 mod replay;
@@ -77,7 +78,7 @@ pub enum Command {
     /// What could not be consumed from the streams of other services.
     #[command(subcommand)]
     Streams(Streams),
-    /// Events of Stripe.
+    /// Stripe: events, comparisons, meters.
     #[command(subcommand)]
     Stripe(Stripe),
 }
@@ -130,6 +131,9 @@ pub enum Stripe {
     },
     /// Compare our books with Stripe's, and say where they differ; ends with an error when that matters.
     Reconcile(Reconcile),
+    /// Usage that is reported to Stripe's meters.
+    #[command(subcommand)]
+    Meters(self::meters::Meters),
 }
 
 /// Runs a command.
@@ -168,6 +172,7 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
                 writeln!(stdout(), "{}", json!(row))?;
             }
         }
+        Command::Stripe(Stripe::Meters(command)) => self::meters::run(command, &state).await?,
         Command::Stripe(Stripe::Reconcile(command)) => Box::pin(self::reconcile::run(command, &state)).await?,
     }
     Ok(())

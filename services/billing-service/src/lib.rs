@@ -80,6 +80,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0060_operations",
         "0061_spend",
         "0062_retention",
+        "0063_stripe_meters",
         "0067_exchange",
         "0071_batch_triggers",
         "0075_traces",

@@ -11,6 +11,7 @@ mod windows;
 
 #[cfg(test)]
 pub(crate) use cloud_event::read;
+pub use definition::Aggregation;
 pub use events::{__path_receive, receive, receive_internal};
 pub use meters::{__path_create, __path_list, create, list};
 pub use placement::{Placement, Rules, Unplaced};

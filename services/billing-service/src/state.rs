@@ -156,6 +156,8 @@ impl AppState {
         let state = self.clone();
         host.spawn("stripe-sender", |stop| async move { stripe::sender::run(&state, &stop).await });
         let state = self.clone();
+        host.spawn("stripe-meters", |stop| async move { stripe::meters::sender::run(&state, &stop).await });
+        let state = self.clone();
         host.spawn("stripe-customers", |stop| async move { stripe::customers::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("operations", |stop| async move { operations::run(&state, &stop).await });

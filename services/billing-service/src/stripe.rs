@@ -1,6 +1,6 @@
 //! Stripe, in both directions. In: `webhook` stores an event, `worker` fetches what it is about, `facts` says what that means. Out:
-//! what we want is written with the change that wants it (`intents`), and `sender` has it done by `operations`. Between: `reconcile`
-//! compares, and `gaps` finds events that never came.
+//! what we want is written with the change that wants it (`intents`), and `sender` has it done by `operations`; what was used is reported by
+//! `meters`. Between: `reconcile` compares, and `gaps` finds events that never came.
 
 pub(crate) mod backoff;
 pub mod call;
@@ -9,6 +9,7 @@ pub mod collect;
 pub mod customers;
 pub mod facts;
 pub mod gaps;
+pub mod meters;
 pub mod object;
 mod operations;
 mod pace;

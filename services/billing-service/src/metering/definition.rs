@@ -11,7 +11,7 @@ const LONGEST_GROUP: usize = 256;
 const LONGEST_GROUPS: usize = 900;
 
 /// How values become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// Their sum.

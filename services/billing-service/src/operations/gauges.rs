@@ -53,6 +53,10 @@ gauges! {
     "billing_stripe_customers_unmade" [Count] Limit::None, "Organizations that Stripe does not know as customers yet.";
     "billing_intents_unsent" [Count] Limit::None, "What is wanted of Stripe and was not sent.";
     "billing_intent_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest intent that was not sent, where Stripe is configured.";
+    "billing_stripe_meter_reports_unsent" [Count] Limit::None, "Reports of usage to Stripe's meters that were not sent.";
+    "billing_stripe_meter_report_age_seconds" [Seconds] Limit::Above(3600), "Age of the oldest report of usage that was not sent, where Stripe is configured.";
+    "billing_stripe_meter_reports_set_aside" [Count] Limit::Above(0), "Reports of usage that Stripe did not want and that wait for an operator.";
+    "billing_stripe_meters_unusable" [Count] Limit::Above(0), "Meters at Stripe that add up differently from ours, and to which nothing is reported.";
     "billing_subscription_grants_unposted" [Count] Limit::None, "Credit of plans that is not in the ledger yet.";
     "billing_subscription_grant_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest credit of a plan that is not in the ledger.";
     "billing_outbox_unsent" [Count] Limit::Above(10_000), "Facts that were not published yet.";

@@ -1,4 +1,4 @@
-//! Our books beside Stripe's [B-75, B-76]: all that was paid, given back, disputed and invoiced there, and what we made of it. Each
+//! Our books beside Stripe's [B-75, B-76]: all that was paid, given back, disputed, invoiced and metered there, and what we made of it. Each
 //! difference has a name, a severity and what both sides say; it is kept, counted and logged. Nothing is changed here: a repair is
 //! somebody's decision (`repair`).
 
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::transport::Transport;
-use super::turns;
+use super::{meters, turns};
 use crate::error::Error;
 use crate::state::AppState;
 use snapshot::Snapshot;
@@ -52,14 +52,14 @@ pub struct Difference {
 
 /// A row of a comparison, before it is judged.
 #[derive(Debug)]
-struct Found {
-    kind: String,
-    organization: Option<Uuid>,
-    object: String,
-    ours: String,
-    theirs: String,
+pub(crate) struct Found {
+    pub(crate) kind: String,
+    pub(crate) organization: Option<Uuid>,
+    pub(crate) object: String,
+    pub(crate) ours: String,
+    pub(crate) theirs: String,
     /// When it happened at Stripe.
-    at: Option<DateTime<Utc>>,
+    pub(crate) at: Option<DateTime<Utc>>,
 }
 
 /// A comparison.
@@ -105,6 +105,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Error> {
     let started_at = state.clock.now();
     let snapshot = Snapshot::take(state, stripe).await?;
+    let metered = meters::compare::compare(state, stripe).await?;
     let found: Vec<Found> = in_transaction!(state.pool, |transaction| {
         sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut **transaction).await?;
         // All of it takes longer than a request may.
@@ -127,7 +128,7 @@ pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Err
         theirs: format!("no readable {field}"),
         at: None,
     });
-    let differences = judge(found.into_iter().chain(unreadable), started_at)?;
+    let differences = judge(found.into_iter().chain(metered).chain(unreadable), started_at)?;
     let report = Report { id: state.random.uuid_v7(&state.clock), started_at, seen: snapshot.sizes(), differences };
     keep(state, &report).await?;
     tell(&report);

@@ -41,8 +41,10 @@ pub enum TransportError {
         should_retry: Option<bool>,
         /// `Retry-After`.
         retry_after: Option<Duration>,
-        /// `Idempotent-Replayed`: not answered anew, but as the first request with the key was.
-        replayed: bool,
+        /// The parameter that it is about, by its name in a form.
+        param: Option<String>,
+        /// Whether it says that a meter event with this identifier is there. Stripe has a code for that and does not always send it.
+        duplicate_event: bool,
     },
     /// There was no answer: whether there was an effect is not known.
     #[error("Stripe cannot be reached: {0}")]
@@ -78,6 +80,12 @@ impl TransportError {
             Self::Refused { code, .. } => Some(code),
             _ => None,
         }
+    }
+
+    /// Whether Stripe has a meter event with this identifier: it was taken before, which is what was wanted [B-66].
+    #[must_use]
+    pub const fn is_duplicate_event(&self) -> bool {
+        matches!(self, Self::Refused { duplicate_event: true, .. })
     }
 
     /// Whether Stripe has nothing of that name.
@@ -214,6 +222,9 @@ struct ErrorPart {
     #[serde(rename = "type")]
     kind: Option<String>,
     code: Option<String>,
+    param: Option<String>,
+    #[serde(default)]
+    message: String,
 }
 
 async fn refused(answer: Response) -> TransportError {
@@ -222,9 +233,11 @@ async fn refused(answer: Response) -> TransportError {
     let request_id = header("request-id").unwrap_or_default();
     let should_retry = header("stripe-should-retry").and_then(|text| text.parse().ok());
     let retry_after = header("retry-after").and_then(|text| text.parse().ok()).map(Duration::from_secs);
-    let replayed = header("idempotent-replayed").as_deref() == Some("true");
     // An error without a readable body is still an error with a status.
     let body: ErrorBody = answer.json().await.unwrap_or_default();
-    let code = body.error.code.or(body.error.kind).unwrap_or_else(|| "unknown".to_owned());
-    TransportError::Refused { status, code, request_id, should_retry, retry_after, replayed }
+    let ErrorPart { kind, code, param, message } = body.error;
+    // The one thing that is read of Stripe's prose: of a duplicate it may say no more than `invalid_request_error`.
+    let duplicate_event = code.as_deref() == Some("duplicate_meter_event") || message.contains("event already exists with identifier");
+    let code = code.or(kind).unwrap_or_else(|| "unknown".to_owned());
+    TransportError::Refused { status, code, request_id, should_retry, retry_after, param, duplicate_event }
 }

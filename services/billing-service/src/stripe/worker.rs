@@ -6,9 +6,7 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chassis::telemetry::continue_from;
-use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -153,19 +151,4 @@ async fn failed(state: &AppState, event_id: &str, attempts: i32, error: &Error) 
         "an event of Stripe failed too often and was set aside"
     );
     Ok(())
-}
-
-/// Puts an event that was set aside back, with all its tries; false when there is no such event.
-///
-/// # Errors
-/// The database's.
-pub async fn replay(pool: &PgPool, event_id: &str, now: DateTime<Utc>) -> Result<bool, sqlx::Error> {
-    let replayed = sqlx::query!(
-        "update stripe_events set state = 'received', attempts = 0, next_attempt_at = $2 where event_id = $1 and state = 'parked'",
-        event_id,
-        now
-    )
-    .execute(pool)
-    .await?;
-    Ok(replayed.rows_affected() == 1)
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use billing_service::error::Error;
+use billing_service::stripe::facts::{self, Family, Fetched};
+use chassis::in_transaction;
 use serde_json::json;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
@@ -146,6 +149,37 @@ async fn an_event_of_another_version_is_counted_and_its_object_fetched_in_ours()
     shop.handled().await;
     assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
     assert!(shop.app.metric("billing_stripe_events_of_other_version_total").await > before);
+}
+
+/// [B-17] Two looks at an invoice whose answers arrive in the other order.
+#[tokio::test]
+async fn a_look_that_began_before_another_and_ends_after_it_does_not_undo_what_that_saw() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    let invoice: String = sqlx::query_scalar("select invoice_id from stripe_invoices").fetch_one(&shop.app.database.owner).await.unwrap();
+    let state = shop.app.state();
+    let look = async || facts::fetch(&state, state.stripe.as_ref().unwrap(), Family::Invoice, &invoice).await.unwrap().unwrap();
+    let (mut older, newer) = (look().await, look().await);
+    for (field, value) in [("status", json!("open")), ("amount_paid", json!(0)), ("attempt_count", json!(0))] {
+        older.object[field] = value;
+    }
+    assert!(older.number < newer.number);
+    let apply = async |seen: &Fetched| {
+        let applied: Result<bool, Error> = in_transaction!(state.pool, |transaction| { facts::apply(&state, transaction, seen).await });
+        assert!(applied.unwrap());
+    };
+    let paid = "select count(*) from stripe_invoices where status = 'paid' and paid_micros > 0";
+    for seen in [&newer, &older, &newer] {
+        apply(seen).await;
+        assert_eq!(shop.app.count(paid).await, 1);
+    }
+    older.number = newer.number + 1;
+    apply(&older).await;
+    assert_eq!(shop.app.count(paid).await, 0, "the test shows nothing: the object that it hands over has no effect");
 }
 
 #[tokio::test]

@@ -81,6 +81,10 @@ const KINDS: &[Kind] = &[
     warning("checkout_unknown", "A page was paid at Stripe that we did not make: is the account shared with another installation?"),
     error("clearing", "What the ledger says that Stripe holds for us of the organization is not what Stripe says"),
     error("clearing_total", "What the ledger says that Stripe holds for us is not what Stripe says"),
+    error("meter_sum", "The sum of a meter in an hour at Stripe is not what was reported: repair reports what is missing"),
+    error("meter_parked", "Stripe did not want a report of usage, and it was set aside: mend the reason and replay it"),
+    warning("meter_behind", "What was counted in an hour that has ended is in no report, or does not fit into one"),
+    error("meter_unusable", "Stripe has no active meter of that event name, or one that adds up differently: nothing is reported to it"),
     error("unreadable", "An object of Stripe's has not what is needed of it"),
 ];
 

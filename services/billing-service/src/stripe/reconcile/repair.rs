@@ -1,5 +1,5 @@
 //! A difference that is mended by looking again: the object is fetched and has its effect as if its event had just come. Somebody
-//! decides that, and it is logged with the effect [B-78]. Done twice it is done once.
+//! decides that, and it is logged with the effect [B-78]. Done twice it is done once. A sum of a meter is mended by a report.
 
 use chassis::in_transaction;
 use serde_json::json;
@@ -9,6 +9,7 @@ use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::facts::{self, Family};
+use crate::stripe::meters::compare as meters;
 use crate::stripe::transport::Transport;
 
 const ACTION: &str = "stripe.repair";
@@ -32,9 +33,10 @@ fn family(object: &str) -> Option<(usize, Family)> {
 /// The differences that a look may mend, in the order in which they are mended.
 #[must_use]
 pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
-    let mut list: Vec<_> = differences.iter().filter(|one| one.organization.is_some() && family(&one.object).is_some()).collect();
+    let can = |one: &&Difference| one.organization.is_some() && (one.kind == meters::KIND || family(&one.object).is_some());
+    let mut list: Vec<_> = differences.iter().filter(can).collect();
     list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
-    list.dedup_by_key(|one| &one.object);
+    list.dedup_by_key(|one| (one.organization, &one.object));
     list
 }
 
@@ -44,6 +46,9 @@ pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
 /// 422 when the decision is not one, or its key was used for another command; Stripe's; the database's. Nothing has changed then.
 pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, difference: &Difference) -> Result<bool, Error> {
     decision.check()?;
+    if difference.kind == meters::KIND {
+        return meters::repair(state, decision, difference).await;
+    }
     let (Some(organization), Some((_, family))) = (difference.organization, family(&difference.object)) else { return Ok(false) };
     let decision = Decision { key: format!("{}-{}", decision.key, difference.object), ..decision.clone() };
     let request = json!({"object": difference.object, "difference": difference.kind});

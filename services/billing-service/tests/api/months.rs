@@ -68,7 +68,7 @@ struct Months {
 }
 
 fn organizations() -> usize {
-    std::env::var("TRIVET_PROOF_ORGANIZATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+    std::env::var_os("TRIVET_PROOF_ORGANIZATIONS").map_or(6, |text| text.to_str().and_then(|text| text.parse().ok()).expect("a number"))
 }
 
 impl Months {
@@ -200,17 +200,17 @@ impl Months {
 
     /// What was left open by the month before: failed cards are mended, disputes end, and who left comes again.
     async fn mend(&mut self, who: usize, month: usize) {
-        if self.customers[who].fails && (who + month) % 3 != 0 {
+        if self.customers[who].fails && !(who + month).is_multiple_of(3) {
             self.card(who, false).await;
         }
         if let Some(dispute) = self.customers[who].disputed.take() {
-            self.shop.stripe.close_dispute(&dispute, (who + month) % 2 == 0).unwrap();
+            self.shop.stripe.close_dispute(&dispute, (who + month).is_multiple_of(2)).unwrap();
         }
         if self.living(who).await.is_none() {
             if self.customers[who].fails {
                 self.card(who, false).await;
             }
-            let coupon = ((who + month) % 2 == 0).then_some("third");
+            let coupon = (who + month).is_multiple_of(2).then_some("third");
             let plan = ["lite", "pro"][(who + month / 3) % 2];
             self.buy(who, json!({"item": "plan", "plan": plan, "interval": "month", "seats": 1, "coupon": coupon})).await;
         }

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use crate::steps::Watcher;
 use crate::telemetry::{self, TelemetryConfig};
 
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a command does. Boxed where it is written, so that it is compiled once and in the service's library: an `async fn` is
+/// compiled anew in each crate that runs it, which was a megabyte of a program's image.
+pub type Task = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
 /// A service as its `main` sees it.
 pub trait ServiceProgram {
@@ -37,11 +42,11 @@ pub trait ServiceProgram {
     /// Its API, as `OpenAPI` 3.1 JSON.
     fn openapi() -> String;
     /// Serves until the token is cancelled.
-    fn serve(config: Self::Config, shutdown: CancellationToken) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn serve(config: Self::Config, shutdown: CancellationToken) -> Task;
     /// Brings its database to the version of this binary.
-    fn migrate(config: Self::MigrateConfig) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn migrate(config: Self::MigrateConfig) -> Task;
     /// Runs a command of its own.
-    fn operate(command: Self::Commands, config: Self::Config) -> impl Future<Output = anyhow::Result<()>> + Send;
+    fn operate(command: Self::Commands, config: Self::Config) -> Task;
 }
 
 #[derive(Debug, Parser)]
@@ -94,13 +99,13 @@ fn execute<S: ServiceProgram>(watcher: Option<Watcher>) -> ExitCode {
         Command::Healthcheck { ready } => configured::<S::Config>(&environment, |config| healthcheck(S::http(&config).bind, ready)),
         Command::Serve { check_config: true } => configured::<S::Config>(&environment, |_| print("the configuration is usable\n")),
         Command::Serve { check_config: false } => configured::<S::Config>(&environment, |config| {
-            runtime()?.block_on(async {
-                let _telemetry = telemetry::init_watched(S::telemetry(&config), S::NAME, S::VERSION, watcher)?;
-                S::serve(config, crate::lifecycle::signals()?).await
-            })
+            let runtime = runtime()?;
+            let _inside = runtime.enter();
+            let _telemetry = telemetry::init_watched(S::telemetry(&config), S::NAME, S::VERSION, watcher)?;
+            run_to_end(&runtime, S::serve(config, crate::lifecycle::signals()?))
         }),
-        Command::Migrate => configured::<S::MigrateConfig>(&environment, |config| runtime()?.block_on(S::migrate(config))),
-        Command::Operator(command) => configured::<S::Config>(&environment, |config| runtime()?.block_on(S::operate(command, config))),
+        Command::Migrate => configured::<S::MigrateConfig>(&environment, |config| run_to_end(&runtime()?, S::migrate(config))),
+        Command::Operator(command) => configured::<S::Config>(&environment, |config| run_to_end(&runtime()?, S::operate(command, config))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,6 +123,10 @@ fn configured<C: Settings>(environment: &Environment, then: impl FnOnce(C) -> an
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn run_to_end(runtime: &tokio::runtime::Runtime, task: Task) -> anyhow::Result<()> {
+    runtime.block_on(task)
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

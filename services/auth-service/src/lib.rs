@@ -19,7 +19,7 @@ pub mod tokens;
 
 use std::net::SocketAddr;
 
-use chassis::cli::ServiceProgram;
+use chassis::cli::{ServiceProgram, Task};
 use chassis::host::Host;
 use chassis::http::HttpConfig;
 use chassis::outbox::Relay;
@@ -124,17 +124,21 @@ impl ServiceProgram for Program {
         router::openapi()
     }
 
-    async fn serve(config: AuthConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-        Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
-        Ok(())
+    fn serve(config: AuthConfig, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
+            Ok(())
+        })
     }
 
-    async fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
-        let mut connection = postgres::connect_patiently(&config.postgres, "auth-service migrate").await?;
-        Ok(MIGRATIONS.apply(&mut connection).await?)
+    fn migrate(config: MigrateConfig) -> Task {
+        Box::pin(async move {
+            let mut connection = postgres::connect_patiently(&config.postgres, "auth-service migrate").await?;
+            Ok(MIGRATIONS.apply(&mut connection).await?)
+        })
     }
 
-    async fn operate(command: admin::Command, config: AuthConfig) -> anyhow::Result<()> {
-        admin::run(command, config).await
+    fn operate(command: admin::Command, config: AuthConfig) -> Task {
+        Box::pin(admin::run(command, config))
     }
 }

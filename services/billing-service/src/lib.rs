@@ -36,7 +36,7 @@ pub mod usage;
 
 use std::net::SocketAddr;
 
-use chassis::cli::ServiceProgram;
+use chassis::cli::{ServiceProgram, Task};
 use chassis::host::Host;
 use chassis::http::HttpConfig;
 use chassis::postgres::{self, Migrations};
@@ -158,17 +158,21 @@ impl ServiceProgram for Program {
         router::openapi()
     }
 
-    async fn serve(config: BillingConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-        Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
-        Ok(())
+    fn serve(config: BillingConfig, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
+            Ok(())
+        })
     }
 
-    async fn migrate(config: MigrateConfig) -> anyhow::Result<()> {
-        let mut connection = postgres::connect_patiently(&config.postgres, "billing-service migrate").await?;
-        Ok(MIGRATIONS.apply(&mut connection).await?)
+    fn migrate(config: MigrateConfig) -> Task {
+        Box::pin(async move {
+            let mut connection = postgres::connect_patiently(&config.postgres, "billing-service migrate").await?;
+            Ok(MIGRATIONS.apply(&mut connection).await?)
+        })
     }
 
-    async fn operate(command: admin::Command, config: BillingConfig) -> anyhow::Result<()> {
-        Box::pin(admin::run(command, config)).await
+    fn operate(command: admin::Command, config: BillingConfig) -> Task {
+        Box::pin(admin::run(command, config))
     }
 }

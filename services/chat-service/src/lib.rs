@@ -22,7 +22,7 @@ pub mod state;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chassis::cli::ServiceProgram;
+use chassis::cli::{ServiceProgram, Task};
 use chassis::host::Host;
 use chassis::http::HttpConfig;
 use chassis::redis::Redis;
@@ -105,17 +105,19 @@ impl ServiceProgram for Program {
         router::openapi()
     }
 
-    async fn serve(config: ChatConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-        Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
-        Ok(())
+    fn serve(config: ChatConfig, shutdown: CancellationToken) -> Task {
+        Box::pin(async move {
+            Application::build(config, Clock::system(), Random::system()).await?.run(shutdown).await;
+            Ok(())
+        })
     }
 
     /// There is nothing to migrate: this service has no database.
-    async fn migrate(_config: ChatConfig) -> anyhow::Result<()> {
-        Ok(())
+    fn migrate(_config: ChatConfig) -> Task {
+        Box::pin(async { Ok(()) })
     }
 
-    async fn operate(command: admin::Command, config: ChatConfig) -> anyhow::Result<()> {
-        admin::run(command, config).await
+    fn operate(command: admin::Command, config: ChatConfig) -> Task {
+        Box::pin(admin::run(command, config))
     }
 }

@@ -13,6 +13,7 @@ use contracts::leases::LeaseRequest;
 use contracts::usage::{CountedBy, Outcome, UsageEvent};
 use contracts::{LeaseId, RequestId, Shard};
 use futures::future::try_join_all;
+use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt, stream};
 use identity::jwt::SigningKey;
 use identity::{OrganizationId, ServiceTokens};
@@ -34,6 +35,15 @@ pub enum Way {
     Lease,
     /// Two calls of billing-service, a transaction of Postgres each.
     CallPerRequest,
+}
+
+/// Microseconds of one request, since when it should have begun.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// Until it was known whether it may go on.
+    admitted: u64,
+    /// Until it was settled too.
+    settled: u64,
 }
 
 /// A gateway without a provider.
@@ -99,16 +109,16 @@ impl Gateway {
 
     /// One request, admitted and settled; microseconds of both together.
     async fn request(&self, way: Way) -> Result<u64> {
-        let (organization, request) = (self.wallet(), RequestId::new(&self.clock, &self.random));
         let started = Instant::now();
         match way {
-            Way::Lease => self.by_lease(organization, request).await?,
-            Way::CallPerRequest => self.by_calls(organization, request).await?,
+            Way::Lease => drop(self.by_lease(started).await?),
+            Way::CallPerRequest => self.by_calls(self.wallet(), RequestId::new(&self.clock, &self.random)).await?,
         }
         Ok(u64::try_from(started.elapsed().as_micros())?)
     }
 
-    async fn by_lease(&self, organization_id: OrganizationId, request_id: RequestId) -> Result<()> {
+    async fn by_lease(&self, began: Instant) -> Result<Times> {
+        let (organization_id, request_id) = (self.wallet(), RequestId::new(&self.clock, &self.random));
         let now = self.clock.now();
         let mut event = UsageEvent {
             request_id,
@@ -143,35 +153,55 @@ impl Gateway {
             };
             self.billing.lease(&LeaseRequest { organization_id, needed_micros, seen }).await?;
         };
+        let admitted = u64::try_from(began.elapsed().as_micros())?;
         event.usage = TokenUsage::text(10, 10);
         let settlement = Settlement { event: &event, price_micros: PRICE, end: End::Used, counted: &[], traceparent: None };
         ensure!(self.admissions.settle(&settlement).await? >= PRICE, "a settlement took too little");
-        Ok(())
+        Ok(Times { admitted, settled: u64::try_from(began.elapsed().as_micros())? })
     }
 
-    /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted.
+    /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted. What
+    /// admissions took, and what they took with their settlements.
     ///
     /// # Errors
     /// When one request fails.
-    pub async fn measure_at(&self, rate: f64, time: Duration) -> Result<Measured> {
+    pub async fn measure_at(&self, rate: f64, time: Duration) -> Result<(Measured, Measured)> {
         ensure!(rate >= 1.0 && rate.is_finite(), "less than a request a second");
-        let (started, apart) = (tokio::time::Instant::now(), Duration::from_secs_f64(1.0 / rate));
+        let (started, apart) = (Instant::now(), Duration::from_secs_f64(1.0 / rate));
         let count = u32::try_from((time.as_nanos() / apart.as_nanos()).max(1))?;
-        let requests = (0..count).map(|number| async move {
-            let intended = started + apart * number;
-            tokio::time::sleep_until(intended).await;
-            // Where Redis does not answer in time a gateway is asked again: the caller has waited for both.
-            let mut tries = 0;
-            while let Err(error) = self.request(Way::Lease).await {
-                tries += 1;
-                ensure!(tries < TRIES, "{error:#}");
-            }
-            anyhow::Ok(u64::try_from(intended.elapsed().as_micros())?)
+        let (begin, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
+        // A thread, since the runtime's own clock has steps of a millisecond, which is as long as what is measured.
+        let pacer = std::thread::spawn(move || {
+            (0..count).map(|number| started + apart * number).try_for_each(|intended| {
+                std::thread::sleep(intended.saturating_duration_since(Instant::now()));
+                begin.send(intended)
+            })
         });
-        let times = try_join_all(requests).await?;
+        let (mut running, mut times) = (FuturesUnordered::new(), Vec::<Times>::new());
+        loop {
+            tokio::select! {
+                Some(intended) = beginnings.recv() => running.push(self.patiently(intended)),
+                Some(done) = running.next() => times.push(done?),
+                else => break,
+            }
+        }
+        pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))??;
         let taken = started.elapsed();
         self.posted().await?;
-        Ok(summary("lease, half load", "open loop", 0, 0, times, taken))
+        let of = |lane, part: fn(&Times) -> u64| summary(lane, "open loop", 0, 0, times.iter().map(part).collect(), taken);
+        Ok((of("admission", |times| times.admitted), of("admission and settlement", |times| times.settled)))
+    }
+
+    /// Where Redis does not answer in time a gateway is asked again: the caller has waited for both.
+    async fn patiently(&self, intended: Instant) -> Result<Times> {
+        let mut tries = 0;
+        loop {
+            match self.by_lease(intended).await {
+                Ok(times) => return Ok(times),
+                Err(error) if tries == TRIES => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
     }
 
     async fn by_calls(&self, organization: OrganizationId, request: RequestId) -> Result<()> {
@@ -193,8 +223,8 @@ impl Gateway {
     /// # Errors
     /// When one fails.
     pub async fn settle(&self, requests: usize) -> Result<()> {
-        let each = (0..requests).map(|_| self.by_lease(self.wallet(), RequestId::new(&self.clock, &self.random)));
-        stream::iter(each).buffer_unordered(32).try_for_each(|()| async { Ok(()) }).await
+        let each = (0..requests).map(|_| self.by_lease(Instant::now()));
+        stream::iter(each).buffer_unordered(32).try_for_each(|_| async { Ok(()) }).await
     }
 
     /// Waits until billing-service has posted all that was settled: the next measurement must not pay for this one.

@@ -53,6 +53,8 @@ pub struct Wishes {
     pub is_unpinned: bool,
     /// Postgres keeps what was committed when it is killed.
     pub is_durable: bool,
+    /// Postgres and Redis flush as those of compose.yaml do.
+    pub is_as_deployed: bool,
     /// Further arguments of the simulator.
     pub simulator: Vec<String>,
     /// The same of Stripe.
@@ -230,9 +232,14 @@ impl Stack {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn with(programs: &Programs, http: &Client, wishes: &Wishes) -> Result<Self> {
-        let postgres = if wishes.is_durable { PostgresServer::start_durable().await? } else { PostgresServer::start().await? };
+        let postgres = match wishes {
+            Wishes { is_as_deployed: true, .. } => PostgresServer::start_flushing().await?,
+            Wishes { is_durable: true, .. } => PostgresServer::start_durable().await?,
+            _ => PostgresServer::start().await?,
+        };
+        let redis = if wishes.is_as_deployed { TestRedis::flushed_each_second().await } else { TestRedis::start().await };
         let on = |processor| (!wishes.is_unpinned).then_some(processor);
-        let around = Surroundings { postgres, redis: TestRedis::start().await, auth_private: free_port()? };
+        let around = Surroundings { postgres, redis, auth_private: free_port()? };
         let (simulator, auth, billing, billing_private, chat) = (free_port()?, free_port()?, free_port()?, free_port()?, free_port()?);
         let (chat_key, chat_jwk) = service_key("chat-service")?;
         let (billing_key, billing_jwk) = service_key("billing-service")?;

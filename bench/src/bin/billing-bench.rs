@@ -52,6 +52,8 @@ async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let http = chassis::http::client::builder().timeout(Duration::from_mins(30)).build()?;
     let wishes = Wishes {
+        is_unpinned: true,
+        is_as_deployed: true,
         billing: vec![("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()), ("BILLING_LEASE_MS", "3600000".to_owned())],
         ..Wishes::default()
     };

@@ -57,6 +57,14 @@ impl PostgresServer {
         Self::with(&["synchronous_commit=on"]).await
     }
 
+    /// A server that flushes what it commits and keeps as much in memory as that of compose.yaml: for measurements.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_flushing() -> Result<Self> {
+        Self::with(&["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=64MB"]).await
+    }
+
     async fn with(more: &[&str]) -> Result<Self> {
         let bin = binaries()?;
         let folder = scratch("postgres")?;

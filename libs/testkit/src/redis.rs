@@ -19,6 +19,7 @@ pub struct TestRedis {
     server: Option<Server>,
     folder: PathBuf,
     port: u16,
+    fsync: &'static str,
 }
 
 impl TestRedis {
@@ -35,13 +36,21 @@ impl TestRedis {
     /// # Panics
     /// When Redis cannot be had: no test can go on without it.
     pub async fn answering_within(timeout: Duration) -> Self {
-        Self::try_start(timeout).await.expect("a Redis for the test")
+        Self::try_start(timeout, "always").await.expect("a Redis for the test")
     }
 
-    async fn try_start(timeout: Duration) -> Result<Self> {
+    /// A server whose append-only file is flushed each second, as compose.yaml has it: for measurements.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub async fn flushed_each_second() -> Self {
+        Self::try_start(Duration::from_millis(500), "everysec").await.expect("a Redis for the measurement")
+    }
+
+    async fn try_start(timeout: Duration, fsync: &'static str) -> Result<Self> {
         let (folder, port) = (scratch("redis")?, free_port()?);
         let config = RedisConfig { url: format!("redis://127.0.0.1:{port}/0"), password: None, timeout: Millis(timeout) };
-        let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port };
+        let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port, fsync };
         redis.restart().await?;
         Ok(redis)
     }
@@ -56,7 +65,7 @@ impl TestRedis {
         let folder = self.folder.display().to_string();
         let port = self.port.to_string();
         let arguments =
-            ["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", "always", "--save", ""];
+            ["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", self.fsync, "--save", ""];
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = self.folder.join("log");
         let mut server = Server::start(&program, &arguments, &log)?;

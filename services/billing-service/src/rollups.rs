@@ -39,7 +39,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
             while spend::fold(&state.pool).await? {}
             Ok::<_, Error>(())
         };
-        let added = tokio::join!(meters, usage, spend);
+        let added = tokio::join!(Box::pin(meters), Box::pin(usage), Box::pin(spend));
         Ok(added.0.and(added.1).and(added.2)?)
     })
     .await;

@@ -128,12 +128,12 @@ pub async fn create(
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
     let view = match request {
         CheckoutRequest::CreditPack { credit_pack, currency, urls } => {
-            pack(&state, stripe, principal.organization_id, &credit_pack, &currency, checked(urls)?).await?
+            Box::pin(pack(&state, stripe, principal.organization_id, &credit_pack, &currency, checked(urls)?)).await?
         }
         CheckoutRequest::Plan { plan, currency, interval, seats, coupon, urls } => {
             let coupon = coupon.map(|text| field("coupon", &text)).transpose()?;
             let wanted = Wanted { plan: field("plan", &plan)?, currency: field("currency", &currency)?, interval, seats, coupon };
-            subscribe(&state, stripe, &principal, &wanted, checked(urls)?).await?
+            Box::pin(subscribe(&state, stripe, &principal, &wanted, checked(urls)?)).await?
         }
     };
     Ok((StatusCode::CREATED, axum::Json(view)))

@@ -78,7 +78,8 @@ async fn rollups_are_equal_to_the_rows_after_inserts_late_ones_and_replaced_aban
     .await;
     usage::rebuild(pool).await.unwrap();
     assert_rolled_up(&app).await;
-    while usage::fold(pool).await.unwrap() {}
+    // The service folds too, and who does not get the lock has nothing to wait for.
+    folded(&app).await;
     app.as_owner("update usage_rollups set cost_micros = cost_micros + 1 where grain = 'day'").await;
     assert!(!usage::differences(pool).await.unwrap().is_empty());
 }

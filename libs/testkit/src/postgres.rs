@@ -62,7 +62,7 @@ impl PostgresServer {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_flushing() -> Result<Self> {
-        Self::with(&["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=64MB"]).await
+        Self::with(&["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=64MB", "autovacuum=on"]).await
     }
 
     async fn with(more: &[&str]) -> Result<Self> {

@@ -2,7 +2,7 @@
 
 use super::app::App;
 use billing_service::ledger::verify::differences;
-use sqlx::{AssertSqlSafe, Executor, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use testkit::repository;
 
 /// [B-34]
@@ -179,4 +179,40 @@ async fn a_posting_finds_its_accounts_by_the_index() {
         }
         connection.execute("deallocate posting").await.unwrap();
     }
+}
+
+/// What this connection has read of the ledger, by whichever plan, since it told the server's statistics last.
+async fn ledger_rows_read(connection: &mut PgConnection) -> i64 {
+    let read = "select (sum(coalesce(seq_tup_read, 0)) + sum(coalesce(idx_tup_fetch, 0)))::bigint from pg_stat_xact_user_tables
+        where relname in ('ledger_transactions', 'ledger_entries')";
+    sqlx::query_scalar(read).fetch_one(connection).await.unwrap()
+}
+
+/// A plan that was made while the ledger was empty is kept while it grows: then a posting would cost more with each one before it.
+#[tokio::test]
+async fn a_posting_reads_no_more_of_the_ledger_when_there_is_more_of_it() {
+    let app = App::start().await;
+    let (_, client) = app.organization();
+    app.balance(&client).await;
+    let mut connection = app.database.owner.acquire().await.unwrap();
+    connection.execute("vacuum (analyze) ledger_transactions, ledger_entries, accounts").await.unwrap();
+    connection.execute("set plan_cache_mode = force_generic_plan").await.unwrap();
+    for (first, last, most) in [(1, 2, 1_000), (3, 4_000, i64::MAX), (4_001, 4_002, 100)] {
+        let mut transaction = connection.begin().await.unwrap();
+        let before = ledger_rows_read(&mut transaction).await;
+        for insert in [
+            "insert into ledger_transactions (id, kind, external_key, occurred_at)
+             select md5(n::text)::uuid, 'signup_grant', n::text, now() from generate_series($1::int, $2) n",
+            "insert into ledger_entries (transaction_id, account_id, amount_micros)
+             select md5(n::text)::uuid, (select id from accounts where kind = 'promotion' and currency = 'USD'), amount
+             from generate_series($1::int, $2) n, unnest(array[5, -5]) amount",
+        ] {
+            sqlx::query(insert).bind(first).bind(last).execute(&mut *transaction).await.unwrap();
+        }
+        let read = ledger_rows_read(&mut transaction).await - before;
+        assert!(read <= most, "{read} rows were read for {} postings", last - first + 1);
+        transaction.commit().await.unwrap();
+    }
+    drop(connection);
+    app.assert_clean().await;
 }

@@ -64,12 +64,12 @@ async fn rollups_are_equal_to_the_rows_after_inserts_late_ones_and_replaced_aban
     }
     // Writers, those who add and those who rebuild, all at once.
     let insert_one = || insert(&app, ada, 20, PLAIN);
-    let (_, folded, rebuilt) = tokio::join!(
+    let (_, added, rebuilt) = tokio::join!(
         join_all((0..8).map(|_| insert_one())),
         join_all((0..4).map(|_| usage::fold(pool))),
         join_all((0..2).map(|_| usage::rebuild(pool)))
     );
-    assert!(folded.iter().all(Result::is_ok) && rebuilt.iter().all(Result::is_ok), "{folded:?} {rebuilt:?}");
+    assert!(added.iter().all(Result::is_ok) && rebuilt.iter().all(Result::is_ok), "{added:?} {rebuilt:?}");
     assert_rolled_up(&app).await;
     // And a difference is told.
     app.as_owner(

@@ -293,6 +293,7 @@ async fn what_was_reported_after_the_backup_that_was_restored_does_not_count_aga
     // The first look fails, and is no try.
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorBeforeEffect, "GET", "/v1/billing/meters/")]);
     report(&shop).await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
     assert_eq!((sums(&shop, "jobs", organization).await, shop.app.count(SENT).await), (vec![(0, 80)], 1));
     work(&client, "3", begin(), "0.5").await;
     shop.pass(Duration::from_mins(20));

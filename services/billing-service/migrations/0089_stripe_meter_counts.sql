@@ -55,7 +55,7 @@ begin
         from ledger_entries e join accounts a on a.id = e.account_id and a.kind = 'debt' and a.currency = s.currency
         join ledger_transactions t on t.id = e.transaction_id and t.occurred_at >= starts and t.occurred_at < ends
             and (t.kind in ('settlement', 'late_settlement') or t.kind = 'shortfall' and t.external_key like 'burn:%')
-        where e.transaction_id >= low and e.transaction_id < high and e.amount_micros < 0
+        where e.transaction_id >= low and e.transaction_id < high and t.id >= low and t.id < high and e.amount_micros < 0
         group by a.organization_id, date_trunc('hour', t.occurred_at, 'UTC');
     end if;
 end $$;

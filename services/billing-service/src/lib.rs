@@ -86,6 +86,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0075_traces",
         "0076_former_customers",
         "0080_group_lengths",
+        "0089_stripe_meter_counts",
+        "0090_stripe_meter_queue",
+        "0091_stripe_meter_retention",
         "0094_bounded_looks",
     ],
 };

@@ -71,6 +71,8 @@ mod stripe_contract;
 mod stripe_faults;
 #[path = "api/stripe_gaps.rs"]
 mod stripe_gaps;
+#[path = "api/stripe_meter_faults.rs"]
+mod stripe_meter_faults;
 #[path = "api/stripe_meters.rs"]
 mod stripe_meters;
 #[path = "api/stripe_reconcile.rs"]

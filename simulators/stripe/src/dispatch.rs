@@ -111,6 +111,7 @@ async fn answer(simulator: &Simulator, request: Request) -> Response {
 }
 
 async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -> Response {
+    let turn = simulator.reporting().begin(&request.path, &request.form);
     if let Some(fault) = fault.as_ref().filter(|fault| fault.kind == FaultKind::Slow) {
         tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     }
@@ -119,10 +120,12 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     let key = request.origin.idempotency_key.clone();
     // In the file are either both, the effect and the answer of its key, or neither.
     let whole = simulator.file().begin();
-    let mut outcome = match kind {
-        Some(FaultKind::ErrorBeforeEffect) => Err(Failure::internal()),
-        Some(FaultKind::Refused) => Err(Failure::invalid("This value is not taken.")),
-        _ => execute(simulator, request),
+    let mut outcome = match (kind, turn) {
+        (_, Err(failure)) => Err(failure),
+        (Some(FaultKind::ErrorBeforeEffect), _) => Err(Failure::internal()),
+        (Some(FaultKind::Refused), _) => Err(Failure::invalid("This value is not taken.")),
+        // The turn lasts until it is done.
+        (_, Ok(_turn)) => execute(simulator, request),
     };
     if kind == Some(FaultKind::ErrorAfterEffect) {
         outcome = Err(Failure::internal());

@@ -46,6 +46,7 @@ mod portal;
 mod prices;
 mod products;
 mod refunds;
+mod reporting;
 mod router;
 mod routes;
 mod schedules;

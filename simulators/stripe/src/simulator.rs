@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use crate::clock::{Clock, Start};
 use crate::idempotency::Keys;
 use crate::knobs::Knobs;
+use crate::reporting::Reporting;
 use crate::settings::Settings;
 use crate::state_file::Progress;
 use crate::webhooks::{self, Delivery, Sender};
@@ -78,6 +79,7 @@ struct Inner {
     sender: Sender,
     client: reqwest::Client,
     file: Progress,
+    reporting: Reporting,
 }
 
 /// A simulator; clones are the same one.
@@ -101,7 +103,7 @@ impl Simulator {
         }
         let (world, keys, knobs) = (Mutex::new(world), Mutex::new(keys), Mutex::new(options.knobs.clone()));
         let file = Progress::new(options.durable && options.state_file.is_some());
-        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client, file })), queue))
+        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client, file, reporting: Reporting::default() })), queue))
     }
 
     /// The account, locked.
@@ -111,6 +113,11 @@ impl Simulator {
 
     pub(crate) fn keys(&self) -> MutexGuard<'_, Keys> {
         self.0.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of which meters and customers an event is being taken.
+    pub(crate) fn reporting(&self) -> &Reporting {
+        &self.0.reporting
     }
 
     /// How far the account is in its file.

@@ -29,11 +29,11 @@ pub enum Meters {
     },
     /// Show reports that Stripe did not want.
     Parked,
-    /// Send reports again that were set aside, once the reason is mended: these, or all.
+    /// Send reports again that were set aside, once the reason is mended: these, or all that are known not to be there.
     Replay {
-        /// Which (`trivet-…`); all, if none is named.
+        /// Which (`trivet-…`); if none is named, all but unclear ones.
         identifiers: Vec<String>,
-        /// Date them now, where they are too old for Stripe: they count in today's period there.
+        /// Date them now, where they are too old for Stripe: they count in today's period there. If none is named, only those.
         #[arg(long)]
         dated_now: bool,
         /// Who and why.

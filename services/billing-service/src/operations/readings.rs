@@ -74,8 +74,8 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
              union all select 'billing_intent_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from intents where sent_at is null and $2
              union all select 'billing_stripe_meter_reports_unsent', null, count(*) from stripe_meter_reports where state = 'pending'
              union all select 'billing_stripe_meter_report_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from stripe_meter_reports where state = 'pending' and $2
-             union all select 'billing_stripe_meter_reports_set_aside', null, count(*) from stripe_meter_reports where state = 'parked'
-             union all select 'billing_stripe_meters_unusable', null, count(*) from stripe_meters where fault is not null
+             union all select 'billing_stripe_meter_reports_set_aside', null, count(*) from stripe_meter_reports where state = 'parked' and reason not like 'stopped:%'
+             union all select 'billing_stripe_meters_unusable', null, count(*) from stripe_meters where fault is not null and ended_at is null
              union all select 'billing_subscription_grants_unposted', null, count(*) from subscription_grants where posted_at is null
              union all select 'billing_subscription_grant_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from subscription_grants where posted_at is null
              union all select 'billing_outbox_unsent', null, count(*) from _outbox where sent_at is null

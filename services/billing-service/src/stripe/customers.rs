@@ -126,6 +126,23 @@ pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) 
     Ok(())
 }
 
+/// Whether a customer of the organization's is gone at Stripe, or was forgotten before; then another takes its place, made now if it is not
+/// yet.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub async fn replace_if_gone(state: &AppState, stripe: &Transport, organization: OrganizationId, customer: &str) -> Result<bool, Error> {
+    if find(state, organization).await?.as_deref() == Some(customer) {
+        match stripe.ask(&Call::get(format!("/customers/{customer}"))).await {
+            Ok(found) if found["deleted"] != true => return Ok(false),
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => forget(state, organization, customer).await?,
+        }
+    }
+    ensure(state, stripe, organization).await?;
+    Ok(true)
+}
+
 /// Makes wanted customers until the token is cancelled; without a key nothing is ever sent.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     let Some(stripe) = &state.stripe else { return stop.cancelled().await };

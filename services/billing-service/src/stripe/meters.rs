@@ -3,12 +3,15 @@
 //! everything else (`compare`). Nothing here moves money.
 //!
 //! Never double: a report has an identifier made of what it is about, and Stripe takes an identifier once within a day; when a try may
-//! have had its effect longer ago than that, the sums at Stripe are looked at before it is sent again. Never lost: a report is a row
-//! before its first try, and whatever was counted and is in no report becomes one, however late it came.
+//! have had its effect longer ago than that, the sums at Stripe are looked at before it is sent again (`look`). Never lost: a report is a
+//! row before its first try, and whatever was counted and is in no report becomes one, as late as Stripe takes it; later it is told.
 
 pub mod compare;
+mod look;
 pub mod mirrors;
 pub mod parked;
 pub mod plan;
 mod remote;
+pub mod retention;
 pub mod sender;
+mod stranded;

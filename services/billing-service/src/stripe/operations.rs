@@ -81,13 +81,7 @@ fn is_lost(error: &Error) -> bool {
 pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<bool, Error> {
     let (Some(organization), "subscription.charge" | "top_up.charge") = (due.organization, due.kind.as_str()) else { return Ok(false) };
     let Some(customer) = customers::find(state, organization).await? else { return Ok(false) };
-    match stripe.ask(&Call::get(format!("/customers/{customer}"))).await {
-        Ok(found) if found["deleted"] != true => return Ok(false),
-        Err(error) if !error.is_missing() => return Err(error.into()),
-        _ => customers::forget(state, organization, &customer).await?,
-    }
-    customers::ensure(state, stripe, organization).await?;
-    Ok(true)
+    customers::replace_if_gone(state, stripe, organization, &customer).await
 }
 
 /// What an earlier try made, if it did [B-64, B-65].

@@ -1,5 +1,5 @@
 //! The months of the usage table: made ahead of time, and taken out when they are older than the retention and nothing needs them. Events
-//! of other services go in the same task.
+//! of other services go in the same task, and reports of usage that Stripe has.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::config::UsageConfig;
 use crate::error::Error;
 use crate::metering::retention;
 use crate::state::AppState;
+use crate::stripe::meters;
 
 const EVERY: Duration = Duration::from_hours(1);
 /// Months that are there before they begin.
@@ -25,6 +26,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         let (now, metering) = (state.clock.now(), &state.config.metering);
         keep(&state.pool, &state.config.usage, now).await?;
         retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
+        meters::retention::keep(&state.pool, now).await?;
         Ok(())
     })
     .await;

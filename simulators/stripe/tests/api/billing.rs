@@ -1,5 +1,7 @@
 //! Invoices by hand, credit notes, meters.
 
+use stripe_simulator::{Fault, FaultKind};
+
 use super::client::{Shop, id};
 
 #[tokio::test]
@@ -79,4 +81,24 @@ async fn a_meter_takes_each_identifier_once_a_day_and_bills_what_was_used() {
     shop.simulator.advance(30 * 86_400 + 3600);
     let invoices = shop.get(&format!("invoices?subscription={}", id(&bought))).await;
     assert_eq!((&invoices["data"][0]["status"], &invoices["data"][0]["amount_paid"]), (&"paid".into(), &101.into()));
+}
+
+#[tokio::test]
+async fn of_a_customer_and_meter_one_event_is_taken_at_a_time() {
+    let shop = Shop::start().await;
+    let (one, other) = (shop.customer_with("pm_card_visa").await, shop.customer_with("pm_card_visa").await);
+    shop.post("billing/meters", "display_name=Tokens&event_name=tokens&default_aggregation[formula]=sum").await;
+    let event = |customer: &str| format!("event_name=tokens&payload[stripe_customer_id]={customer}&payload[value]=1");
+    let (of_one, of_other) = (event(&one), event(&other));
+    let slow = Fault { delay_ms: 500, count: 3, ..Fault::next(FaultKind::Slow, "POST", "/v1/billing/meter_events") };
+    shop.simulator.turn_knobs(|knobs| knobs.faults = vec![slow]);
+    let answers = tokio::join!(
+        shop.try_post("billing/meter_events", &of_one),
+        shop.try_post("billing/meter_events", &of_one),
+        shop.try_post("billing/meter_events", &of_other)
+    );
+    let mut of_one_customer = [answers.0.0, answers.1.0];
+    of_one_customer.sort_unstable();
+    assert_eq!((of_one_customer, answers.2.0), ([200, 429], 200));
+    assert_eq!(shop.try_post("billing/meter_events", &of_one).await.0, 200);
 }

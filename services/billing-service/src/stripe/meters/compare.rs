@@ -1,15 +1,18 @@
 //! Sums of meters at Stripe beside what was reported, and what was reported beside what was counted [B-75]. For each customer and meter
-//! one request says whether all of it agrees; only where it does not are its hours read.
+//! one request says whether all of it agrees; only where it does not are its hours read. Where the last value stands there is no sum that
+//! could say so, and its hours are always read. What cannot be read is a difference of its own and keeps nothing else from being compared,
+//! money least of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chassis::in_transaction;
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::mirrors::Known;
-use super::plan::{CLOSE, OLDEST};
+use super::look::SETTLING;
+use super::mirrors::{self, Known};
+use super::plan::{CLOSE, OLDEST, Window, days, hour_of, unhurried};
 use super::remote;
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
@@ -20,9 +23,10 @@ use crate::stripe::transport::Transport;
 /// The kind of difference that can be repaired.
 pub(crate) const KIND: &str = "meter_sum";
 const ACTION: &str = "stripe.repair";
-const HOUR: TimeDelta = TimeDelta::hours(1);
-/// A sum at Stripe may be so late; what was sent in this time is not made up for.
-const SETTLING: TimeDelta = TimeDelta::minutes(15);
+/// So far back is looked for what is in no report: what came when Stripe took it no longer is told, and not lost in silence.
+const LOOK_BACK: TimeDelta = TimeDelta::days(62);
+/// When so many customers of a meter could not be asked for, the others are not asked for either.
+const GIVE_UP: usize = 3;
 
 /// What we know of an hour of a customer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,76 +42,101 @@ struct Reported {
     customer: String,
 }
 
-/// The beginning of an instant's hour.
-pub(super) fn hour_of(at: DateTime<Utc>) -> Result<DateTime<Utc>, Error> {
-    at.duration_trunc(HOUR).map_err(|_| Error::Internal("an hour has no beginning"))
+/// What could not be compared, and why; nothing if the database is away, which is the end of all comparing.
+fn unreadable(object: String, organization: Option<Uuid>, error: Error) -> Result<Found, Error> {
+    if error.is_outage() {
+        return Err(error);
+    }
+    Ok(Found { kind: "unreadable".to_owned(), organization, object, ours: String::new(), theirs: error.chain(), at: None })
 }
 
-/// Compares the last 34 days.
+/// Compares the last 34 days, and what was counted for longer.
 ///
 /// # Errors
-/// Stripe's; the database's.
+/// The database's, when it cannot be reached at all.
 pub(crate) async fn compare(state: &AppState, stripe: &Transport) -> Result<Vec<Found>, Error> {
     let now = state.clock.now();
-    let window = (hour_of(now - OLDEST)?, hour_of(now)?);
-    let mut found = ours(state, window).await?;
-    let mirrors = sqlx::query_as!(
-        Known,
-        "select id, event_name, display_name, formula, stripe_id, fault, attempts from stripe_meters
-         where ended_at is null or ended_at > $1 order by event_name",
-        window.0
-    );
-    for mirror in mirrors.fetch_all(&state.pool).await? {
-        let theirs = remote::find(stripe, &mirror).await?;
-        match &theirs {
-            Some((meter, None)) => found.extend(sums(state, stripe, &mirror, meter, window).await?),
-            // Until the first report is due there need be none.
-            None if mirror.stripe_id.is_none() && mirror.fault.is_none() => {}
-            _ => found.push(Found {
-                kind: "meter_unusable".to_owned(),
-                organization: None,
-                object: mirror.event_name.clone(),
-                ours: mirror.formula.clone(),
-                theirs: theirs.and_then(|(_, fault)| fault).unwrap_or_else(|| "no active meter".to_owned()),
-                at: None,
-            }),
+    let mut found = parked(state).await?;
+    let counted = (hour_of(now - LOOK_BACK)?, hour_of(now - CLOSE)?);
+    for mirror in mirrors::kept_since(state, counted.0).await? {
+        let mut uncounted = None;
+        for day in days(mirror.within(counted)) {
+            match behind(state, &mirror, day).await {
+                Ok(hours) => found.extend(hours),
+                // One is enough to say so, the latest day.
+                Err(error) if uncounted.is_none() => {
+                    uncounted = Some(unreadable(format!("{} {}", mirror.event_name, day.0.date_naive()), None, error)?);
+                }
+                Err(_) => {}
+            }
+        }
+        found.extend(uncounted);
+        match at_stripe(state, stripe, &mirror, (hour_of(now - OLDEST)?, hour_of(now)?)).await {
+            Ok(differences) => found.extend(differences),
+            Err(error) => found.push(unreadable(mirror.event_name.clone(), None, error)?),
         }
     }
     Ok(found)
 }
 
-/// What was counted and is in no report, and what was set aside.
-async fn ours(state: &AppState, (from, to): (DateTime<Utc>, DateTime<Utc>)) -> Result<Vec<Found>, Error> {
+/// What was set aside and waits for somebody.
+async fn parked(state: &AppState) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
-        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
-             select 'meter_behind' as kind, c.organization_id as organization,
-               s.event_name || ' ' || to_char(c.hour at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as object, c.units::text as ours,
-               coalesce(r.planned::text, 'no report') as theirs, c.hour + interval '1 hour' + $3 as at
-             from stripe_meter_counts($1, $2) c join stripe_meters s on s.id = c.stripe_meter_id
-             cross join lateral (
-               select case s.formula when 'sum' then sum(value) filter (where not repair)
-                 else (array_agg(value order by version desc))[1] end as planned
-               from stripe_meter_reports p where p.stripe_meter_id = s.id and p.organization_id = c.organization_id and p.hour = c.hour) r
-             where c.hour + interval '1 hour' + $3 <= $4 and c.units <> coalesce(r.planned, 0)
-             union all
-             select 'meter_parked', r.organization_id, r.identifier, r.value::text, r.reason, null
-             from stripe_meter_reports r where r.state = 'parked') as compared order by object"#,
-        from,
-        to,
-        sqlx::postgres::types::PgInterval { months: 0, days: 0, microseconds: CLOSE.num_microseconds().unwrap_or_default() },
-        state.clock.now()
+        r#"select 'meter_parked' as "kind!", organization_id as "organization?", identifier as object, value::text as "ours!", reason as "theirs!",
+             null::timestamptz as at
+           from stripe_meter_reports where state = 'parked' and reason not like 'stopped:%' order by identifier"#
     );
     Ok(rows.fetch_all(&state.pool).await?)
 }
 
-async fn sums(
-    state: &AppState,
-    stripe: &Transport,
-    mirror: &Known,
-    meter: &str,
-    window: (DateTime<Utc>, DateTime<Utc>),
-) -> Result<Vec<Found>, Error> {
+/// What was counted in a time and is in no report.
+async fn behind(state: &AppState, mirror: &Known, (from, to): Window) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select 'meter_behind' as "kind!", c.organization_id as "organization?",
+             $4 || ' ' || to_char(c.hour at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "object!", c.units::text as "ours!",
+             coalesce(r.planned::text, 'no report') as "theirs!", c.hour + interval '1 hour' + $6 as "at?"
+           from stripe_meter_counts($1, $2, $3) c cross join lateral (
+             select case $5 when 'sum' then sum(value) filter (where not repair)
+               else (array_agg(value order by version desc))[1] end as planned
+             from stripe_meter_reports p where p.stripe_meter_id = $1 and p.organization_id = c.organization_id and p.hour = c.hour) r
+           where c.units <> coalesce(r.planned, 0) order by c.hour"#,
+        mirror.id,
+        from,
+        to,
+        mirror.event_name,
+        mirror.formula,
+        sqlx::postgres::types::PgInterval { months: 0, days: 0, microseconds: CLOSE.num_microseconds().unwrap_or_default() }
+    );
+    Ok(rows.fetch_all(&mut *unhurried(state).await?).await?)
+}
+
+/// What Stripe has of a meter. One that was stopped may be no longer active there; what it has is known by its id.
+async fn at_stripe(state: &AppState, stripe: &Transport, mirror: &Known, window: Window) -> Result<Vec<Found>, Error> {
+    if mirror.ended_at.is_some() {
+        return match &mirror.stripe_id {
+            Some(meter) if mirror.ended_at > Some(window.0) => sums(state, stripe, mirror, meter, window).await,
+            _ => Ok(Vec::new()),
+        };
+    }
+    let theirs = remote::find(stripe, mirror).await?;
+    match &theirs {
+        Some((meter, None)) => sums(state, stripe, mirror, meter, window).await,
+        // Until the first report is due there need be none.
+        None if mirror.stripe_id.is_none() && mirror.fault.is_none() => Ok(Vec::new()),
+        _ => Ok(vec![Found {
+            kind: "meter_unusable".to_owned(),
+            organization: None,
+            object: mirror.event_name.clone(),
+            ours: mirror.formula.clone(),
+            theirs: theirs.and_then(|(_, fault)| fault).unwrap_or_else(|| "no active meter".to_owned()),
+            at: None,
+        }]),
+    }
+}
+
+async fn sums(state: &AppState, stripe: &Transport, mirror: &Known, meter: &str, window: Window) -> Result<Vec<Found>, Error> {
     let reported = sqlx::query_as!(
         Reported,
         r#"select distinct organization_id as organization, customer_id as "customer!" from stripe_meter_reports
@@ -116,58 +145,83 @@ async fn sums(
         window.0,
         window.1
     );
-    let mut found = Vec::new();
-    for one in reported.fetch_all(&state.pool).await? {
-        let total = match remote::summaries(stripe, meter, &one.customer, window, false).await {
-            Ok(sums) => sums.values().next().copied().unwrap_or(0),
-            // A customer that is gone there is named for that elsewhere, and has no sums any more.
-            Err(Error::Stripe(error)) if matches!(error.status(), Some(400 | 404)) => continue,
-            Err(error) => return Err(error),
-        };
-        // What is sent while Stripe is asked is read after that, and looks young.
-        let hours = hours(state, mirror.id, &one.customer, window).await?;
-        let sent = match mirror.formula.as_str() {
-            "sum" => hours.values().map(|hour| i128::from(hour.sent)).sum(),
-            _ => hours.values().last().map_or(0, |hour| i128::from(hour.sent)),
-        };
-        if i128::from(total) == sent {
-            continue;
-        }
-        let theirs = remote::summaries(stripe, meter, &one.customer, window, true).await?;
-        let either: BTreeSet<_> = hours.keys().chain(theirs.keys()).copied().collect();
-        for hour in either {
-            let (we, they) = (hours.get(&hour).copied().unwrap_or_default(), theirs.get(&hour).copied().unwrap_or(0));
-            if we.sent != they {
-                found.push(Found {
-                    kind: KIND.to_owned(),
-                    organization: Some(one.organization),
-                    object: format!("{} {}", mirror.event_name, hour.format("%Y-%m-%dT%H:%M:%SZ")),
-                    ours: we.sent.to_string(),
-                    theirs: they.to_string(),
-                    at: we.at,
-                });
+    let reported = reported.fetch_all(&mut *unhurried(state).await?).await?;
+    let (mut found, mut failed) = (Vec::new(), 0);
+    for one in reported {
+        match customer(state, stripe, mirror, meter, &one, window).await {
+            Ok(differences) => found.extend(differences),
+            Err(error) => {
+                failed += usize::from(matches!(error, Error::Stripe(_)));
+                found.push(unreadable(format!("{} {}", mirror.event_name, one.customer), Some(one.organization), error)?);
+                if failed == GIVE_UP {
+                    break;
+                }
             }
         }
     }
     Ok(found)
 }
 
-/// What Stripe should have of a customer by hour: what was sent, without what made up for losses.
-async fn hours(
+async fn customer(
     state: &AppState,
-    mirror: Uuid,
-    customer: &str,
-    (from, to): (DateTime<Utc>, DateTime<Utc>),
-) -> Result<BTreeMap<DateTime<Utc>, Hour>, Error> {
+    stripe: &Transport,
+    mirror: &Known,
+    meter: &str,
+    one: &Reported,
+    window: Window,
+) -> Result<Vec<Found>, Error> {
+    let adds_up = mirror.formula == "sum";
+    // What is sent while Stripe is asked is read after that, and looks young.
+    let theirs = match remote::summaries(stripe, meter, &one.customer, window, !adds_up).await {
+        Err(Error::Stripe(error)) if error.code() == Some("resource_missing") => None,
+        read => Some(read?),
+    };
+    let hours = hours(state, mirror.id, one, window).await?;
+    let sent = hours.values().map(|hour| i128::from(hour.sent)).sum::<i128>();
+    let theirs = match theirs {
+        // It is gone there, and what was sent for it with it: nothing that a further report could make up for.
+        None if sent == 0 => return Ok(Vec::new()),
+        None => {
+            return Ok(vec![Found {
+                kind: KIND.to_owned(),
+                organization: Some(one.organization),
+                object: format!("{} {}", mirror.event_name, one.customer),
+                ours: sent.to_string(),
+                theirs: "no such customer".to_owned(),
+                at: hours.values().filter_map(|hour| hour.at).max(),
+            }]);
+        }
+        Some(total) if adds_up && total.values().next().map_or(0, |total| i128::from(*total)) == sent => return Ok(Vec::new()),
+        Some(_) if adds_up => remote::summaries(stripe, meter, &one.customer, window, true).await?,
+        Some(hourly) => hourly,
+    };
+    let either: BTreeSet<_> = hours.keys().chain(theirs.keys()).copied().collect();
+    let differs = |hour: DateTime<Utc>| {
+        let (we, they) = (hours.get(&hour).copied().unwrap_or_default(), theirs.get(&hour).copied().unwrap_or(0));
+        (we.sent != they).then(|| Found {
+            kind: KIND.to_owned(),
+            organization: Some(one.organization),
+            object: format!("{} {}", mirror.event_name, hour.format("%Y-%m-%dT%H:%M:%SZ")),
+            ours: we.sent.to_string(),
+            theirs: they.to_string(),
+            at: we.at,
+        })
+    };
+    Ok(either.into_iter().filter_map(differs).collect())
+}
+
+/// What Stripe should have of a customer by hour: what was sent, without what made up for losses.
+async fn hours(state: &AppState, mirror: Uuid, one: &Reported, (from, to): Window) -> Result<BTreeMap<DateTime<Utc>, Hour>, Error> {
     let rows = sqlx::query!(
         r#"select date_trunc('hour', r.dated, 'UTC') as "hour!",
              case s.formula when 'sum' then coalesce(sum(r.value) filter (where r.state = 'sent' and not r.repair), 0)::bigint
                else coalesce((array_agg(r.value order by r.dated desc) filter (where r.state = 'sent'))[1], 0) end as "sent!",
              max(coalesce(r.sent_at, r.doubt_at)) as at
            from stripe_meter_reports r join stripe_meters s on s.id = r.stripe_meter_id
-           where r.stripe_meter_id = $1 and r.customer_id = $2 and r.dated >= $3 and r.dated < $4 group by 1, s.formula"#,
+           where r.stripe_meter_id = $1 and r.organization_id = $2 and r.customer_id = $3 and r.dated >= $4 and r.dated < $5 group by 1, s.formula"#,
         mirror,
-        customer,
+        one.organization,
+        one.customer,
         from,
         to
     );

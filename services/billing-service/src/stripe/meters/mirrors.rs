@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::plan::OLDEST;
+use super::plan::{OLDEST, Window};
+use super::stranded;
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::metering::Aggregation;
@@ -16,6 +17,8 @@ use crate::state::AppState;
 const ADD: &str = "stripe.meter.add";
 const STOP: &str = "stripe.meter.stop";
 const HOUR: TimeDelta = TimeDelta::hours(1);
+/// A month of 31 days and this are as old as what is reported may be: usage that still goes into its own month later could not be.
+const CLOSES_WITHIN: TimeDelta = TimeDelta::days(3);
 
 /// What is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -129,10 +132,14 @@ pub struct Mirror {
 /// Has something kept at Stripe from now on; the meter there is found or made when the first report is due.
 ///
 /// # Errors
-/// 422 when it breaks a rule or the decision is not one; 409 when the name is taken; the database's.
+/// 422 when it breaks a rule, months stay open for too long or the decision is not one; 409 when the name is taken; the database's.
 pub async fn add(state: &AppState, decision: &Decision, new: &NewMirror) -> Result<(), Error> {
     decision.check()?;
     let since = new.check(state.clock.now())?;
+    if matches!(new.source, Source::Meter { .. }) && state.config.metering.rules().close_after > CLOSES_WITHIN {
+        let rule = "cannot be kept at Stripe while months take events for longer than 3 days (BILLING_METERING_CLOSE_AFTER_MS)";
+        return Err(Problem::invalid_field("meter", rule).into());
+    }
     let request = json!(new);
     in_transaction!(state.pool, |transaction| {
         if audit::earlier(transaction, decision, ADD, None, &request).await?.is_some() {
@@ -171,7 +178,7 @@ pub async fn add(state: &AppState, decision: &Decision, new: &NewMirror) -> Resu
     })
 }
 
-/// Reports nothing more of what is used from the next hour on.
+/// Reports nothing more of what is used from the next hour on. What waits for a meter that cannot be used is set aside.
 ///
 /// # Errors
 /// 404 when nothing is kept under the name; the database's.
@@ -189,6 +196,7 @@ pub async fn stop(state: &AppState, decision: &Decision, event_name: &str) -> Re
         if stopped.rows_affected() == 0 {
             return Err(Error::NotFound);
         }
+        stranded::set_aside(transaction, state.clock.now()).await?;
         let after = json!({"ended_at": end});
         let change = Change { action: STOP, organization: None, request: &request, before: &Value::Null, after: &after };
         audit::record(state, transaction, decision, &change).await
@@ -217,7 +225,27 @@ pub(super) struct Known {
     pub(super) event_name: String,
     pub(super) display_name: String,
     pub(super) formula: String,
+    pub(super) since: DateTime<Utc>,
+    pub(super) ended_at: Option<DateTime<Utc>>,
     pub(super) stripe_id: Option<String>,
     pub(super) fault: Option<String>,
     pub(super) attempts: i32,
+}
+
+impl Known {
+    /// The part of a time in which it is kept at Stripe.
+    pub(super) fn within(&self, (from, to): Window) -> Window {
+        (from.max(self.since), self.ended_at.map_or(to, |end| end.min(to)))
+    }
+}
+
+/// All of which something after an instant is kept at Stripe.
+pub(super) async fn kept_since(state: &AppState, from: DateTime<Utc>) -> Result<Vec<Known>, Error> {
+    let kept = sqlx::query_as!(
+        Known,
+        "select id, event_name, display_name, formula, since, ended_at, stripe_id, fault, attempts from stripe_meters
+         where ended_at is null or ended_at > $1 order by event_name",
+        from
+    );
+    Ok(kept.fetch_all(&state.pool).await?)
 }

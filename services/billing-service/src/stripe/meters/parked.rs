@@ -49,9 +49,11 @@ pub async fn list(state: &AppState) -> Result<Vec<Parked>, Error> {
     Ok(rows.collect())
 }
 
-/// Has reports that were set aside sent again, with all their tries, and logs it [B-78]; which. Their identifiers stay what they are. A
-/// report for a customer that is gone goes to the organization's customer of today; one that is too old for Stripe can be dated now, and
-/// counts in today's period there.
+/// Has reports that were set aside sent again, and logs it [B-78]; which. Their identifiers stay what they are. They go to the
+/// organization's customer of today; one that is too old for Stripe can be dated now, and counts in today's period there.
+///
+/// Those that are named, or else all of which it is clear that Stripe has them not: an unclear one may be there and would count twice, so
+/// that somebody looks at each. Dated now are without a name those that were too old, and no others. What was stopped stays aside.
 ///
 /// # Errors
 /// A decision without a name or a reason; the database's.
@@ -63,9 +65,12 @@ pub async fn replay(state: &AppState, decision: &Decision, identifiers: &[String
             return Ok(after["identifiers"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect());
         }
         let replayed: Vec<String> = sqlx::query_scalar!(
-            "update stripe_meter_reports set state = 'pending', reason = null, attempts = 0, next_attempt_at = $2, customer_id = null, doubt_at = null,
-               dated = case when $3 then $2::timestamptz else dated end
-             where state = 'parked' and (cardinality($1::text[]) = 0 or identifier = any ($1)) returning identifier",
+            // The number of the try goes on: it is part of its key, and an old key would play back what it was answered then. Who names an
+            // unclear one has looked: the sums are not asked again.
+            "update stripe_meter_reports set state = 'pending', reason = null, next_attempt_at = $2, customer_id = null,
+               doubt_at = case when reason like 'unclear:%' then $2::timestamptz end, dated = case when $3 then $2::timestamptz else dated end
+             where state = 'parked' and reason not like 'stopped:%' and (identifier = any ($1)
+               or cardinality($1::text[]) = 0 and reason not like 'unclear:%' and (not $3 or reason like 'too_old:%')) returning identifier",
             identifiers,
             state.clock.now(),
             dated_now

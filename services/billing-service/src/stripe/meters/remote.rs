@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::mirrors::Known;
+use super::plan::Window;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::backoff;
@@ -19,8 +20,11 @@ fn fault(meter: Object<'_>, formula: &str) -> Option<String> {
         ("customer_mapping.event_payload_key", meter.at("customer_mapping").text("event_payload_key"), "stripe_customer_id"),
         ("value_settings.event_payload_key", meter.at("value_settings").text("event_payload_key"), "value"),
     ];
-    let wrong = checks.iter().find(|(_, theirs, ours)| *theirs != Some(*ours))?;
-    Some(format!("the meter at Stripe has {} {}, and {} is needed", wrong.0, wrong.1.unwrap_or("none"), wrong.2))
+    let wrong = checks.into_iter().find(|(_, theirs, ours)| *theirs != Some(*ours));
+    // In such a meter the last event of a window takes the place of all before it: what came late would be all that counts.
+    let window = meter.text("event_time_window").map(|window| ("event_time_window", Some(window), "none"));
+    let (field, theirs, ours) = wrong.or(window)?;
+    Some(format!("the meter at Stripe has {field} {}, and {ours} is needed", theirs.unwrap_or("none")))
 }
 
 /// Sees to the meters at Stripe that are not known yet; each by itself, so that one that cannot be had holds up no other.
@@ -30,8 +34,9 @@ pub(super) async fn prepare(state: &AppState, stripe: &Transport) -> Result<(), 
     let due = sqlx::query_as!(
         Known,
         "update stripe_meters set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute'
-         where id in (select id from stripe_meters where stripe_id is null and next_attempt_at <= $1 order by id for update skip locked)
-         returning id, event_name, display_name, formula, stripe_id, fault, attempts",
+         where id in (select id from stripe_meters where stripe_id is null and next_attempt_at <= $1 and (ended_at is null or fault is null and ended_at > $1)
+                      order by id for update skip locked)
+         returning id, event_name, display_name, formula, since, ended_at, stripe_id, fault, attempts",
         now
     )
     .fetch_all(&state.pool)
@@ -47,8 +52,9 @@ pub(super) async fn prepare(state: &AppState, stripe: &Transport) -> Result<(), 
                     );
                 }
                 let (usable, next) = (fault.is_none().then_some(id), backoff::next(state, backoff::LONGEST_SECONDS));
+                // The number of the try goes on: as part of the key it makes a meter anew when this one is deactivated within a day.
                 sqlx::query!(
-                    "update stripe_meters set stripe_id = $2, fault = $3, attempts = 0, next_attempt_at = $4 where id = $1",
+                    "update stripe_meters set stripe_id = $2, fault = $3, next_attempt_at = $4 where id = $1",
                     mirror.id,
                     usable,
                     fault,
@@ -121,7 +127,7 @@ pub(super) async fn summaries(
     stripe: &Transport,
     meter: &str,
     customer: &str,
-    (from, to): (DateTime<Utc>, DateTime<Utc>),
+    (from, to): Window,
     hourly: bool,
 ) -> Result<BTreeMap<DateTime<Utc>, i64>, Error> {
     let (mut sums, mut after) = (BTreeMap::new(), None::<String>);
@@ -180,6 +186,8 @@ mod tests {
         let mut meter = json!({"default_aggregation": {"formula": "sum"}, "customer_mapping": {"event_payload_key": "stripe_customer_id"}, "value_settings": {"event_payload_key": "value"}});
         assert_eq!(fault(Object(&meter), "sum"), None);
         assert!(fault(Object(&meter), "last").is_some());
+        meter["event_time_window"] = "hour".into();
+        assert!(fault(Object(&meter), "sum").unwrap().contains("event_time_window hour"));
         meter["value_settings"]["event_payload_key"] = "tokens".into();
         assert!(fault(Object(&meter), "sum").unwrap().contains("value_settings"));
     }

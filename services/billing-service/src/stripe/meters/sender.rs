@@ -9,6 +9,7 @@ use identity::OrganizationId;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::look::{SETTLING, Seen, look};
 use super::{plan, remote};
 use crate::error::Error;
 use crate::state::AppState;
@@ -18,37 +19,52 @@ use crate::stripe::{backoff, customers};
 
 const POLL: Duration = Duration::from_secs(1);
 /// Stripe takes nothing older than 35 days; an hour less, for what differs between two clocks.
-const TOO_OLD: TimeDelta = TimeDelta::hours(35 * 24 - 1);
+pub(super) const TOO_OLD: TimeDelta = TimeDelta::hours(35 * 24 - 1);
 /// Stripe knows an identifier for at least a day. A try that is older may have had its effect, and the identifier tells nothing of it.
-const REMEMBERED: TimeDelta = TimeDelta::hours(23);
+pub(super) const REMEMBERED: TimeDelta = TimeDelta::hours(23);
+const UNCLEAR: &str = "unclear: a try may have had its effect more than a day ago, and the sums do not tell";
 
 /// A report that is to be sent now.
 #[derive(Debug)]
-struct Due {
-    identifier: String,
-    mirror: Uuid,
+pub(super) struct Due {
+    pub(super) identifier: String,
+    pub(super) mirror: Uuid,
     event_name: String,
-    formula: String,
-    meter: String,
-    organization: OrganizationId,
+    pub(super) formula: String,
+    pub(super) meter: String,
+    pub(super) organization: OrganizationId,
     hour: DateTime<Utc>,
-    dated: DateTime<Utc>,
-    value: i64,
+    pub(super) dated: DateTime<Utc>,
+    pub(super) value: i64,
+    pub(super) repair: bool,
     customer: Option<String>,
     attempts: i32,
-    /// The first try whose end is not known; this one, if there was none before.
-    doubt_at: DateTime<Utc>,
-    claimed_at: DateTime<Utc>,
+    /// The first try whose end is not known; this one, if there was none before. Of an hour whose identifiers Stripe has forgotten none,
+    /// before the sums were looked at: the database may have been restored from a time before it was sent.
+    doubt_at: Option<DateTime<Utc>>,
+    pub(super) claimed_at: DateTime<Utc>,
 }
 
 impl Due {
     /// Whether an earlier try may have had its effect.
     fn in_doubt(&self) -> bool {
-        self.doubt_at < self.claimed_at
+        self.doubt_at.is_some_and(|at| at < self.claimed_at)
+    }
+
+    fn is_too_old(&self) -> bool {
+        self.dated < self.claimed_at - TOO_OLD
+    }
+
+    /// Whether its identifier does not tell if Stripe has it.
+    fn must_be_looked_for(&self) -> bool {
+        match self.doubt_at {
+            None => !self.is_too_old(),
+            Some(at) => self.in_doubt() && (self.is_too_old() || at < self.claimed_at - REMEMBERED),
+        }
     }
 }
 
-/// How a try ended that is the last one.
+/// How a try ended.
 #[derive(Debug)]
 enum End {
     /// Stripe has it.
@@ -57,16 +73,30 @@ enum End {
     AlreadyThere,
     /// It is set aside: why.
     Parked(String),
+    /// It comes again when the sums at Stripe have settled.
+    Later,
+}
+
+/// What a look for a report that is to be sent comes to.
+#[derive(Debug)]
+enum Claimed {
+    /// This one is ours.
+    Due(Box<Due>),
+    /// Another replica takes one of the same organization and meter at this moment.
+    Busy,
+    /// None is due.
+    None,
 }
 
 /// Plans and sends until the token is cancelled; without a key nothing is ever sent.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     let Some(stripe) = &state.stripe else { return stop.cancelled().await };
     keep_running("stripe-meters", stop, POLL, || async {
-        plan::when_due(state).await?;
+        // What could not be planned keeps nothing back that was.
+        let planned = plan::when_due(state).await;
         remote::prepare(state, stripe).await?;
         while !stop.is_cancelled() && step(state, stripe).await? {}
-        Ok(())
+        Ok(planned?)
     })
     .await;
 }
@@ -76,7 +106,11 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// # Errors
 /// The database's.
 pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
-    let Some(mut due) = claim(state).await? else { return Ok(false) };
+    let mut due = match claim(state).await? {
+        Claimed::Due(due) => due,
+        Claimed::Busy => return Ok(true),
+        Claimed::None => return Ok(false),
+    };
     match perform(state, stripe, &mut due).await {
         Ok(end) => finish(state, &due, end).await?,
         Err(error) if error.is_outage() => return Err(error),
@@ -98,26 +132,46 @@ pub async fn flush(state: &AppState, stripe: &Transport) -> Result<(), Error> {
     Ok(())
 }
 
-/// Of an organization and meter one at a time: Stripe would refuse the second [B-67]. The try is noted before it is made, as one whose
-/// end is not known.
-async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
+/// Of an organization and meter one at a time: Stripe would refuse the second [B-67]. Who claims holds a lock of the two until that can be
+/// seen, and looks once more when it has it. The try is noted before it is made, as one whose end is not known.
+async fn claim(state: &AppState) -> Result<Claimed, Error> {
     let now = state.clock.now();
-    let row = sqlx::query!(
-        r#"update stripe_meter_reports r set attempts = r.attempts + 1, next_attempt_at = $1 + interval '1 minute', claimed_until = $1 + interval '1 minute',
-             doubt_at = coalesce(r.doubt_at, $1)
-           from stripe_meters s where s.id = r.stripe_meter_id and r.identifier = (
-             select identifier from stripe_meter_reports p join stripe_meters m on m.id = p.stripe_meter_id
-             where p.state = 'pending' and p.next_attempt_at <= $1 and m.stripe_id is not null and not exists (
-               select from stripe_meter_reports o where o.stripe_meter_id = p.stripe_meter_id and o.organization_id = p.organization_id
+    let mut transaction = state.pool.begin().await?;
+    // By meter: what waits for one that cannot be had is not even read.
+    let first = sqlx::query!(
+        r#"select p.identifier, pg_try_advisory_xact_lock(hashtextextended('stripe_meter_reports ' || m.id || p.organization_id, 0)) as "locked!"
+           from stripe_meters m cross join lateral (
+             select identifier, organization_id, next_attempt_at from stripe_meter_reports r
+             where r.stripe_meter_id = m.id and r.state = 'pending' and r.next_attempt_at <= $1 and not exists (
+               select from stripe_meter_reports o where o.stripe_meter_id = r.stripe_meter_id and o.organization_id = r.organization_id
                  and o.claimed_until > $1)
-             order by p.next_attempt_at, p.identifier limit 1 for update of p skip locked)
-           returning r.identifier, r.stripe_meter_id, s.event_name, s.formula, s.stripe_id as "meter!", r.organization_id, r.hour, r.dated, r.value,
-             r.customer_id, r.attempts, r.doubt_at as "doubt_at!", r.next_attempt_at - interval '1 minute' as "claimed_at!""#,
+             order by r.next_attempt_at, r.identifier limit 1 for update skip locked) p
+           where m.stripe_id is not null order by p.next_attempt_at, p.identifier limit 1"#,
         now
     )
-    .fetch_optional(&state.pool)
+    .fetch_optional(&mut *transaction)
     .await?;
-    Ok(row.map(|row| Due {
+    let Some(first) = first else { return Ok(Claimed::None) };
+    if !first.locked {
+        return Ok(Claimed::Busy);
+    }
+    let row = sqlx::query!(
+        r#"update stripe_meter_reports r set attempts = r.attempts + 1, next_attempt_at = $1 + interval '1 minute', claimed_until = $1 + interval '1 minute',
+             doubt_at = coalesce(r.doubt_at, case when r.dated >= $3 then $1 end)
+           from stripe_meters s where s.id = r.stripe_meter_id and r.identifier = $2 and s.stripe_id is not null and not exists (
+             select from stripe_meter_reports o where o.stripe_meter_id = r.stripe_meter_id and o.organization_id = r.organization_id
+               and o.claimed_until > $1)
+           returning r.identifier, r.stripe_meter_id, s.event_name, s.formula, s.stripe_id as "meter!", r.organization_id, r.hour, r.dated, r.value,
+             r.repair, r.customer_id, r.attempts, r.doubt_at, r.next_attempt_at - interval '1 minute' as "claimed_at!""#,
+        now,
+        first.identifier,
+        now - REMEMBERED
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    let Some(row) = row else { return Ok(Claimed::Busy) };
+    Ok(Claimed::Due(Box::new(Due {
         identifier: row.identifier,
         mirror: row.stripe_meter_id,
         event_name: row.event_name,
@@ -127,40 +181,73 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         hour: row.hour,
         dated: row.dated,
         value: row.value,
+        repair: row.repair,
         customer: row.customer_id,
         attempts: row.attempts,
         doubt_at: row.doubt_at,
         claimed_at: row.claimed_at,
-    }))
+    })))
 }
 
 async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<End, Error> {
-    let too_old = due.dated < due.claimed_at - TOO_OLD;
-    if due.in_doubt() && (too_old || due.doubt_at < due.claimed_at - REMEMBERED) {
-        match look(state, stripe, due).await? {
-            Some(true) => return Ok(End::AlreadyThere),
-            Some(false) => renew(state, due).await?,
-            None => {
-                return Ok(End::Parked("unclear: a try may have had its effect more than a day ago, and the sums do not tell".to_owned()));
-            }
+    if due.must_be_looked_for() {
+        match seen(state, stripe, due).await? {
+            Seen::There => return Ok(End::AlreadyThere),
+            Seen::NotThere => renew(state, due).await?,
+            Seen::TooEarly => return Ok(End::Later),
+            Seen::Unclear => return Ok(End::Parked(UNCLEAR.to_owned())),
         }
     }
-    if too_old {
+    if due.is_too_old() {
         return Ok(End::Parked("too_old: Stripe takes nothing that is older than 35 days".to_owned()));
     }
     let customer = customer(state, stripe, due).await?;
-    // A key for each try: the identifier makes it one event, and a key would play a failure back for a day [B-65].
-    let call = Call::post("/billing/meter_events", format!("{}-{}", due.identifier, due.attempts))
-        .with("event_name", &due.event_name)
-        .with("identifier", &due.identifier)
-        .with("timestamp", due.dated.timestamp())
-        .with("payload[stripe_customer_id]", &customer)
-        .with("payload[value]", due.value);
-    match stripe.ask(&call).await {
-        Ok(_) => Ok(End::Sent),
+    let mut sent = send(stripe, due, &customer, "").await;
+    if sent.as_ref().is_err_and(names_customer) && customers::replace_if_gone(state, stripe, due.organization, &customer).await? {
+        due.customer = None;
+        let customer = self::customer(state, stripe, due).await?;
+        sent = send(stripe, due, &customer, "-again").await;
+    }
+    match sent {
+        Ok(()) => Ok(End::Sent),
         Err(error) if error.is_duplicate_event() => Ok(End::AlreadyThere),
         Err(error) => refused(state, due, error).await,
     }
+}
+
+/// What a look says; of a try before which there was no customer, that it had no effect. Sums that Stripe does not tell, because the
+/// customer is gone, say nothing, and nor do those of what becomes too old meanwhile.
+async fn seen(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Seen, Error> {
+    if due.in_doubt() && due.customer.is_none() {
+        return Ok(Seen::NotThere);
+    }
+    let customer = customer(state, stripe, due).await?;
+    match look(state, stripe, due, &customer).await {
+        Err(Error::Stripe(error))
+            if due.in_doubt() && (matches!(error.status(), Some(400 | 404)) || due.is_too_old() && error.is_final()) =>
+        {
+            Ok(Seen::Unclear)
+        }
+        // Of a first try: whether the customer is gone is seen when it is sent.
+        Err(Error::Stripe(error)) if !due.in_doubt() && matches!(error.status(), Some(400 | 404)) => Ok(Seen::NotThere),
+        looked => looked,
+    }
+}
+
+async fn send(stripe: &Transport, due: &Due, customer: &str, again: &str) -> Result<(), TransportError> {
+    // A key for each try: the identifier makes it one event, and a key would play a failure back for a day [B-65].
+    let call = Call::post("/billing/meter_events", format!("{}-{}{again}", due.identifier, due.attempts))
+        .with("event_name", &due.event_name)
+        .with("identifier", &due.identifier)
+        .with("timestamp", due.dated.timestamp())
+        .with("payload[stripe_customer_id]", customer)
+        .with("payload[value]", due.value);
+    stripe.ask(&call).await.map(|_| ())
+}
+
+/// Whether a refusal says that there is no such customer.
+fn names_customer(error: &TransportError) -> bool {
+    matches!(error, TransportError::Refused { code, param: Some(param), .. } if code == "resource_missing" && param.contains("stripe_customer_id"))
 }
 
 /// A refusal of this event alone sets it aside; one of its meter or of us is no fault of the event.
@@ -178,7 +265,7 @@ async fn refused(state: &AppState, due: &Due, error: TransportError) -> Result<E
         return Err(error.into());
     }
     let reason = match (code.as_str(), param) {
-        ("resource_missing", param) if param.contains("stripe_customer_id") => "customer_gone: Stripe has no such customer".to_owned(),
+        _ if names_customer(&error) => "customer_gone: Stripe takes nothing for the customer".to_owned(),
         ("timestamp_invalid", _) | (_, "timestamp") => "too_old: Stripe does not take its time".to_owned(),
         (code, param) => format!("{code} {param}").trim_end().to_owned(),
     };
@@ -186,7 +273,7 @@ async fn refused(state: &AppState, due: &Due, error: TransportError) -> Result<E
 }
 
 /// The customer that it was first sent for, or else the organization's.
-async fn customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<String, Error> {
+async fn customer(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<String, Error> {
     if let Some(customer) = &due.customer {
         return Ok(customer.clone());
     }
@@ -194,37 +281,13 @@ async fn customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<Str
     sqlx::query!("update stripe_meter_reports set customer_id = $2 where identifier = $1", due.identifier, customer)
         .execute(&state.pool)
         .await?;
+    due.customer = Some(customer.clone());
     Ok(customer)
-}
-
-/// Whether Stripe has it, by the sum of its hour there beside what is known to be in it; none when that fits neither.
-async fn look(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<bool>, Error> {
-    let Some(customer) = &due.customer else { return Ok(Some(false)) };
-    let hour = super::compare::hour_of(due.dated)?;
-    let known = sqlx::query_scalar!(
-        r#"select case $4 when 'sum' then coalesce(sum(value), 0)::bigint else coalesce((array_agg(value order by dated desc))[1], 0) end as "known!"
-           from stripe_meter_reports where stripe_meter_id = $1 and customer_id = $2 and state = 'sent' and dated >= $3 and dated < $3 + interval '1 hour'"#,
-        due.mirror,
-        customer,
-        hour,
-        due.formula
-    )
-    .fetch_one(&state.pool)
-    .await?;
-    let there = remote::of_hour(stripe, &due.meter, customer, hour).await?;
-    let with_it = if due.formula == "sum" { known.saturating_add(due.value) } else { due.value };
-    Ok(match there {
-        there if there == with_it => Some(true),
-        there if there == known => Some(false),
-        // Sending the last value again changes nothing.
-        _ if due.formula == "last" => Some(false),
-        _ => None,
-    })
 }
 
 /// It was not there: this try is the first one again.
 async fn renew(state: &AppState, due: &mut Due) -> Result<(), Error> {
-    due.doubt_at = due.claimed_at;
+    due.doubt_at = Some(due.claimed_at);
     sqlx::query!("update stripe_meter_reports set doubt_at = $2 where identifier = $1", due.identifier, due.claimed_at)
         .execute(&state.pool)
         .await?;
@@ -236,6 +299,17 @@ async fn finish(state: &AppState, due: &Due, end: End) -> Result<(), Error> {
         End::Sent => ("sent", "sent", None),
         End::AlreadyThere => ("already_there", "sent", None),
         End::Parked(reason) => ("parked", "parked", Some(reason)),
+        End::Later => {
+            let settled = state.clock.now() + SETTLING;
+            sqlx::query!(
+                "update stripe_meter_reports set next_attempt_at = $2, claimed_until = null where identifier = $1",
+                due.identifier,
+                settled
+            )
+            .execute(&state.pool)
+            .await?;
+            return Ok(());
+        }
     };
     if let Some(reason) = &reason {
         tracing::error!(stripe.meter.identifier = due.identifier, stripe.meter.event_name = due.event_name, organization.id = %due.organization,

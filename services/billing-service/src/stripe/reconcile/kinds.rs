@@ -85,7 +85,7 @@ const KINDS: &[Kind] = &[
     error("meter_parked", "Stripe did not want a report of usage, and it was set aside: mend the reason and replay it"),
     warning("meter_behind", "What was counted in an hour that has ended is in no report, or does not fit into one"),
     error("meter_unusable", "Stripe has no active meter of that event name, or one that adds up differently: nothing is reported to it"),
-    error("unreadable", "An object of Stripe's has not what is needed of it"),
+    error("unreadable", "Something could not be compared: Stripe did not tell it, or its object has not what is needed"),
 ];
 
 /// A kind by its name.

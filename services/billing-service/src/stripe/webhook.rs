@@ -74,7 +74,7 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
     let waits = Family::of(&event.kind).is_some();
     sqlx::query!(
         "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at, traceparent, handled_at)
-         values ($1, $2, $3, $4, $5, case when $9 then 'received' else 'ignored' end, $6, $7, $7, $8, case when not $9 then $7 end)
+         values ($1, $2, $3, $4, $5, case when $9 then 'received' else 'ignored' end, $6, $7, $7, $8, case when not $9 then $7::timestamptz end)
          on conflict do nothing",
         event.id,
         event.kind,

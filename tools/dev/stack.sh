@@ -103,8 +103,8 @@ stack_soak() {
   say "100,000 random commands beside the reference model, and fuzzing"
   in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=errors --test_env=TRIVET_PROOF_STEPS=100000 \
     --test_env=TRIVET_FUZZ_ROUNDS=2000000 //services/billing-service:billing-service_proof_test //services/billing-service:billing-service_unit_test || failed=1
-  say "twenty-four virtual months of 100 organizations"
-  in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=all --test_env=TRIVET_PROOF_ORGANIZATIONS=100 \
+  say "twenty-four virtual months of 500 organizations"
+  in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=all --test_env=TRIVET_PROOF_ORGANIZATIONS=500 \
     --test_arg=months //services/billing-service:billing-service_api_test || failed=1
   say "$kills kills of programs"
   # A new stack for each few hundred: the simulator of Stripe writes all of its account down for each answer.

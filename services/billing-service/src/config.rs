@@ -100,6 +100,8 @@ chassis::settings! {
         pub livemode: bool = default "STRIPE_LIVEMODE" "false",
         /// Whether Stripe computes tax on what is bought and charged (Stripe Tax must be set up there).
         pub automatic_tax: bool = default "STRIPE_AUTOMATIC_TAX" "false",
+        /// Requests to Stripe in a second at most, of each replica; 0 is no limit. Stripe takes 25 in a sandbox and 100 in live mode, of all of them.
+        pub requests_per_second: u32 = default "STRIPE_REQUESTS_PER_SECOND" "20",
         /// Milliseconds between looks for events that Stripe never delivered; 0 looks never.
         pub gaps: Millis = default "STRIPE_GAPS_MS" "300000",
         /// Milliseconds between comparisons of our books with Stripe's; 0 compares only when told to.

@@ -123,7 +123,8 @@ pub async fn open(
     make_accounts(state, transaction, Some(organization), currency, &own).await
 }
 
-/// Makes those of the accounts that are not there yet.
+/// Makes those of the accounts that are not there yet. They are looked for first: an insert, even one that does nothing about a conflict,
+/// waits for whoever changes the row that it would conflict with, and the house's accounts are changed by everybody.
 async fn make_accounts(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -137,7 +138,10 @@ async fn make_accounts(
     let kinds: Vec<String> = accounts.iter().map(|account| account.as_str().to_owned()).collect();
     sqlx::query!(
         "insert into accounts (id, organization_id, kind, currency)
-         select id, owner, kind, $4 from unnest($1::uuid[], $2::uuid[], $3::text[]) as missing (id, owner, kind) order by owner nulls last, kind
+         select id, owner, kind, $4 from unnest($1::uuid[], $2::uuid[], $3::text[]) as wanted (id, owner, kind)
+         where case when owner is null then not exists (select from accounts a where a.organization_id is null and a.kind = wanted.kind and a.currency = $4)
+           else not exists (select from accounts a where a.organization_id = owner and a.kind = wanted.kind and a.currency = $4) end
+         order by owner nulls last, kind
          on conflict on constraint accounts_owner_kind_currency_key do nothing",
         &ids,
         &owners as &[Option<Uuid>],

@@ -14,6 +14,7 @@ mod fuzzing;
 pub mod grants;
 pub mod intents;
 pub mod invoices;
+pub mod lanes;
 pub mod leases;
 pub mod ledger;
 pub mod margin;
@@ -86,6 +87,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0075_traces",
         "0076_former_customers",
         "0080_group_lengths",
+        "0081_lanes",
         "0089_stripe_meter_counts",
         "0090_stripe_meter_queue",
         "0091_stripe_meter_retention",

@@ -142,8 +142,9 @@ pub async fn of_charge(
     };
     let lot = NewGrant::plain(Source::Plan, &payment.intent, sale.credit);
     let given = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, expires_at: grant.expires_at, ..lot };
-    grants::issue(state, transaction, payment.organization, &given).await?;
+    // The posting last: from that on others wait for the house's accounts.
     crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
+    grants::issue(state, transaction, payment.organization, &given).await?;
     Ok(true)
 }
 

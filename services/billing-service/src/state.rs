@@ -188,7 +188,7 @@ fn stripe(config: &BillingConfig) -> anyhow::Result<Option<Transport>> {
     let mode = if config.stripe.livemode { "live" } else { "test" };
     let fits = ["sk", "rk"].iter().any(|kind| key.expose_secret().starts_with(&format!("{kind}_{mode}_")));
     anyhow::ensure!(fits, "STRIPE_SECRET_KEY must be a key of {mode} mode (sk_{mode}_… or rk_{mode}_…), as STRIPE_LIVEMODE says");
-    Ok(Some(Transport::new(&config.stripe.api_base, key)?))
+    Ok(Some(Transport::new(&config.stripe.api_base, key, config.stripe.requests_per_second)?))
 }
 
 impl FromRef<AppState> for Authenticator {

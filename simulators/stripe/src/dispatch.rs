@@ -33,6 +33,7 @@ struct Request {
 
 /// Answers any path below `/v1`.
 pub(crate) async fn dispatch(State(simulator): State<Simulator>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+    simulator.count_request();
     let request_id = simulator.world().id("req");
     let version = text(&headers, "stripe-version").unwrap_or(API_VERSION).to_owned();
     let key = text(&headers, "idempotency-key").filter(|_| method == Method::POST).map(str::to_owned);
@@ -200,11 +201,13 @@ fn replayed(status: StatusCode, body: &Value, original: &str) -> Response {
 }
 
 fn respond(status: StatusCode, body: &Value, request_id: &str) -> Response {
-    let mut body = body.clone();
-    if body["error"].is_object() && body["error"]["request_log_url"].is_null() {
+    let pretty = if body["error"].is_object() && body["error"]["request_log_url"].is_null() {
+        let mut body = body.clone();
         body["error"]["request_log_url"] = format!("https://dashboard.stripe.com/test/logs/{request_id}").into();
-    }
-    let pretty = format!("{body:#}");
+        format!("{body:#}")
+    } else {
+        format!("{body:#}")
+    };
     (status, [(header::CONTENT_TYPE, "application/json")], Body::from(pretty)).into_response()
 }
 

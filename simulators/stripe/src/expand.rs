@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::error::Failure;
-use crate::world::{World, shown};
+use crate::world::{World, hide};
 
 const MAX_DEPTH: usize = 4;
 
@@ -26,7 +26,8 @@ pub(crate) fn expand(world: &World, mut answer: Value, paths: &[String]) -> Resu
             return Err(Failure::invalid(message).param("expand"));
         }
     }
-    Ok(shown(&answer))
+    hide(&mut answer);
+    Ok(answer)
 }
 
 fn follow(world: &World, object: &mut Value, names: &[&str]) -> bool {

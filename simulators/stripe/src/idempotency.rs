@@ -1,6 +1,6 @@
 //! `Idempotency-Key` as Stripe treats it: the first answer is given again for 24 hours, failures of Stripe's own included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -23,7 +23,11 @@ struct Entry {
 
 /// All keys of the account.
 #[derive(Debug, Default)]
-pub(crate) struct Keys(HashMap<String, Entry>);
+pub(crate) struct Keys {
+    known: HashMap<String, Entry>,
+    /// Since when each was taken, oldest first; one that was taken twice stands there twice.
+    ages: VecDeque<(i64, String)>,
+}
 
 /// A key whose request was answered, as it is kept in a file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,7 +52,7 @@ pub(crate) enum Turn {
 impl Keys {
     /// All that were answered. What is at work when the process ends was never answered, and its key is free again.
     pub(crate) fn remember(&self) -> Vec<Kept> {
-        let answered = self.0.iter().filter_map(|(key, entry)| {
+        let answered = self.known.iter().filter_map(|(key, entry)| {
             let (status, body, request_id) = entry.answer.clone()?;
             let request = String::from_utf8_lossy(&entry.request).into_owned();
             Some(Kept { key: key.clone(), request, status: status.as_u16(), body, request_id, since: entry.since })
@@ -57,10 +61,12 @@ impl Keys {
     }
 
     /// Takes them up again.
-    pub(crate) fn recall(&mut self, kept: Vec<Kept>) {
+    pub(crate) fn recall(&mut self, mut kept: Vec<Kept>) {
+        kept.sort_by_key(|kept| kept.since);
         for Kept { key, request, status, body, request_id, since } in kept {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            self.0.insert(key, Entry { request: request.into(), answer: Some((status, body, request_id)), since });
+            self.ages.push_back((since, key.clone()));
+            self.known.insert(key, Entry { request: request.into(), answer: Some((status, body, request_id)), since });
         }
     }
 
@@ -69,10 +75,11 @@ impl Keys {
         if key.len() > MAX_KEY_LENGTH {
             return Err(Failure::invalid(format!("Idempotency keys must be at most {MAX_KEY_LENGTH} characters long.")));
         }
-        self.0.retain(|_, entry| entry.since + KEPT_SECONDS > now);
-        match self.0.get(key) {
+        self.forget(now);
+        match self.known.get(key) {
             None => {
-                self.0.insert(key.to_owned(), Entry { request: request.clone(), answer: None, since: now });
+                self.ages.push_back((now, key.to_owned()));
+                self.known.insert(key.to_owned(), Entry { request: request.clone(), answer: None, since: now });
                 Ok(Turn::Execute)
             }
             Some(entry) if entry.request != request => Err(Failure::idempotency(key)),
@@ -81,12 +88,20 @@ impl Keys {
         }
     }
 
+    fn forget(&mut self, now: i64) {
+        while let Some((_, key)) = self.ages.pop_front_if(|(since, _)| *since + KEPT_SECONDS <= now) {
+            if self.known.get(&key).is_some_and(|entry| entry.since + KEPT_SECONDS <= now) {
+                self.known.remove(&key);
+            }
+        }
+    }
+
     /// Keeps the answer, unless the request was refused before anything was done for it: then the key is free again.
     pub(crate) fn end(&mut self, key: &str, status: StatusCode, body: &Value, request_id: &str) {
         let executed = status.is_success() || status.is_server_error() || status == StatusCode::PAYMENT_REQUIRED;
         if !executed {
-            self.0.remove(key);
-        } else if let Some(entry) = self.0.get_mut(key) {
+            self.known.remove(key);
+        } else if let Some(entry) = self.known.get_mut(key) {
             entry.answer = Some((status, body.clone(), request_id.to_owned()));
         }
     }

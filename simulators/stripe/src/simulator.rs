@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
@@ -80,6 +81,7 @@ struct Inner {
     client: reqwest::Client,
     file: Progress,
     reporting: Reporting,
+    requests: AtomicU64,
 }
 
 /// A simulator; clones are the same one.
@@ -103,7 +105,8 @@ impl Simulator {
         }
         let (world, keys, knobs) = (Mutex::new(world), Mutex::new(keys), Mutex::new(options.knobs.clone()));
         let file = Progress::new(options.durable && options.state_file.is_some());
-        Ok((Self(Arc::new(Inner { world, keys, knobs, sender, client, file, reporting: Reporting::default() })), queue))
+        let inner = Inner { world, keys, knobs, sender, client, file, reporting: Reporting::default(), requests: AtomicU64::new(0) };
+        Ok((Self(Arc::new(inner)), queue))
     }
 
     /// The account, locked.
@@ -139,6 +142,17 @@ impl Simulator {
     #[must_use]
     pub fn knobs(&self) -> Knobs {
         self.turn_knobs(|knobs| knobs.clone())
+    }
+
+    /// A request of the API came.
+    pub(crate) fn count_request(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests of the API came until now, whatever was answered.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.0.requests.load(Ordering::Relaxed)
     }
 
     /// Changes what goes wrong.
@@ -300,6 +314,15 @@ impl Simulator {
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
         self.world().all("event").map(crate::world::shown).collect()
+    }
+
+    /// The events after so many of all that there ever were, oldest first, as the API shows them; and how many there were by now, to ask
+    /// with the next time. What was forgotten meanwhile is not among them.
+    #[must_use]
+    pub fn events_after(&self, count: usize) -> (Vec<Value>, usize) {
+        let world = self.world();
+        let (events, count) = world.events_after(count);
+        (events.map(crate::world::shown).collect(), count)
     }
 
     /// Any object as the API shows it; null where there is none.

@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) origin: Origin,
     /// Events that were not handed to the sender yet.
     pub(crate) fresh_events: Vec<String>,
+    /// How many events were forgotten.
+    forgotten_events: usize,
     /// Identifiers of meter events, with the time at which they are forgotten.
     pub(crate) meter_identifiers: BTreeMap<String, i64>,
     /// Secrets of webhook endpoints, several where one is being replaced.
@@ -63,6 +65,7 @@ impl World {
             settings,
             origin: Origin::default(),
             fresh_events: Vec::new(),
+            forgotten_events: 0,
             meter_identifiers: BTreeMap::new(),
             endpoint_secrets: HashMap::new(),
             invoice_number: 0,
@@ -86,6 +89,7 @@ impl World {
             settings: self.settings.clone(),
             origin: self.origin.clone(),
             fresh_events: Vec::new(),
+            forgotten_events: 0,
             meter_identifiers: BTreeMap::new(),
             endpoint_secrets: HashMap::new(),
             invoice_number: self.invoice_number,
@@ -248,6 +252,14 @@ impl World {
         for id in ids.drain(..old) {
             self.objects.remove(&id);
         }
+        self.forgotten_events += old;
+    }
+
+    /// The events after so many of all that there ever were, oldest first, and how many there were by now.
+    pub(crate) fn events_after(&self, count: usize) -> (impl Iterator<Item = &Value>, usize) {
+        let ids = self.kinds.get("event").map_or(&[][..], Vec::as_slice);
+        let fresh = ids.get(count.saturating_sub(self.forgotten_events)..).unwrap_or_default();
+        (fresh.iter().filter_map(|id| self.objects.get(id)), self.forgotten_events + ids.len())
     }
 }
 
@@ -270,6 +282,18 @@ pub(crate) fn shown(object: &Value) -> Value {
         }
         Value::Array(entries) => Value::Array(entries.iter().map(shown).collect()),
         other => other.clone(),
+    }
+}
+
+/// Removes from an object what is the simulator's own.
+pub(crate) fn hide(object: &mut Value) {
+    match object {
+        Value::Object(fields) => {
+            fields.retain(|name, _| !name.starts_with("__"));
+            fields.values_mut().for_each(hide);
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(hide),
+        _ => {}
     }
 }
 

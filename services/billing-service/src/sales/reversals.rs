@@ -103,12 +103,11 @@ pub async fn disputed(
     if known.closed {
         return Ok(());
     }
-    close(state, transaction, &known, dispute, outcome).await?;
     sqlx::query!("update stripe_reversals set closed = true where object_id = $1", dispute.id).execute(&mut **transaction).await?;
     if outcome == Dispute::Won {
         move_reversed(transaction, &dispute.payment_intent, -known.part.paid).await?;
     }
-    Ok(())
+    close(state, transaction, &known, dispute, outcome).await
 }
 
 /// Locks the payment, and writes what was seen, unless something later was seen before.
@@ -169,6 +168,18 @@ async fn take_back(
     let paid = known.amount.min(known.sale.paid - known.reversed);
     let part = known.sale.part(known.reversed, known.reversed + paid);
     let (organization, key) = (known.organization, seen.id.as_str());
+    // Before the posting: from that on others wait for the house's accounts.
+    sqlx::query!(
+        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3, exchanged_micros = $4, bought_micros = $5 where object_id = $1",
+        seen.id,
+        paid,
+        part.credit,
+        part.exchange.map(|exchange| exchange.money),
+        part.exchange.map(|exchange| exchange.credit)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    move_reversed(transaction, &seen.payment_intent, paid).await?;
     if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
         let taken = match taking {
@@ -185,17 +196,6 @@ async fn take_back(
         };
         post(state, transaction, known, &posting).await?;
     }
-    sqlx::query!(
-        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3, exchanged_micros = $4, bought_micros = $5 where object_id = $1",
-        seen.id,
-        paid,
-        part.credit,
-        part.exchange.map(|exchange| exchange.money),
-        part.exchange.map(|exchange| exchange.credit)
-    )
-    .execute(&mut **transaction)
-    .await?;
-    move_reversed(transaction, &seen.payment_intent, paid).await?;
     Ok(part)
 }
 

@@ -89,6 +89,14 @@ pub struct Fetched {
 pub async fn fetch(state: &AppState, stripe: &Transport, family: Family, id: &str) -> Result<Option<Fetched>, Error> {
     // Drawn before the look, so that the order of numbers is the order in which looks began.
     let number = sqlx::query_scalar!(r#"select nextval('stripe_fetches') as "number!""#).fetch_one(&state.pool).await?;
+    look(stripe, family, id, number).await
+}
+
+/// The same with a number that was drawn before.
+///
+/// # Errors
+/// Stripe's.
+pub(super) async fn look(stripe: &Transport, family: Family, id: &str, number: i64) -> Result<Option<Fetched>, Error> {
     match stripe.ask(&family.call(id)).await {
         Ok(object) => Ok(Some(Fetched { family, number, object })),
         Err(error) if TransportError::is_missing(&error) => Ok(None),

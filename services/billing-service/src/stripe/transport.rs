@@ -121,13 +121,13 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// The API behind `base`, with a secret key.
+    /// The API behind `base`, with a secret key, asked so many times in a second at most (0: no limit).
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(base: &str, key: SecretString) -> Result<Self, reqwest::Error> {
+    pub fn new(base: &str, key: SecretString, per_second: u32) -> Result<Self, reqwest::Error> {
         let client = chassis::http::client::builder().connect_timeout(Duration::from_secs(5)).timeout(TIMEOUT).build()?;
-        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::default() })
+        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::of(per_second) })
     }
 
     /// Sends a request of our own making, once. The answer is read as it is: a field that is missing is missed where it is needed, and

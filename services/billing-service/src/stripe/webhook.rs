@@ -8,6 +8,7 @@ use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::facts::Family;
 use super::signature;
 use super::storable::{instant, without_nul};
 use crate::error::Error;
@@ -47,7 +48,6 @@ pub async fn receive(State(state): State<AppState>, headers: HeaderMap, body: By
     chassis::step!("webhook.verified");
     store(&state, &body).await?;
     chassis::step!("webhook.stored");
-    state.stripe_events.notify_one();
     Ok(StatusCode::OK)
 }
 
@@ -70,9 +70,12 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
     if event.api_version.as_deref() != Some(stripe_client_core::VERSION.as_str()) {
         metrics::counter!("billing_stripe_events_of_other_version_total").increment(1);
     }
+    // What is nothing to us is kept as told, and nobody has to look at it again.
+    let waits = Family::of(&event.kind).is_some();
     sqlx::query!(
-        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at, traceparent)
-         values ($1, $2, $3, $4, $5, 'received', $6, $7, $7, $8) on conflict do nothing",
+        "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at, traceparent, handled_at)
+         values ($1, $2, $3, $4, $5, case when $9 then 'received' else 'ignored' end, $6, $7, $7, $8, case when not $9 then $7::timestamptz end)
+         on conflict do nothing",
         event.id,
         event.kind,
         event.livemode,
@@ -80,9 +83,13 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
         payload,
         instant(event.created),
         state.clock.now(),
-        current_traceparent()
+        current_traceparent(),
+        waits
     )
     .execute(&state.pool)
     .await?;
+    if waits {
+        state.stripe_events.notify_one();
+    }
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chassis::telemetry::continue_from;
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -18,77 +20,98 @@ use crate::state::AppState;
 const POLL: Duration = Duration::from_secs(1);
 /// Tries before an event is set aside: with their pauses, about half a day.
 const MAX_ATTEMPTS: i32 = 20;
+/// Events that are worked on at once: an answer of Stripe's takes a third of a second, and its pace allows more than three in one.
+const LANES: usize = 8;
 
-/// Works until the token is cancelled.
-pub async fn run(state: &AppState, stop: &CancellationToken) {
-    keep_running("stripe-events", stop, POLL, || async {
-        while !stop.is_cancelled() {
-            while !stop.is_cancelled() && handle_one(state).await? {}
-            tokio::select! {
-                () = state.stripe_events.notified() => {}
-                () = tokio::time::sleep(POLL) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        Ok(())
-    })
-    .await;
+/// An event that is tried now.
+struct Claimed {
+    id: String,
+    kind: String,
+    object_id: Option<Value>,
+    traceparent: Option<String>,
+    /// This try included.
+    attempts: i32,
+    /// The number of the look at its object.
+    look: i64,
 }
 
-/// Tries the oldest event that is due; false when none is. Replicas do not get into each other's way: the try is noted first, with
-/// the instant of the next one, so that whatever becomes of this one is known already.
+/// Works until the token is cancelled, on several events at once.
+pub async fn run(state: &AppState, stop: &CancellationToken) {
+    let lane = |_| async {
+        keep_running("stripe-events", stop, POLL, || async {
+            while !stop.is_cancelled() {
+                while !stop.is_cancelled() && handle_one(state).await? {}
+                tokio::select! {
+                    () = state.stripe_events.notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            Ok(())
+        })
+        .await;
+    };
+    join_all((0..LANES).map(lane)).await;
+}
+
+/// Tries the oldest event that is due, together with what else is due about the same object: one look at it answers them all. False when
+/// none is. Nobody gets into another's way: the try is noted first, with the instant of the next one, so that whatever becomes of this one
+/// is known already.
 ///
 /// # Errors
 /// The database's, when no event could be taken at all.
 pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
-    let now = state.clock.now();
-    let due = sqlx::query!(
-        "select event_id, attempts from stripe_events where state = 'received' and next_attempt_at <= $1 order by received_at, event_id limit 1",
-        now
-    )
-    .fetch_optional(&state.pool)
-    .await?;
-    let Some(due) = due else { return Ok(false) };
-    let claimed = sqlx::query!(
-        "update stripe_events set attempts = attempts + 1, next_attempt_at = $3 where event_id = $1 and attempts = $2 and state = 'received'",
-        due.event_id,
-        due.attempts,
-        backoff::next(state, backoff::seconds(due.attempts))
-    )
-    .execute(&state.pool)
-    .await?;
+    let claimed = claim(state).await?;
+    let Some(first) = claimed.first() else { return Ok(false) };
     chassis::step!("event.claimed");
-    if claimed.rows_affected() == 1
-        && let Err(error) = handle(state, &due.event_id).await
-    {
-        failed(state, &due.event_id, due.attempts + 1, &error).await?;
+    if let Err(error) = handle(state, first, &claimed).await {
+        for event in &claimed {
+            failed(state, event, &error).await?;
+        }
     }
     Ok(true)
 }
 
-/// One try of an event, in the trace of the request that brought it.
-async fn handle(state: &AppState, event_id: &str) -> Result<(), Error> {
-    let event = sqlx::query!(
-        "select kind, payload -> 'data' -> 'object' -> 'id' as object_id, traceparent from stripe_events where event_id = $1",
-        event_id
-    )
-    .fetch_one(&state.pool)
-    .await?;
-    let span = tracing::info_span!(parent: None, "event", otel.name = %format!("handle {}", event.kind), otel.kind = "consumer",
-        stripe.event.id = event_id, stripe.event.r#type = event.kind);
-    if let Some(brought_in) = &event.traceparent {
-        continue_from(&span, brought_in);
-    }
-    let id = event.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
-    fetch_and_have_effect(state, event_id, &event.kind, id).instrument(span).await
+/// Takes the oldest event that is due, and those about its object.
+async fn claim(state: &AppState) -> Result<Vec<Claimed>, Error> {
+    // When each comes again, by how often it was tried.
+    let pauses: Vec<DateTime<Utc>> = (0..=12).map(|attempts| backoff::next(state, backoff::seconds(attempts))).collect();
+    let claimed = sqlx::query_as!(
+        Claimed,
+        r#"with first as (
+             select event_id, payload #>> '{data,object,id}' as object_id from stripe_events where state = 'received' and next_attempt_at <= $1
+             order by received_at limit 1 for no key update skip locked),
+           others as (
+             select o.event_id from stripe_events o join first on o.payload #>> '{data,object,id}' = first.object_id
+             where o.state = 'received' and o.next_attempt_at <= $1 and o.event_id <> first.event_id for no key update of o skip locked)
+           update stripe_events e set attempts = attempts + 1, next_attempt_at = ($2::timestamptz[])[least(attempts, 12) + 1]
+           from (select event_id from first union all select event_id from others) due where e.event_id = due.event_id
+           returning e.event_id as id, kind, payload -> 'data' -> 'object' -> 'id' as object_id, traceparent, attempts,
+             nextval('stripe_fetches') as "look!""#,
+        state.clock.now(),
+        &pauses
+    );
+    Ok(claimed.fetch_all(&state.pool).await?)
 }
 
-/// The effect of an event and its mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
-async fn fetch_and_have_effect(state: &AppState, event_id: &str, kind: &str, id: Option<&str>) -> Result<(), Error> {
-    let fetched = match (Family::of(kind), id) {
+/// One try of events about one object, in the trace of the request that brought the first.
+async fn handle(state: &AppState, first: &Claimed, all: &[Claimed]) -> Result<(), Error> {
+    let span = tracing::info_span!(parent: None, "event", otel.name = %format!("handle {}", first.kind), otel.kind = "consumer",
+        stripe.event.id = first.id, stripe.event.r#type = first.kind);
+    if let Some(brought_in) = &first.traceparent {
+        continue_from(&span, brought_in);
+    }
+    let ids: Vec<String> = all.iter().map(|event| event.id.clone()).collect();
+    fetch_and_have_effect(state, first, &ids).instrument(span).await
+}
+
+/// The effect of what events are about, and their mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
+async fn fetch_and_have_effect(state: &AppState, event: &Claimed, ids: &[String]) -> Result<(), Error> {
+    let id = event.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
+    let fetched = match (Family::of(&event.kind), id) {
         (None, _) => None,
         (Some(_), None) => return Err(Error::Unreadable("id")),
-        (Some(family), Some(id)) => facts::fetch(state, state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id).await?,
+        (Some(family), Some(id)) => facts::look(state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id, event.look).await?,
     };
     if fetched.is_some() {
         chassis::step!("event.fetched");
@@ -97,14 +120,17 @@ async fn fetch_and_have_effect(state: &AppState, event_id: &str, kind: &str, id:
         Some(fetched) => facts::effect_span(state, fetched).await?,
         None => tracing::Span::none(),
     };
-    have_effect(state, event_id, fetched.as_ref()).instrument(span).await
+    have_effect(state, ids, fetched.as_ref()).instrument(span).await
 }
 
-async fn have_effect(state: &AppState, event_id: &str, fetched: Option<&Fetched>) -> Result<(), Error> {
+async fn have_effect(state: &AppState, ids: &[String], fetched: Option<&Fetched>) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
-        let waiting =
-            sqlx::query_scalar!("select 1 from stripe_events where event_id = $1 and state = 'received' for no key update", event_id);
-        if waiting.fetch_optional(&mut **transaction).await?.is_none() {
+        let waiting = sqlx::query_scalar!(
+            "select event_id from stripe_events where event_id = any($1) and state = 'received' order by event_id for no key update",
+            ids
+        );
+        let waiting = waiting.fetch_all(&mut **transaction).await?;
+        if waiting.is_empty() {
             return Ok(());
         }
         let ours = match fetched {
@@ -116,7 +142,7 @@ async fn have_effect(state: &AppState, event_id: &str, fetched: Option<&Fetched>
             None => false,
         };
         let outcome = if ours { "handled" } else { "ignored" };
-        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = $1", event_id, outcome, state.clock.now())
+        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = any($1)", &waiting, outcome, state.clock.now())
             .execute(&mut **transaction)
             .await?;
         Ok(())
@@ -129,26 +155,15 @@ fn is_id(text: &str) -> bool {
 }
 
 /// Leaves an event for its next try, or sets it aside.
-async fn failed(state: &AppState, event_id: &str, attempts: i32, error: &Error) -> Result<(), Error> {
+async fn failed(state: &AppState, event: &Claimed, error: &Error) -> Result<(), Error> {
+    let Claimed { id, attempts, .. } = event;
     // What cannot be read today cannot be read tomorrow: set aside at once, for people to look at [B-20].
-    if attempts < MAX_ATTEMPTS && !matches!(error, Error::Unreadable(_)) {
-        tracing::warn!(
-            stripe.event.id = event_id,
-            attempts,
-            error.message = error.chain(),
-            "an event of Stripe failed and will be tried again"
-        );
+    if *attempts < MAX_ATTEMPTS && !matches!(error, Error::Unreadable(_)) {
+        tracing::warn!(stripe.event.id = id, attempts, error.message = error.chain(), "an event of Stripe failed and will be tried again");
         return Ok(());
     }
-    sqlx::query!("update stripe_events set state = 'parked' where event_id = $1 and state = 'received'", event_id)
-        .execute(&state.pool)
-        .await?;
+    sqlx::query!("update stripe_events set state = 'parked' where event_id = $1 and state = 'received'", id).execute(&state.pool).await?;
     metrics::counter!("billing_stripe_events_parked_total").increment(1);
-    tracing::error!(
-        stripe.event.id = event_id,
-        attempts,
-        error.message = error.chain(),
-        "an event of Stripe failed too often and was set aside"
-    );
+    tracing::error!(stripe.event.id = id, attempts, error.message = error.chain(), "an event of Stripe failed too often and was set aside");
     Ok(())
 }

@@ -11,17 +11,20 @@ use tracing::Instrument;
 
 use super::{SubscriptionId, store};
 use crate::error::Error;
+use crate::lanes;
 use crate::state::AppState;
 
 /// Who changed a subscription, when nobody did.
 const ACTOR: &str = "calendar";
 /// The pause after a row that cannot be decided: it must not keep the others from their turn.
 const SET_ASIDE: TimeDelta = TimeDelta::hours(1);
+/// Subscriptions that are decided at once: on the first of a month many are due.
+const LANES: usize = 4;
 
 /// Looks until the token is cancelled.
 pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationToken) {
     keep_running("subscriptions-due", stop, pause, || async {
-        while !stop.is_cancelled() && step(state).await? {}
+        lanes::drain(LANES, stop, || step(state)).await?;
         Ok(())
     })
     .await;

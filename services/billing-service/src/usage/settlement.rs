@@ -87,16 +87,17 @@ pub async fn settle(
     } else {
         postings::settlement(held.request_id, held.amount, held.balances, price, cost, now)
     };
-    if posting.entries.iter().any(|(_, amount)| *amount != 0) {
-        ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
-        grants::follow(state, transaction, held.organization_id, &posting, Use::model(&held.model), held.created_at).await?;
-    }
-    note_debt(held.organization_id, held.request_id, &posting);
+    // Before the posting: from that on others wait for the house's accounts.
     if abandoned {
         replace(state, transaction, held.request_id, used, (price, cost)).await?;
     } else {
         insert_all(state, transaction, &[record(held, used, card.id, (price, cost))]).await?;
     }
+    if posting.entries.iter().any(|(_, amount)| *amount != 0) {
+        ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
+        grants::follow(state, transaction, held.organization_id, &posting, Use::model(&held.model), held.created_at).await?;
+    }
+    note_debt(held.organization_id, held.request_id, &posting);
     resolve(state, transaction, held.id, "settled").await?;
     metrics::counter!("billing_settlements_total", "outcome" => used.outcome.as_str()).increment(1);
     Ok(Settlement {

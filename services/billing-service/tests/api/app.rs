@@ -104,6 +104,7 @@ impl App {
                 api_base: "http://127.0.0.1:9".into(),
                 livemode: false,
                 automatic_tax: false,
+                requests_per_second: 0,
                 gaps: Millis(Duration::ZERO),
                 reconcile: Millis(Duration::ZERO),
             },

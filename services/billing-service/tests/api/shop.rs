@@ -1,20 +1,23 @@
 //! billing-service and a Stripe beside it, both moved through time together. Events are delivered by the test, so that it chooses their
 //! order; what is wanted of Stripe is sent when the test says so, or by the service itself.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use billing_service::config::BillingConfig;
+use billing_service::lanes;
+use billing_service::state::AppState;
 use billing_service::stripe::sender;
 use billing_service::stripe::signature::sign;
 use chassis::SecretString;
 use chassis::config::CommaList;
+use futures::{StreamExt, stream};
 use identity::{OrganizationId, Scopes};
 use serde_json::{Value, json};
 use stripe_simulator::{Options, Running, Start, StripeSimulator};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
+use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::catalog::sell;
@@ -48,11 +51,17 @@ coupons:
 "#;
 
 const SECRET: &str = "whsec_shop";
+/// What is sent or delivered at once.
+pub const LANES: usize = 8;
 
 pub struct Shop {
     pub app: App,
     pub stripe: Running,
-    seen: Mutex<HashSet<String>>,
+    /// The service's, for calling its parts directly.
+    pub state: AppState,
+    dashboard: TestClient,
+    /// Events that were given out.
+    seen: Mutex<usize>,
 }
 
 impl Shop {
@@ -74,7 +83,10 @@ impl Shop {
         })
         .await;
         sell(&app, CATALOG).await;
-        Self { app, stripe, seen: Mutex::default() }
+        let dashboard = TestClient::new(stripe.address)
+            .bearer("sk_test_dashboard")
+            .header("content-type", "application/x-www-form-urlencoded".to_owned());
+        Self { state: app.state(), dashboard, app, stripe, seen: Mutex::default() }
     }
 
     /// An organization, and a client that may spend its money.
@@ -124,13 +136,16 @@ impl Shop {
     /// Events that were not given out before, oldest first.
     pub fn news(&self) -> Vec<Value> {
         let mut seen = self.seen.lock().unwrap();
-        self.stripe.events().into_iter().filter(|event| seen.insert(event["id"].as_str().unwrap().to_owned())).collect()
+        let (news, count) = self.stripe.events_after(*seen);
+        *seen = count;
+        news
     }
 
     /// Waits until every stored event has had its effect.
     pub async fn handled(&self) {
         eventually("every event has its effect", || async {
-            (self.app.count("select count(*) from stripe_events where state = 'received'").await == 0).then_some(())
+            let waiting = "select count(*) from (select from stripe_events where state = 'received' limit 1) as waiting";
+            (self.app.count(waiting).await == 0).then_some(())
         })
         .await;
     }
@@ -166,8 +181,8 @@ impl Shop {
 
     /// Sends what is due.
     pub async fn send(&self) {
-        let state = self.app.state();
-        while sender::step(&state, state.stripe.as_ref().unwrap()).await.unwrap() {}
+        let stripe = self.state.stripe.as_ref().unwrap();
+        lanes::drain(LANES, &CancellationToken::new(), || sender::step(&self.state, stripe)).await.unwrap();
     }
 
     /// Until neither side has anything to say to the other.
@@ -183,10 +198,10 @@ impl Shop {
             if news.is_empty() {
                 return;
             }
-            for event in news {
-                self.deliver(&event).await;
+            for some in news.chunks(1000) {
+                stream::iter(some).for_each_concurrent(LANES, |event| self.deliver(event)).await;
+                self.handled().await;
             }
-            self.handled().await;
         }
     }
 
@@ -221,18 +236,12 @@ impl Shop {
     /// A call of Stripe's API by somebody else, as from its dashboard.
     pub async fn dashboard(&self, path: &str, fields: &[(&str, &str)]) -> Value {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        self.at_dashboard().send("POST".parse().unwrap(), path, Some(body)).await.expect(200).json
+        self.dashboard.send("POST".parse().unwrap(), path, Some(body)).await.expect(200).json
     }
 
     /// Something is deleted there.
     pub async fn delete_at_stripe(&self, path: &str) {
-        self.at_dashboard().send("DELETE".parse().unwrap(), path, None).await.expect(200);
-    }
-
-    fn at_dashboard(&self) -> TestClient {
-        TestClient::new(self.stripe.address)
-            .bearer("sk_test_dashboard")
-            .header("content-type", "application/x-www-form-urlencoded".to_owned())
+        self.dashboard.send("DELETE".parse().unwrap(), path, None).await.expect(200);
     }
 }
 

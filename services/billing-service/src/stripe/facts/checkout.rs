@@ -51,8 +51,8 @@ async fn paid(
         currency,
         amount,
     };
-    settle(state, transaction, checkout, &payment).await?;
-    customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await
+    customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await?;
+    settle(state, transaction, checkout, &payment).await
 }
 
 /// The tax that was added to the prices; what is within them is a part of what they are.

@@ -69,6 +69,7 @@ fn wishes(folder: &Path) -> Wishes {
             set("CHAT_RESERVATION_MARGIN_MS", "1000"),
             set("CHAT_CHECKPOINT_MS", "50"),
         ],
+        ..Wishes::default()
     }
 }
 

@@ -61,7 +61,10 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// # Errors
 /// The database's, when no event could be taken at all.
 pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
-    let claimed = claim(state).await?;
+    let mut claimed = claim(state).await?;
+    let Some(family) = claimed.first().map(|first| Family::of(&first.kind)) else { return Ok(false) };
+    // An event that means nothing, stored by an older version, must not speak for one that does: that comes again.
+    claimed.retain(|event| Family::of(&event.kind) == family);
     let Some(first) = claimed.first() else { return Ok(false) };
     chassis::step!("event.claimed");
     if let Err(error) = handle(state, first, &claimed).await {

@@ -86,6 +86,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0075_traces",
         "0076_former_customers",
         "0080_group_lengths",
+        "0085_reconciliation_listed",
     ],
 };
 

@@ -9,11 +9,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::coverage;
 use crate::mutate::Mutator;
@@ -77,12 +77,13 @@ struct Run<'a, P> {
 /// # Panics
 /// As the parser does; when an environment variable is no number.
 pub fn fuzz(target: &Target<'_>, parse: impl FnMut(&str) -> Vec<String>) -> Tried {
-    let variable =
-        |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} must be a number")));
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .map(|text| text.to_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or_else(|| panic!("{name} must be a number")))
+    };
     let seconds = variable("TRIVET_FUZZ_SECONDS");
     let rounds = variable("TRIVET_FUZZ_ROUNDS").unwrap_or(ROUNDS);
-    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()) << 16 ^ since.as_secs());
-    let seed = variable("TRIVET_FUZZ_SEED").unwrap_or_else(|| seconds.map_or(1, |_| fresh()));
+    let seed = variable("TRIVET_FUZZ_SEED").unwrap_or_else(|| seconds.map_or(1, |_| RandomState::new().hash_one(0)));
     let mut run = Run {
         target,
         parse,

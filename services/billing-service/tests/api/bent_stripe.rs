@@ -86,9 +86,15 @@ fn bend(value: &mut Value, said: &Said) {
     match value {
         Value::Array(items) => {
             items.retain(|item| of(item).is_none_or(Option::is_some));
-            items.iter_mut().for_each(|item| bend(item, said));
+            for item in items {
+                bend(item, said);
+            }
         }
-        Value::Object(fields) => fields.values_mut().for_each(|field| bend(field, said)),
+        Value::Object(fields) => {
+            for field in fields.values_mut() {
+                bend(field, said);
+            }
+        }
         _ => {}
     }
 }

@@ -88,6 +88,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0076_former_customers",
         "0080_group_lengths",
         "0081_lanes",
+        "0085_reconciliation_listed",
         "0089_stripe_meter_counts",
         "0090_stripe_meter_queue",
         "0091_stripe_meter_retention",

@@ -8,6 +8,8 @@ mod catalog;
 pub mod collect;
 pub mod customers;
 pub mod facts;
+#[cfg(test)]
+mod fuzzing;
 pub mod gaps;
 pub mod meters;
 pub mod object;

@@ -5,6 +5,8 @@
 mod admin_api;
 #[path = "api/app.rs"]
 mod app;
+#[path = "api/bent_stripe.rs"]
+mod bent_stripe;
 #[path = "api/budgets.rs"]
 mod budgets;
 #[path = "api/catalog.rs"]
@@ -47,6 +49,12 @@ mod payments;
 mod rate_terms;
 #[path = "api/rates.rs"]
 mod rates;
+#[path = "api/reconcile_desk.rs"]
+mod reconcile_desk;
+#[path = "api/reconcile_documents.rs"]
+mod reconcile_documents;
+#[path = "api/reconcile_money.rs"]
+mod reconcile_money;
 #[path = "api/replicas.rs"]
 mod replicas;
 #[path = "api/reservations.rs"]

@@ -37,6 +37,11 @@ pub async fn run(command: Reconcile, state: &AppState) -> anyhow::Result<()> {
     if let (Some(actor), Some(reason), false) = (command.actor, command.reason, command.repair.is_empty()) {
         let decision = Decision::new(state, actor, reason, command.idempotency_key);
         let wanted = |one: &Difference| command.repair.iter().any(|named| named == "all" || *named == one.object);
+        for difference in report.differences.iter().filter(|one| command.repair.contains(&one.object)) {
+            if let Some(reason) = repair::refusal(difference) {
+                writeln!(stdout(), "repair {} refused: {reason}", difference.object)?;
+            }
+        }
         for difference in repair::repairable(&report.differences).into_iter().filter(|one| wanted(one)) {
             let done = repair::repair(state, stripe, &decision, difference).await;
             let said = match done {

@@ -5,7 +5,7 @@
 pub(super) mod checkout;
 mod customer;
 pub(super) mod invoice;
-mod reversal;
+pub(super) mod reversal;
 
 use chassis::telemetry::{continue_from, link_to_current};
 use serde_json::Value;

@@ -5,8 +5,9 @@
 mod books;
 mod documents;
 mod kinds;
+mod listing;
 pub mod repair;
-mod snapshot;
+mod rows;
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::transport::Transport;
 use super::{meters, turns};
 use crate::error::Error;
 use crate::state::AppState;
-use snapshot::Snapshot;
+use listing::Listing;
 
 pub use kinds::Severity;
 
@@ -71,6 +72,8 @@ pub struct Report {
     pub started_at: DateTime<Utc>,
     /// Customers, payments, reversals, invoices and sessions that Stripe has of ours.
     pub seen: [i64; 5],
+    /// How many objects of Stripe's were in memory at once, at most: no more than a page of a list.
+    pub most_held: usize,
     /// What was found, the worst first.
     pub differences: Vec<Difference>,
 }
@@ -81,6 +84,11 @@ impl Report {
     pub fn count(&self, severity: Severity) -> i64 {
         self.differences.iter().map(|difference| i64::from(difference.severity == severity)).sum()
     }
+}
+
+/// The names of all kinds of differences.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    kinds::KINDS.iter().map(|kind| kind.name)
 }
 
 /// Compares until the token is cancelled; without a key, or with a pause of zero, never.
@@ -103,36 +111,46 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// # Errors
 /// Stripe's; the database's. Nothing is kept then.
 pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Error> {
-    let started_at = state.clock.now();
-    let snapshot = Snapshot::take(state, stripe).await?;
+    let (id, started_at) = (state.random.uuid_v7(&state.clock), state.clock.now());
+    let compared = compare_run(state, stripe, id).await;
+    // Whatever came of it; what cannot be forgotten now, a later run forgets.
+    let forgotten = listing::forget(state, id).await;
+    let (listing, found) = compared?;
+    forgotten?;
+    let differences = judge(found.into_iter(), started_at)?;
+    let report = Report { id, started_at, seen: listing.seen, most_held: listing.most_held, differences };
+    keep(state, &report).await?;
+    tell(&report);
+    Ok(report)
+}
+
+async fn compare_run(state: &AppState, stripe: &Transport, run: Uuid) -> Result<(Listing, Vec<Found>), Error> {
+    let listing = listing::read(state, stripe, run).await?;
     let metered = meters::compare::compare(state, stripe).await?;
-    let found: Vec<Found> = in_transaction!(state.pool, |transaction| {
+    let mut found: Vec<Found> = in_transaction!(state.pool, |transaction| {
         sqlx::query!("set transaction isolation level repeatable read, read only").execute(&mut **transaction).await?;
         // All of it takes longer than a request may.
         sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
-        let mut found = documents::customers(transaction, &snapshot).await?;
-        found.extend(books::payments(transaction, &snapshot).await?);
+        let mut found = documents::customers(transaction, run).await?;
+        found.extend(books::payments(transaction, run).await?);
         found.extend(books::sales(transaction).await?);
-        found.extend(books::reversals(transaction, &snapshot).await?);
-        found.extend(documents::invoices(transaction, &snapshot).await?);
-        found.extend(documents::charges(transaction, &snapshot).await?);
-        found.extend(documents::checkouts(transaction, &snapshot).await?);
-        found.extend(books::clearing(transaction, &snapshot).await?);
+        found.extend(books::reversals(transaction, run).await?);
+        found.extend(documents::invoices(transaction, run).await?);
+        found.extend(documents::charges(transaction, run).await?);
+        found.extend(documents::checkouts(transaction, run).await?);
+        found.extend(books::clearing(transaction, run).await?);
         Ok::<_, Error>(found)
     })?;
-    let unreadable = snapshot.unreadable.iter().map(|(id, field)| Found {
+    found.extend(metered);
+    found.extend(listing.unreadable.iter().map(|(id, field)| Found {
         kind: "unreadable".to_owned(),
         organization: None,
         object: id.clone(),
         ours: String::new(),
         theirs: format!("no readable {field}"),
         at: None,
-    });
-    let differences = judge(found.into_iter().chain(metered).chain(unreadable), started_at)?;
-    let report = Report { id: state.random.uuid_v7(&state.clock), started_at, seen: snapshot.sizes(), differences };
-    keep(state, &report).await?;
-    tell(&report);
-    Ok(report)
+    }));
+    Ok((listing, found))
 }
 
 /// Gives each its severity: what is young is only on its way, and so is what it leaves open in the sums.

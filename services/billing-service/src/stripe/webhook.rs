@@ -7,6 +7,7 @@ use chassis::http::edge::payload_too_large;
 use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::facts::Family;
 use super::signature;
@@ -22,13 +23,13 @@ pub(super) const MAX_ID: usize = 255;
 
 /// What every event has, whatever it is about.
 #[derive(Debug, Deserialize)]
-struct Event {
-    id: String,
+pub(super) struct Event {
+    pub(super) id: String,
     #[serde(rename = "type")]
-    kind: String,
+    pub(super) kind: String,
     livemode: bool,
     api_version: Option<String>,
-    created: i64,
+    pub(super) created: i64,
 }
 
 /// Take an event from Stripe.
@@ -55,17 +56,26 @@ fn refused(rule: &str) -> Error {
     Problem::bad_request("invalid_signature", "The signature is not valid").field("stripe-signature", rule).into()
 }
 
-/// The first durable act. A repetition finds the row and is acknowledged; a database that is away is 503, and Stripe comes again.
-async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
+/// Reads an event of a mode, and all of it as it can be stored.
+///
+/// # Errors
+/// The field and the rule that it breaks.
+pub(super) fn read(body: &[u8], livemode: bool) -> Result<(Event, Value), Problem> {
     let malformed = || Problem::bad_request("invalid_event", "The body is not an event").field("body", "must be a Stripe event");
     let payload = without_nul(serde_json::from_slice(body).map_err(|_| malformed())?);
     let event = Event::deserialize(&payload).map_err(|_| malformed())?;
     if event.id.is_empty() || event.id.len() > MAX_ID {
-        return Err(malformed().into());
+        return Err(malformed());
     }
-    if event.livemode != state.config.stripe.livemode {
-        return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's").into());
+    if event.livemode != livemode {
+        return Err(Problem::bad_request("wrong_mode", "The event is of another mode").field("livemode", "must be the endpoint's"));
     }
+    Ok((event, payload))
+}
+
+/// The first durable act. A repetition finds the row and is acknowledged; a database that is away is 503, and Stripe comes again.
+async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
+    let (event, payload) = read(body, state.config.stripe.livemode)?;
     // Its object is fetched in our version anyway; but somebody should know that the endpoint was made with another [B-21].
     if event.api_version.as_deref() != Some(stripe_client_core::VERSION.as_str()) {
         metrics::counter!("billing_stripe_events_of_other_version_total").increment(1);

@@ -38,7 +38,7 @@ async fn paid(
     }
     let intent = session.related("payment_intent").ok_or(Error::Unreadable("payment_intent"))?;
     let currency = session.currency()?;
-    let amount = session.micros("amount_total", currency)? - tax_on_top(session, currency)?;
+    let amount = without_tax(session, currency)?;
     // What was agreed is ours; what was paid is Stripe's. A sale is of what was paid, and both must be the same.
     if currency != checkout.currency || amount != checkout.amount {
         return Err(Error::Internal("a checkout was paid with another amount than was asked for"));
@@ -55,12 +55,18 @@ async fn paid(
     settle(state, transaction, checkout, &payment).await
 }
 
-/// The tax that was added to the prices; what is within them is a part of what they are.
-pub(in crate::stripe) fn tax_on_top(session: Object<'_>, currency: Currency) -> Result<i64, Error> {
+/// What the prices came to: tax that was added on top is left out, and what is within them is a part of what they are.
+fn without_tax(session: Object<'_>, currency: Currency) -> Result<i64, Error> {
     let details = session.at("total_details");
-    let prices = session.micros("amount_subtotal", currency)? - details.micros("amount_discount", currency)?
-        + details.micros("amount_shipping", currency)?;
-    Ok(session.micros("amount_total", currency)? - prices)
+    let discounted = session.micros("amount_subtotal", currency)?.checked_sub(details.micros("amount_discount", currency)?);
+    let shipping = details.micros("amount_shipping", currency)?;
+    discounted.and_then(|prices| prices.checked_add(shipping)).ok_or(Error::Unreadable("total_details"))
+}
+
+/// The tax that was added to the prices.
+pub(in crate::stripe) fn tax_on_top(session: Object<'_>, currency: Currency) -> Result<i64, Error> {
+    let total = session.micros("amount_total", currency)?;
+    total.checked_sub(without_tax(session, currency)?).ok_or(Error::Unreadable("amount_total"))
 }
 
 async fn settle(

@@ -26,6 +26,8 @@ pub struct Sums {
     discount: i64,
     pub(in crate::stripe) tax: i64,
     pub(in crate::stripe) total: i64,
+    /// The total without the tax on top.
+    pub(in crate::stripe) net: i64,
 }
 
 impl Sums {
@@ -36,6 +38,7 @@ impl Sums {
             discount: 0,
             tax: 0,
             total: invoice.micros("total", currency)?,
+            net: 0,
         };
         let add = |sum: &mut i64, object: Object<'_>| -> Result<(), Error> {
             *sum = sum.checked_add(object.micros("amount", currency)?).ok_or(Error::Unreadable("amount"))?;
@@ -46,13 +49,15 @@ impl Sums {
         // Tax on top; what is within the prices is part of the lines.
         let on_top = invoice.list("total_taxes").filter(|tax| tax.text("tax_behavior") != Some("inclusive"));
         on_top.into_iter().try_for_each(|tax| add(&mut sums.tax, tax))?;
+        sums.net = sums.total.checked_sub(sums.tax).ok_or(Error::Unreadable("total_taxes"))?;
         Ok(sums)
     }
 
     /// Whether lines, discount and tax come to the total [B-76].
     #[must_use]
     pub const fn agree(&self) -> bool {
-        self.lines == self.subtotal && self.subtotal - self.discount + self.tax == self.total
+        // What no subtraction reaches is no sum of anything that was invoiced.
+        self.lines == self.subtotal && matches!(self.subtotal.checked_sub(self.discount), Some(net) if net == self.net)
     }
 }
 
@@ -146,7 +151,7 @@ async fn settle(
     }
     // Without a payment of money (the customer's balance at Stripe paid) the invoice itself is the fact.
     let intent = paid_with(invoice).map_or_else(|| invoice.needs("id"), Ok)?;
-    let payment = |by, by_id| Payment { intent: intent.to_owned(), organization, by, by_id, currency, amount: sums.total - sums.tax };
+    let payment = |by, by_id| Payment { intent: intent.to_owned(), organization, by, by_id, currency, amount: sums.net };
     match collected {
         Collected::Charge(charge, id) => sales::of_charge(state, transaction, &payment(PaidBy::Charge, id), &charge).await?,
         Collected::TopUp(id) => top_ups::paid(state, transaction, &payment(PaidBy::TopUp, id)).await?,

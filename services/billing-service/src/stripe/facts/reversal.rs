@@ -1,5 +1,6 @@
 //! Refunds and disputes, by whoever made them: we, somebody at Stripe's dashboard, or a bank.
 
+use money::Currency;
 use sqlx::{Postgres, Transaction};
 
 use super::customer;
@@ -26,13 +27,15 @@ pub(super) async fn dispute(
     fetched: i64,
 ) -> Result<bool, Error> {
     let Some(reversal) = read(transaction, dispute, fetched).await? else { return Ok(false) };
-    let currency = dispute.currency()?;
-    let mut fee = 0_i64;
-    for movement in dispute.list("balance_transactions") {
-        fee = fee.saturating_add(movement.micros("fee", currency)?);
-    }
-    sales::disputed(state, transaction, &reversal, fee).await?;
+    sales::disputed(state, transaction, &reversal, fees(dispute, dispute.currency()?)?).await?;
     Ok(true)
+}
+
+/// What Stripe took for it, in micro-units.
+pub(in crate::stripe) fn fees(object: Object<'_>, currency: Currency) -> Result<i64, Error> {
+    object.list("balance_transactions").try_fold(0_i64, |sum, movement| {
+        sum.checked_add(movement.micros("fee", currency)?).ok_or(Error::Unreadable("balance_transactions"))
+    })
 }
 
 /// None when it is about money of somebody who is no customer of ours. A payment that we know is ours whoever its customer is now; one of

@@ -1,14 +1,13 @@
 //! Money: what was paid and what went back, at Stripe, here, and in the ledger.
 
-use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::Found;
-use super::snapshot::Snapshot;
 use crate::error::Error;
 
 /// What was paid at Stripe, and what we know of it.
-pub(super) async fn payments(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn payments(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
@@ -25,10 +24,11 @@ pub(super) async fn payments(connection: &mut PgConnection, snapshot: &Snapshot)
                coalesce(t.amount || ' ' || t.currency, 'nothing') as theirs,
                greatest(to_timestamp(t.at), case when t.id is null or not p.sold then p.paid_at end) as at
              from stripe_payments p
-             full join jsonb_to_recordset($1) as t (id text, organization uuid, object text, asked boolean, currency text, amount bigint, at bigint)
+             full join (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, object text, asked boolean, currency text, amount bigint, at bigint)
+               where l.run_id = $1 and l.list = 'payments') t
                on t.id = p.payment_intent_id) as compared
            where kind is not null order by object"#,
-        json!(snapshot.payments)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }
@@ -59,11 +59,12 @@ pub(super) async fn sales(connection: &mut PgConnection) -> Result<Vec<Found>, E
 }
 
 /// Refunds and disputes. What belongs to a payment that we do not know is part of that difference.
-pub(super) async fn reversals(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"with t as (
-             select * from jsonb_to_recordset($1) as t (id text, kind text, payment_intent text, amount bigint, phase text, at bigint))
+             select * from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, kind text, payment_intent text, amount bigint, phase text, at bigint)
+               where l.run_id = $1 and l.list = 'reversals') t)
            select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
              select case
                  when p.payment_intent_id is null then null
@@ -90,24 +91,26 @@ pub(super) async fn reversals(connection: &mut PgConnection, snapshot: &Snapshot
              group by p.payment_intent_id
              having p.reversed_micros <> least(p.amount_micros, coalesce(sum(t.amount), 0))) as compared
            where kind is not null order by object"#,
-        json!(snapshot.reversals)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }
 
 /// What the ledger says that Stripe holds for us, and what Stripe says: for each organization and in all, by currency. Fees of payments,
 /// payouts and tax are in neither.
-pub(super) async fn clearing(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"with v as (
              select payment_intent, coalesce(sum(amount) filter (where phase = 'taken'), 0) as refunded,
                coalesce(sum(amount) filter (where phase = 'lost'), 0) as lost, coalesce(sum(fee) filter (where phase = 'lost'), 0) as fees
-             from jsonb_to_recordset($2) as v (payment_intent text, phase text, amount bigint, fee bigint) group by payment_intent),
+             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee bigint)
+               where l.run_id = $1 and l.list = 'reversals') v group by payment_intent),
            theirs as (
              select t.organization, t.currency,
                -sum(greatest(t.amount - coalesce(v.refunded, 0) - coalesce(v.lost, 0), 0) - coalesce(v.fees, 0))::bigint as amount
-             from jsonb_to_recordset($1) as t (id text, organization uuid, asked boolean, currency text, amount bigint)
+             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint)
+               where l.run_id = $1 and l.list = 'payments') t
              left join v on v.payment_intent = t.id left join stripe_payments p on p.payment_intent_id = t.id
              where p.sold is distinct from false and (p.sold or t.asked) group by t.organization, t.currency),
            ours as (
@@ -126,8 +129,7 @@ pub(super) async fn clearing(connection: &mut PgConnection, snapshot: &Snapshot)
              select 'clearing_total', null, a.currency, a.balance_micros, coalesce((select sum(theirs) from compared c where c.currency = a.currency), 0)
              from accounts a where a.kind = 'stripe_clearing') as all_of_it
            where ours <> theirs order by kind, organization"#,
-        json!(snapshot.payments),
-        json!(snapshot.reversals)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }

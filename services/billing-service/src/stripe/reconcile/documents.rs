@@ -1,17 +1,17 @@
 //! What is not money itself: customers, invoices, charges of subscriptions, and pages.
 
-use serde_json::json;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::Found;
-use super::snapshot::Snapshot;
 use crate::error::Error;
 
 /// One customer for each organization.
-pub(super) async fn customers(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn customers(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
-        r#"with t as (select * from jsonb_to_recordset($1) as t (id text, organization uuid, at bigint)),
+        r#"with t as (select * from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, at bigint)
+               where l.run_id = $1 and l.list = 'customers') t),
            o as (
              select coalesce(w.organization_id, c.organization_id) as organization, c.customer_id, c.idempotency_key, c.created_at
              from wallets w full join stripe_customers c on c.organization_id = w.organization_id)
@@ -28,13 +28,13 @@ pub(super) async fn customers(connection: &mut PgConnection, snapshot: &Snapshot
              select 'customer_double', o.organization, t.id, o.customer_id, t.id, to_timestamp(t.at)
              from t join o on o.organization = t.organization and o.customer_id <> t.id) as compared
            where kind is not null order by object"#,
-        json!(snapshot.customers)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }
 
 /// Stripe's invoices and our mirror of them. Drafts may come and go.
-pub(super) async fn invoices(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn invoices(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
@@ -52,21 +52,23 @@ pub(super) async fn invoices(connection: &mut PgConnection, snapshot: &Snapshot)
                coalesce(t.status || ' ' || t.total || ' ' || t.currency, 'nothing') as theirs,
                coalesce(to_timestamp(t.at), i.created_at) as at
              from stripe_invoices i
-             full join jsonb_to_recordset($1) as t (id text, organization uuid, status text, currency text, total bigint, agrees boolean, at bigint)
+             full join (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, status text, currency text, total bigint, agrees boolean, at bigint)
+               where l.run_id = $1 and l.list = 'invoices') t
                on t.id = i.invoice_id) as compared
            where kind is not null order by object"#,
-        json!(snapshot.invoices)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }
 
 /// Charges of subscriptions: paid once, or about to be collected. The first of a subscription is paid on a page.
-pub(super) async fn charges(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"with t as (
              select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid
-             from jsonb_to_recordset($1) as t (charge uuid, status text) where charge is not null group by charge),
+             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (charge uuid, status text)
+               where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
              select coalesce(c.id, p.source_id) as charge, count(*) as payments
              from stripe_payments p left join checkouts k on p.source = 'checkout' and k.id = p.source_id
@@ -84,13 +86,13 @@ pub(super) async fn charges(connection: &mut PgConnection, snapshot: &Snapshot) 
              from subscription_charges c left join p on p.charge = c.id left join t on t.charge = c.id
              left join unsent u on u.charge = c.id::text) as compared
            where kind is not null order by object"#,
-        json!(snapshot.invoices)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }
 
 /// Pages that were completed at Stripe, and ours that are paid.
-pub(super) async fn checkouts(connection: &mut PgConnection, snapshot: &Snapshot) -> Result<Vec<Found>, Error> {
+pub(super) async fn checkouts(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
@@ -106,11 +108,12 @@ pub(super) async fn checkouts(connection: &mut PgConnection, snapshot: &Snapshot
                case when t.id is null then 'not complete' else 'complete' end as theirs,
                coalesce(to_timestamp(greatest(t.at, m.at)), k.ended_at) as at
              from checkouts k
-             full join jsonb_to_recordset($1) as t (id text, organization uuid, checkout uuid, payment text, at bigint) on t.checkout = k.id
-             left join jsonb_to_recordset($2) as m (id text, at bigint) on m.id = t.payment) as compared
+             full join (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, checkout uuid, payment text, at bigint)
+               where l.run_id = $1 and l.list = 'sessions') t on t.checkout = k.id
+             left join (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, at bigint)
+               where l.run_id = $1 and l.list = 'payments') m on m.id = t.payment) as compared
            where kind is not null order by object"#,
-        json!(snapshot.sessions),
-        json!(snapshot.payments)
+        run
     );
     Ok(rows.fetch_all(connection).await?)
 }

@@ -39,7 +39,8 @@ const fn warning(name: &'static str, sentence: &'static str) -> Kind {
     Kind { name, severity: Severity::Warning, sentence }
 }
 
-const KINDS: &[Kind] = &[
+/// All of them.
+pub(super) const KINDS: &[Kind] = &[
     error("customer_missing", "An organization waits for its customer at Stripe; look at what Stripe answers"),
     Kind {
         name: "customer_none",

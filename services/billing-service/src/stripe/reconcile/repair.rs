@@ -1,5 +1,6 @@
 //! A difference that is mended by looking again: the object is fetched and has its effect as if its event had just come. Somebody
-//! decides that, and it is logged with the effect [B-78]. Done twice it is done once. A sum of a meter is mended by a report.
+//! decides that, and it is logged with the effect [B-78]. Done twice it is done once. A sum of a meter is mended by a report. What a look
+//! does not mend is refused: somebody must decide what is right, and do it.
 
 use chassis::in_transaction;
 use serde_json::json;
@@ -13,6 +14,18 @@ use crate::stripe::meters::compare as meters;
 use crate::stripe::transport::Transport;
 
 const ACTION: &str = "stripe.repair";
+
+/// Kinds of which a look at the object brings what Stripe says.
+const MENDED_BY_A_LOOK: [&str; 8] = [
+    "payment_missing",
+    "refund_missing",
+    "dispute_missing",
+    "dispute_state",
+    "invoice_missing",
+    "invoice_status",
+    "invoice_amount",
+    "checkout_unpaid",
+];
 
 /// In the order in which one needs the other: whose it is, what was paid, what went back.
 const FAMILIES: [(&str, Family); 7] = [
@@ -33,11 +46,24 @@ fn family(object: &str) -> Option<(usize, Family)> {
 /// The differences that a look may mend, in the order in which they are mended.
 #[must_use]
 pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
-    let can = |one: &&Difference| one.organization.is_some() && (one.kind == meters::KIND || family(&one.object).is_some());
-    let mut list: Vec<_> = differences.iter().filter(can).collect();
+    let mut list: Vec<_> = differences.iter().filter(|one| refusal(one).is_none()).collect();
     list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
     list.dedup_by_key(|one| (one.organization, &one.object));
     list
+}
+
+/// Why a difference is not repaired; none when it can be.
+#[must_use]
+pub fn refusal(difference: &Difference) -> Option<String> {
+    let Difference { kind, sentence, .. } = difference;
+    if difference.organization.is_some() && *kind == meters::KIND {
+        return None;
+    }
+    if !MENDED_BY_A_LOOK.contains(kind) {
+        return Some(format!("a look at Stripe does not mend {kind}, and somebody must decide: {sentence}"));
+    }
+    let is_readable = difference.organization.is_some() && family(&difference.object).is_some();
+    (!is_readable).then(|| format!("{} can not be asked for, so {kind} is for somebody to decide: {sentence}", difference.object))
 }
 
 /// Looks again at what a difference is about. False when Stripe has it no longer, or it is none of ours.
@@ -46,6 +72,9 @@ pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
 /// 422 when the decision is not one, or its key was used for another command; Stripe's; the database's. Nothing has changed then.
 pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, difference: &Difference) -> Result<bool, Error> {
     decision.check()?;
+    if refusal(difference).is_some() {
+        return Ok(false);
+    }
     if difference.kind == meters::KIND {
         return meters::repair(state, decision, difference).await;
     }

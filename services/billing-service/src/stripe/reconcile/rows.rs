@@ -1,0 +1,168 @@
+//! Of each object of Stripe's the few fields that are compared.
+
+use std::collections::{BTreeMap, HashMap};
+
+use identity::OrganizationId;
+use money::Currency;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::stripe::facts::checkout::tax_on_top;
+use crate::stripe::facts::invoice::{Sums, paid_with};
+use crate::stripe::facts::reversal::fees;
+use crate::stripe::object::Object;
+
+/// Which list a row belongs to. Amounts are micro-units, times seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum List {
+    /// `id`, `organization`, `at`
+    Customers,
+    /// `id`, `organization`, `object` (what it paid), `asked` (whether that was ours), `currency`, `amount` (without tax), `at`
+    Payments,
+    /// `id`, `kind`, `payment_intent`, `amount`, `fee`, `phase`, `at`
+    Reversals,
+    /// `id`, `organization`, `status`, `currency`, `total`, `agrees`, `charge`, `at`
+    Invoices,
+    /// `id`, `organization`, `checkout`, `payment`, `at`: those that are complete and paid
+    Sessions,
+    /// `id` of a payment and what it paid: `object`, `asked`, `tax`, `at`
+    Paid,
+}
+
+impl List {
+    /// Those that are counted, in the order of [`super::Report::seen`].
+    pub(super) const COUNTED: [Self; 5] = [Self::Customers, Self::Payments, Self::Reversals, Self::Invoices, Self::Sessions];
+
+    /// Its name in the database.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Customers => "customers",
+            Self::Payments => "payments",
+            Self::Reversals => "reversals",
+            Self::Invoices => "invoices",
+            Self::Sessions => "sessions",
+            Self::Paid => "paid",
+        }
+    }
+}
+
+/// What was known, before a page was read, of what its objects name.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Organizations of our customers, former ones too.
+    pub(super) owners: HashMap<String, Uuid>,
+    /// Rows of `paid`, by payment.
+    pub(super) paid: HashMap<String, Value>,
+    /// The currencies of our payments.
+    pub(super) payments: HashMap<String, Currency>,
+}
+
+impl Known {
+    fn owner(&self, object: Object<'_>) -> Option<Uuid> {
+        self.owners.get(object.related("customer")?).copied()
+    }
+}
+
+/// The rows of a page: a later one of the same object takes the place of the one before.
+pub(super) type Rows = BTreeMap<(List, String), Value>;
+
+/// Reads an object into rows; none when it is none of ours.
+pub(super) type Read = fn(&Known, Object<'_>, &mut Rows) -> Result<(), Error>;
+
+pub(super) fn customer(_: &Known, customer: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    if let Some(organization) = customer.metadata::<OrganizationId>("organization_id") {
+        let id = customer.needs("id")?;
+        let row = json!({"id": id, "organization": organization.uuid(), "at": customer.number("created")});
+        rows.insert((List::Customers, id.to_owned()), row);
+    }
+    Ok(())
+}
+
+pub(super) fn session(known: &Known, session: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let Some(organization) = known.owner(session) else { return Ok(()) };
+    let (id, at) = (session.needs("id")?, session.number("created").unwrap_or(0));
+    let checkout = session.metadata::<Uuid>("checkout_id");
+    if let Some(payment) = session.related("payment_intent") {
+        let tax = tax_on_top(session, session.currency()?)?;
+        let row = json!({"object": id, "asked": checkout.is_some(), "tax": tax, "at": at});
+        rows.insert((List::Paid, payment.to_owned()), row);
+    }
+    if checkout.is_some() && matches!(session.text("payment_status"), Some("paid" | "no_payment_required")) {
+        let payment = session.related("payment_intent");
+        let row = json!({"id": id, "organization": organization, "checkout": checkout, "payment": payment, "at": at});
+        rows.insert((List::Sessions, id.to_owned()), row);
+    }
+    Ok(())
+}
+
+pub(super) fn invoice(known: &Known, invoice: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let Some(organization) = known.owner(invoice) else { return Ok(()) };
+    let (id, status, currency) = (invoice.needs("id")?, invoice.needs("status")?, invoice.currency()?);
+    let sums = Sums::of(invoice, currency)?;
+    // When it last changed its status.
+    let changes = invoice.at("status_transitions");
+    let times = ["finalized_at", "paid_at", "voided_at", "marked_uncollectible_at"].map(|name| changes.number(name).unwrap_or(0));
+    let at = times.into_iter().fold(invoice.number("created").unwrap_or(0), i64::max);
+    let charge = invoice.metadata::<Uuid>("charge_id");
+    let asked = charge.is_some() || invoice.metadata::<Uuid>("top_up_id").is_some();
+    if let Some(payment) = paid_with(invoice) {
+        rows.insert((List::Paid, payment.to_owned()), json!({"object": id, "asked": asked, "tax": sums.tax, "at": at}));
+    } else if asked && status == "paid" {
+        // The customer's balance at Stripe paid: the invoice is the payment.
+        let row = json!({"id": id, "organization": organization, "object": id, "asked": true, "currency": currency.code(),
+            "amount": sums.net, "at": at});
+        rows.insert((List::Payments, id.to_owned()), row);
+    }
+    // A long list of lines is not all here, and not summed.
+    let agrees = sums.agree() || invoice.at("lines").0["has_more"] == true;
+    let row = json!({"id": id, "organization": organization, "status": status, "currency": currency.code(), "total": sums.total,
+        "agrees": agrees, "charge": charge, "at": at});
+    rows.insert((List::Invoices, id.to_owned()), row);
+    Ok(())
+}
+
+pub(super) fn payment(known: &Known, payment: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let Some(organization) = known.owner(payment).filter(|_| payment.text("status") == Some("succeeded")) else { return Ok(()) };
+    let (id, currency) = (payment.needs("id")?, payment.currency()?);
+    let received = payment.micros("amount_received", currency)?;
+    let created = payment.number("created").unwrap_or(0);
+    let paid = known.paid.get(id).map(Object);
+    let of = |name: &str| paid.and_then(|paid| paid.number(name));
+    let amount = received.checked_sub(of("tax").unwrap_or(0)).ok_or(Error::Unreadable("amount_received"))?;
+    let row = json!({"id": id, "organization": organization, "object": paid.and_then(|paid| paid.text("object")).unwrap_or(id),
+        "asked": paid.is_some_and(|paid| paid.0["asked"] == true), "currency": currency.code(), "amount": amount,
+        "at": of("at").map_or(created, |at| at.max(created))});
+    rows.insert((List::Payments, id.to_owned()), row);
+    Ok(())
+}
+
+pub(super) fn refund(known: &Known, refund: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let phase = match refund.needs("status")? {
+        "succeeded" | "pending" => "taken",
+        "failed" | "canceled" => "failed",
+        _ => "none",
+    };
+    reversal(known, refund, "refund", phase, rows)
+}
+
+pub(super) fn dispute(known: &Known, dispute: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let phase = match dispute.needs("status")? {
+        "won" => "won",
+        "lost" => "lost",
+        status if status.starts_with("warning") || status == "prevented" => "none",
+        _ => "open",
+    };
+    reversal(known, dispute, "dispute", phase, rows)
+}
+
+fn reversal(known: &Known, object: Object<'_>, kind: &str, phase: &str, rows: &mut Rows) -> Result<(), Error> {
+    let Some((payment, currency)) = object.related("payment_intent").and_then(|id| known.payments.get_key_value(id)) else {
+        return Ok(());
+    };
+    let id = object.needs("id")?;
+    let row = json!({"id": id, "kind": kind, "payment_intent": payment, "amount": object.micros("amount", *currency)?,
+        "fee": fees(object, *currency)?, "phase": phase, "at": object.number("created")});
+    rows.insert((List::Reversals, id.to_owned()), row);
+    Ok(())
+}

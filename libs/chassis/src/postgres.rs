@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres, Transaction};
 use tokio::time::Instant;
 
 pub use migrations::{MigrateError, Migrations};
@@ -47,6 +47,17 @@ pub fn connect(config: &PostgresConfig, application: &str) -> Result<PgPool, sql
         .max_connections(config.max_connections)
         .acquire_timeout(config.wait_timeout.0)
         .connect_lazy_with(options(config, application)?))
+}
+
+/// A transaction whose statements are planned for the values they are given. A prepared statement is soon planned for any values: then a
+/// page of a long list is taken for a tenth of all there is, and all of it is sorted for each page.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn begin_planned_anew(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    transaction.execute("set local plan_cache_mode = force_custom_plan").await?;
+    Ok(transaction)
 }
 
 /// The connection's options: time limits are set for each session, and no statement is logged with its values.

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chassis::Problem;
 use chassis::http::Query;
+use chassis::postgres::begin_planned_anew;
 use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -136,6 +137,7 @@ async fn page(
 ) -> Result<Vec<Row>, sqlx::Error> {
     // The database writes the JSON: two dozen columns are not read into fields only to be written again. One query for all and one for
     // an organization: each goes along its own index, and what it cost us is for operators.
+    let mut reading = begin_planned_anew(pool).await?;
     macro_rules! rows {
         ($cost:literal, $condition:literal $(, $argument:expr)*) => {
             sqlx::query_as!(
@@ -150,12 +152,14 @@ async fn page(
                    where (u.ended_at, u.request_id) > ($1, $2) and u.ended_at >= $1 and u.ended_at < $3 "# + $condition + "order by u.ended_at, u.request_id limit $4",
                 after, after_id, to, PAGE $(, $argument)*
             )
-            .fetch_all(pool)
+            .fetch_all(&mut *reading)
             .await
         };
     }
-    match organization {
+    let rows = match organization {
         None => rows!("cost_micros, ", ""),
         Some(organization) => rows!("", "and u.organization_id = $5 ", organization.uuid()),
-    }
+    }?;
+    reading.commit().await?;
+    Ok(rows)
 }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use chassis::cursor::Page;
 use chassis::http::Query;
+use chassis::postgres::begin_planned_anew;
 use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
 use contracts::RequestId;
@@ -84,6 +85,7 @@ pub async fn list(
     principal.require(Scope::BillingRead)?;
     let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| state.usage_cursors.decode(&cursor)).transpose()?;
     let (after_time, after_id) = after.unzip();
+    let mut reading = begin_planned_anew(&state.pool).await?;
     let rows = sqlx::query!(
         "select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
                 audio_input_tokens, audio_output_tokens, images, currency,
@@ -99,8 +101,9 @@ pub async fn list(
         query.model,
         i64::try_from(PAGE + 1).unwrap_or(i64::MAX)
     )
-    .fetch_all(&state.pool)
+    .fetch_all(&mut *reading)
     .await?;
+    reading.commit().await?;
     let next_cursor = (rows.len() > PAGE).then(|| state.usage_cursors.encode(&(rows[PAGE - 1].ended_at, rows[PAGE - 1].request_id)));
     let data = rows.into_iter().take(PAGE).map(|row| UsageRow {
         request_id: RequestId::from_uuid(row.request_id),

@@ -1,6 +1,8 @@
 //! Admission and settlement alone: from a lease, as chat-service does it, beside a hold for each request.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use admission::{Admission, Admissions, End, Note, Settlement, Verdict};
@@ -59,6 +61,7 @@ pub struct Gateway {
     random: Random,
     wallets: Vec<OrganizationId>,
     next: AtomicUsize,
+    filling: Arc<Mutex<HashSet<OrganizationId>>>,
 }
 
 impl Gateway {
@@ -87,6 +90,7 @@ impl Gateway {
             billing_url: billing_url.to_owned(),
             wallets: (0..wallets).map(|_| OrganizationId::new(&clock, &random)).collect(),
             next: AtomicUsize::new(0),
+            filling: Arc::default(),
             clock,
             random,
         };
@@ -143,7 +147,7 @@ impl Gateway {
             let (needed_micros, seen) = match self.admissions.admit(&admission).await? {
                 Verdict::Admitted { lease, low } => {
                     if low {
-                        self.billing.lease(&LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) }).await?;
+                        self.fill_in_passing(LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) });
                     }
                     break lease.lease_id;
                 }
@@ -158,6 +162,21 @@ impl Gateway {
         let settlement = Settlement { event: &event, price_micros: PRICE, end: End::Used, counted: &[], traceparent: None };
         ensure!(self.admissions.settle(&settlement).await? >= PRICE, "a settlement took too little");
         Ok(Times { admitted, settled: u64::try_from(began.elapsed().as_micros())? })
+    }
+
+    /// As chat-service does it: nobody waits for it, and one asks for an organization at a time.
+    fn fill_in_passing(&self, request: LeaseRequest) {
+        if !self.filling.lock().is_ok_and(|mut filling| filling.insert(request.organization_id)) {
+            return;
+        }
+        let (billing, filling) = (self.billing.clone(), Arc::clone(&self.filling));
+        tokio::spawn(async move {
+            // Whoever finds too little asks again, and waits.
+            let _ = billing.lease(&request).await;
+            if let Ok(mut filling) = filling.lock() {
+                filling.remove(&request.organization_id);
+            }
+        });
     }
 
     /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted. What

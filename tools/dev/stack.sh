@@ -103,6 +103,7 @@ stack_fuzz() {
   local seconds=$1 of=billing-service_fuzz_test failed=0
   shift
   in_toolbox bazel test "$@" --cache_test_results=no --test_timeout=$((seconds + 600)) --test_env=TRIVET_FUZZ_SECONDS="$seconds" \
+    --nozip_undeclared_test_outputs \
     "//services/billing-service:$of" || failed=1
   in_toolbox grep -A1 '^fuzzing ' "bazel-testlogs/services/billing-service/$of/test.log" || failed=1
   return "$failed"

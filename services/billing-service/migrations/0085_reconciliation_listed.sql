@@ -1,6 +1,7 @@
 -- What a comparison with Stripe reads there, page by page, while it runs: no list of Stripe's is in a process's memory as a whole. Rows are
--- of their run alone and go with it; those of a run that was killed go with a later one. Nothing is lost with them, so they are not logged.
-create unlogged table reconciliation_listed (
+-- of their run alone and go with it; those of a run that was killed go with a later one. Logged all the same: a crash empties what is not,
+-- and a run that goes on after it would miss what it had listed.
+create table reconciliation_listed (
     run_id    uuid        not null,
     list      text        not null check (list in ('customers', 'payments', 'reversals', 'invoices', 'sessions', 'paid')),
     -- Stripe's.

@@ -12,15 +12,15 @@ use crate::error::Error;
 ///
 /// # Errors
 /// The first that a step failed with; its lane ends then, and the others go on to their own end.
-pub async fn drain<Step>(lanes: usize, stop: &CancellationToken, step: impl Fn() -> Step + Sync) -> Result<(), Error>
+pub async fn drain<Step>(lanes: usize, stop: &CancellationToken, work: impl Fn() -> Step + Sync) -> Result<(), Error>
 where
     Step: Future<Output = Result<bool, Error>> + Send,
 {
-    if stop.is_cancelled() || !step().await? {
+    if stop.is_cancelled() || !work().await? {
         return Ok(());
     }
     let lane = |_| async {
-        while !stop.is_cancelled() && step().await? {}
+        while !stop.is_cancelled() && work().await? {}
         Ok(())
     };
     join_all((0..lanes).map(lane)).await.into_iter().collect()

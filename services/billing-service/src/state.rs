@@ -102,11 +102,12 @@ impl AppState {
     pub fn spawn_tasks(&self, host: &Host) {
         let state = self.clone();
         host.spawn("revocations", |stop| async move { state.revocations.watch(&state.redis, &stop).await });
+        let usage_events = UsageEvents::new(self.clone());
         for shard in Shard::all() {
-            let state = self.clone();
+            let (state, usage_events) = (self.clone(), usage_events.clone());
             host.spawn("usage-events", move |stop| async move {
                 let consumer = state.consumer(&shard.usage_stream(), contracts::usage::GROUP);
-                consumer.run(&state.redis, &UsageEvents(state.clone()), &stop).await;
+                consumer.run(&state.redis, &usage_events, &stop).await;
             });
         }
         let state = self.clone();

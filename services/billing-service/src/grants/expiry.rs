@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
@@ -79,9 +79,9 @@ pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationT
 /// of replicas may sweep at once.
 ///
 /// # Errors
-/// The database's; what expired before stays so.
+/// The database's, the first of them; all that could be swept is.
 pub async fn sweep(state: &AppState) -> Result<i64, Error> {
-    let (mut last, mut expired) = (Uuid::nil(), 0);
+    let (mut last, mut expired, mut failed) = (Uuid::nil(), 0, None);
     loop {
         let organizations = sqlx::query_scalar!(
             "select distinct organization_id from grants
@@ -98,12 +98,19 @@ pub async fn sweep(state: &AppState) -> Result<i64, Error> {
             let amount: Result<i64, Error> = in_transaction!(state.pool, |transaction| { expire(state, transaction, organization).await });
             amount
         });
-        expired += stream::iter(expiring).buffer_unordered(LANES).try_fold(0, |sum, amount| async move { Ok(sum + amount) }).await?;
+        // One that cannot be swept now does not keep the others.
+        let swept: Vec<Result<i64, Error>> = stream::iter(expiring).buffer_unordered(LANES).collect().await;
+        for amount in swept {
+            match amount {
+                Ok(amount) => expired += amount,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
         let Some(next) = next else { break };
         last = next;
     }
     if expired > 0 {
         metrics::counter!("billing_breakage_micros_total").increment(expired.unsigned_abs());
     }
-    Ok(expired)
+    failed.map_or(Ok(expired), Err)
 }

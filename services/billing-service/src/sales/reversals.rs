@@ -35,6 +35,8 @@ struct Known {
     sold: bool,
     reversed: i64,
     amount: i64,
+    /// What the latest look said of it, which may have been another than this one.
+    status: String,
     posted: bool,
     /// What was taken back of the sale when it was posted.
     part: Sale,
@@ -63,7 +65,7 @@ impl Taking {
 /// [`Error::NotFound`] while the payment is not known; the database's.
 pub async fn refunded(state: &AppState, transaction: &mut Transaction<'static, Postgres>, refund: &Reversal) -> Result<(), Error> {
     let known = note(state, transaction, refund, Taking::Refund).await?;
-    match refund.status.as_str() {
+    match known.status.as_str() {
         "succeeded" | "pending" if !known.posted => {
             take_back(state, transaction, &known, refund, Taking::Refund).await?;
         }
@@ -127,7 +129,7 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (object_id) do update set status = case when r.fetched < excluded.fetched then excluded.status else r.status end,
             fetched = greatest(r.fetched, excluded.fetched), updated_at = excluded.updated_at
-         returning posted, paid_micros, credit_micros, exchanged_micros, bought_micros, closed",
+         returning status, posted, paid_micros, credit_micros, exchanged_micros, bought_micros, closed",
         seen.id,
         seen.payment_intent,
         kind.as_str(),
@@ -150,6 +152,7 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
         sold: payment.sold,
         reversed: payment.reversed_micros,
         amount,
+        status: row.status,
         posted: row.posted,
         part: Sale { paid: row.paid_micros, credit: row.credit_micros, exchange: exchange(row.exchanged_micros, row.bought_micros) },
         closed: row.closed,

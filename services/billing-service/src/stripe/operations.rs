@@ -1,5 +1,6 @@
 //! What each kind of wish does at Stripe, and how its effect is found again.
 
+use identity::OrganizationId;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -74,14 +75,28 @@ fn is_lost(error: &Error) -> bool {
     }
 }
 
-/// Whether what is to be collected was refused because the customer is gone at Stripe; another is made in its place then.
+/// Whose customer it is that is collected from.
+fn collected_from(due: &Due) -> Option<OrganizationId> {
+    due.organization.filter(|_| matches!(due.kind.as_str(), "subscription.charge" | "top_up.charge"))
+}
+
+/// The customer that is collected from by the next try, if it is made already.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn customer_of_try(state: &AppState, due: &Due) -> Result<Option<String>, Error> {
+    let Some(organization) = collected_from(due) else { return Ok(None) };
+    customers::find(state, organization).await
+}
+
+/// Whether what is to be collected was refused because the customer of that try is gone at Stripe; another is made in its place then, if
+/// somebody else has not made it meanwhile.
 ///
 /// # Errors
 /// Stripe's; the database's.
-pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<bool, Error> {
-    let (Some(organization), "subscription.charge" | "top_up.charge") = (due.organization, due.kind.as_str()) else { return Ok(false) };
-    let Some(customer) = customers::find(state, organization).await? else { return Ok(false) };
-    customers::replace_if_gone(state, stripe, organization, &customer).await
+pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due: &Due, customer: Option<&str>) -> Result<bool, Error> {
+    let (Some(organization), Some(customer)) = (collected_from(due), customer) else { return Ok(false) };
+    customers::replace_if_gone(state, stripe, organization, customer).await
 }
 
 /// What an earlier try made, if it did [B-64, B-65].

@@ -114,9 +114,10 @@ pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Err
     let (id, started_at) = (state.random.uuid_v7(&state.clock), state.clock.now());
     let compared = compare_run(state, stripe, id).await;
     // Whatever came of it; what cannot be forgotten now, a later run forgets.
-    let forgotten = listing::forget(state, id).await;
+    if let Err(error) = listing::forget(state, id).await {
+        tracing::warn!(error.message = error.chain(), "what a comparison listed is still there");
+    }
     let (listing, found) = compared?;
-    forgotten?;
     let differences = judge(found.into_iter(), started_at)?;
     let report = Report { id, started_at, seen: listing.seen, most_held: listing.most_held, differences };
     keep(state, &report).await?;

@@ -132,9 +132,11 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
 /// Has the effect once. When the customer is gone at Stripe, there is nobody to collect from under the stored key: once more, from the
 /// customer that takes its place.
 async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    let customer = operations::customer_of_try(state, due).await?;
     match perform_for_customer(state, stripe, due).await {
         Err(Error::Stripe(error))
-            if error.code() == Some("resource_missing") && operations::replaces_customer(state, stripe, due).await? =>
+            if error.code() == Some("resource_missing")
+                && operations::replaces_customer(state, stripe, due, customer.as_deref()).await? =>
         {
             use_new_key(state, due).await?;
             operations::perform(state, stripe, due).await

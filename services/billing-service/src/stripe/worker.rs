@@ -20,6 +20,8 @@ use crate::state::AppState;
 const POLL: Duration = Duration::from_secs(1);
 /// Tries before an event is set aside: with their pauses, about half a day.
 const MAX_ATTEMPTS: i32 = 20;
+/// An event that was taken is left alone for longer than Stripe may take to answer; one that failed comes again sooner.
+const TAKEN_SECONDS: i64 = 25;
 /// Events that are worked on at once: an answer of Stripe's takes a third of a second, and its pace allows more than three in one.
 const LANES: usize = 8;
 
@@ -78,7 +80,7 @@ pub async fn handle_one(state: &AppState) -> Result<bool, Error> {
 /// Takes the oldest event that is due, and those about its object.
 async fn claim(state: &AppState) -> Result<Vec<Claimed>, Error> {
     // When each comes again, by how often it was tried.
-    let pauses: Vec<DateTime<Utc>> = (0..=12).map(|attempts| backoff::next(state, backoff::seconds(attempts))).collect();
+    let pauses: Vec<DateTime<Utc>> = (0..=12).map(|attempts| backoff::next(state, backoff::seconds(attempts).max(TAKEN_SECONDS))).collect();
     let claimed = sqlx::query_as!(
         Claimed,
         r#"with first as (
@@ -163,6 +165,15 @@ async fn failed(state: &AppState, event: &Claimed, error: &Error) -> Result<(), 
     // What cannot be read today cannot be read tomorrow: set aside at once, for people to look at [B-20].
     if *attempts < MAX_ATTEMPTS && !matches!(error, Error::Unreadable(_)) {
         tracing::warn!(stripe.event.id = id, attempts, error.message = error.chain(), "an event of Stripe failed and will be tried again");
+        let next = backoff::next(state, backoff::seconds(attempts - 1));
+        sqlx::query!(
+            "update stripe_events set next_attempt_at = $3 where event_id = $1 and attempts = $2 and state = 'received'",
+            id,
+            attempts,
+            next
+        )
+        .execute(&state.pool)
+        .await?;
         return Ok(());
     }
     sqlx::query!("update stripe_events set state = 'parked' where event_id = $1 and state = 'received'", id).execute(&state.pool).await?;

@@ -1,25 +1,45 @@
 //! Consumes usage events: a batch in one transaction, acknowledged after its commit. A repetition finds the request recorded.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use chassis::in_transaction;
 use chassis::streams::{HandleError, Handler, Message};
 use chassis::telemetry::{continue_from, trace_id};
 use contracts::usage::{FIELD, TAKEN, UsageEvent};
+use tokio::sync::Semaphore;
 
 use super::posting::{Posted, post_all};
 use crate::error::Error;
 use crate::state::AppState;
 
-/// The handler of the usage streams.
+/// Batches that are posted at once. All of them change the same accounts of the house: one works, one is there when it is done, and more
+/// would only wait in the database, take its processors from each other, and come with smaller batches.
+const TURNS: usize = 2;
+
+/// The handler of the usage streams; clones take turns with each other.
 #[derive(Debug, Clone)]
-pub struct UsageEvents(pub AppState);
+pub struct UsageEvents {
+    state: AppState,
+    turns: Arc<Semaphore>,
+}
+
+impl UsageEvents {
+    /// For all streams of a process.
+    #[must_use]
+    pub fn new(state: AppState) -> Self {
+        Self { state, turns: Arc::new(Semaphore::new(TURNS)) }
+    }
+}
 
 impl Handler for UsageEvents {
     async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
-        let state = &self.0;
+        let state = &self.state;
         // Each is a part of its own request's trace, for as long as the batch takes.
         let (posted, _spans): (Vec<Posted>, Vec<tracing::Span>) =
             batch.iter().map(read).collect::<anyhow::Result<Vec<_>>>().map_err(HandleError::Rejected)?.into_iter().unzip();
+        // Fails only when it is closed, which nobody does.
+        let _turn = self.turns.acquire().await;
         let done: Result<(), Error> = in_transaction!(state.pool, |transaction| { post_all(state, transaction, &posted).await });
         done.map_err(HandleError::of)
     }

@@ -15,7 +15,7 @@ use futures::future::join_all;
 fn replica(app: &App) -> UsageEvents {
     let mut config = app.config.postgres.clone();
     config.wait_timeout = Millis(Duration::from_millis(900));
-    UsageEvents(app.state_with(chassis::postgres::connect(&config, "test").unwrap()))
+    UsageEvents::new(app.state_with(chassis::postgres::connect(&config, "test").unwrap()))
 }
 
 async fn settle_at_once(replicas: &[UsageEvents; 2], batches: [Vec<Message>; 2]) {

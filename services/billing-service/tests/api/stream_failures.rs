@@ -40,7 +40,7 @@ fn message(fields: &[(&str, String)]) -> Message {
 async fn an_event_that_can_never_be_handled_is_rejected() {
     let app = App::start().await;
     let (organization, _) = app.organization();
-    let handler = UsageEvents(app.state());
+    let handler = UsageEvents::new(app.state());
     let event = app.used(organization).await;
     let unreadable = Message { id: "1-0".into(), fields: [(FIELD.to_owned(), "not json".to_owned())].into() };
     assert!(is_rejected(&handler.handle(&[unreadable]).await), "unreadable");
@@ -74,15 +74,15 @@ async fn while_the_database_is_away_or_too_slow_no_event_is_at_fault() {
     impatient.wait_timeout = Millis(Duration::from_millis(100));
     let away = PostgresConfig { url: "postgres://billing_app@127.0.0.1:1/billing".into(), ..impatient.clone() };
     let state = app.state_with(chassis::postgres::connect(&away, "test").unwrap());
-    assert!(is_unavailable(&UsageEvents(state.clone()).handle(&batch).await), "away");
+    assert!(is_unavailable(&UsageEvents::new(state.clone()).handle(&batch).await), "away");
     assert!(is_unavailable(&AuthEvents(state).handle(&[message(&fields)]).await), "away");
     let state = app.state_with(chassis::postgres::connect(&impatient, "test").unwrap());
     let mut lock = app.database.owner.begin().await.unwrap();
     sqlx::query("lock table accounts, wallets in access exclusive mode").execute(&mut *lock).await.unwrap();
-    assert!(is_unavailable(&UsageEvents(state.clone()).handle(&batch).await), "locked");
+    assert!(is_unavailable(&UsageEvents::new(state.clone()).handle(&batch).await), "locked");
     assert!(is_unavailable(&AuthEvents(state).handle(&[message(&fields)]).await), "locked");
     lock.rollback().await.unwrap();
-    UsageEvents(app.state()).handle(&batch).await.unwrap();
+    UsageEvents::new(app.state()).handle(&batch).await.unwrap();
     app.assert_clean().await;
 }
 
@@ -98,7 +98,7 @@ async fn what_was_set_aside_is_settled_once_its_cause_is_mended_and_it_is_replay
     let (state, stop) = (app.state(), CancellationToken::new());
     let _stop = stop.clone().drop_guard();
     let consumer = Consumer { claim_after: Duration::from_millis(20), max_deliveries: 3, ..state.consumer(&stream, GROUP) };
-    tokio::spawn(async move { consumer.run(&state.redis, &UsageEvents(state.clone()), &stop).await });
+    tokio::spawn(async move { consumer.run(&state.redis, &UsageEvents::new(state.clone()), &stop).await });
     app.publish(organization, &serde_json::to_string(&event).unwrap()).await;
     let dead = format!("{stream}:dead");
     eventually("the message set aside", || async { (app.length(&dead).await == 1 && app.length(&stream).await == 0).then_some(()) }).await;

@@ -60,7 +60,7 @@ async fn an_event_that_is_twice_in_one_batch_is_settled_once() {
     let (organization, client) = app.organization();
     let (one, other) = (app.used(organization).await, app.used(organization).await);
     let batch = messages(&[one.clone(), other.clone(), one.clone(), one, other]);
-    UsageEvents(app.state()).handle(&batch).await.unwrap();
+    UsageEvents::new(app.state()).handle(&batch).await.unwrap();
     assert_eq!(app.balance(&client).await, (GRANT - 2 * 150, 0));
     assert_eq!(app.count("select count(*) from usage_events").await, 2);
     assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'settlement'").await, 2);
@@ -75,7 +75,7 @@ async fn a_consumer_that_dies_between_commit_and_acknowledgement_settles_nothing
     let stream = Shard::of(organization).usage_stream();
     let event = app.used(organization).await;
     // What a dead consumer did: took the message and committed its effect, and never acknowledged.
-    UsageEvents(app.state()).handle(&messages(std::slice::from_ref(&event))).await.unwrap();
+    UsageEvents::new(app.state()).handle(&messages(std::slice::from_ref(&event))).await.unwrap();
     app.publish(organization, &text(&event)).await;
     eventually("the acknowledgement", || async { (app.length(&stream).await == 0 && pending(&app, &stream).await == 0).then_some(()) })
         .await;

@@ -16,6 +16,8 @@ use crate::stripe::transport::Transport;
 const PAGE: usize = 100;
 /// Longer than a comparison takes: rows that are older were left by a process that was killed.
 const LEFT: TimeDelta = TimeDelta::days(2);
+/// Rows that are deleted by one statement.
+const FORGOTTEN_AT_ONCE: i64 = 10_000;
 
 /// What was read of Stripe's lists; their rows are in `reconciliation_listed`.
 #[derive(Debug, Default)]
@@ -30,7 +32,13 @@ pub(super) struct Listing {
 
 /// Reads all lists for a run.
 pub(super) async fn read(state: &AppState, stripe: &Transport, run: Uuid) -> Result<Listing, Error> {
-    sqlx::query!("delete from reconciliation_listed where listed_at < $1", state.clock.now() - LEFT).execute(&state.pool).await?;
+    let left = state.clock.now() - LEFT;
+    while let Some(left) = sqlx::query_scalar!("select run_id from reconciliation_listed where listed_at < $1 limit 1", left)
+        .fetch_optional(&state.pool)
+        .await?
+    {
+        forget(state, left).await?;
+    }
     let mut listing = Listing::default();
     // Payments are read after what they are for, and before what went back of them.
     let lists: [(Call, Read); 6] = [
@@ -47,10 +55,21 @@ pub(super) async fn read(state: &AppState, stripe: &Transport, run: Uuid) -> Res
     Ok(listing)
 }
 
-/// Forgets the rows of a run.
+/// Forgets the rows of a run, so many at a time that no statement takes longer than it may.
 pub(super) async fn forget(state: &AppState, run: Uuid) -> Result<(), Error> {
-    sqlx::query!("delete from reconciliation_listed where run_id = $1", run).execute(&state.pool).await?;
-    Ok(())
+    loop {
+        let forgotten = sqlx::query!(
+            "delete from reconciliation_listed where run_id = $1
+               and (list, id) in (select list, id from reconciliation_listed where run_id = $1 limit $2)",
+            run,
+            FORGOTTEN_AT_ONCE
+        )
+        .execute(&state.pool)
+        .await?;
+        if forgotten.rows_affected() == 0 {
+            return Ok(());
+        }
+    }
 }
 
 impl Listing {

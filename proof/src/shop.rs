@@ -9,6 +9,7 @@ use futures::future::join_all;
 use gateway_bench::stack::{PASSWORD, Stack};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
+use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinHandle;
 
 /// The key of billing-service at Stripe.
@@ -48,6 +49,7 @@ pub struct Shop {
     stop: Arc<AtomicBool>,
     buyers: Vec<JoinHandle<usize>>,
     newcomers: JoinHandle<()>,
+    hurry: JoinHandle<Result<()>>,
 }
 
 impl Shop {
@@ -59,9 +61,11 @@ impl Shop {
         let stop = Arc::new(AtomicBool::new(false));
         let (auth, billing, stripe) = (stack.base("auth-service")?, stack.base("billing-service")?, stack.base("stripe-simulator")?);
         let newcomers = tokio::spawn(come(http.clone(), auth.clone(), stop.clone()));
+        let hurry = tokio::spawn(hurry(stack.postgres.url("postgres", "billing"), stop.clone()));
         let buyers = people.iter().map(|email| {
             let (http, email) = (http.clone(), email.clone());
-            let mut buyer = Buyer { http, email, session: None, auth: auth.clone(), billing: billing.clone(), stripe: stripe.clone() };
+            let mut buyer =
+                Buyer { http, email, session: None, budget: None, auth: auth.clone(), billing: billing.clone(), stripe: stripe.clone() };
             let stop = stop.clone();
             tokio::spawn(async move {
                 let mut bought = 0;
@@ -82,7 +86,7 @@ impl Shop {
             })
         });
         let buyers = buyers.collect();
-        Ok(Self { stop, buyers, newcomers })
+        Ok(Self { stop, buyers, newcomers, hurry })
     }
 
     /// Lets all purchases end; how many there were, as their customers saw it.
@@ -96,35 +100,61 @@ impl Shop {
             bought += buyer?;
         }
         self.newcomers.await?;
+        self.hurry.await??;
         Ok(bought)
     }
 }
 
-/// Somebody new each second: an organization with its first credit, and a customer of Stripe's.
+/// Somebody new each second: an organization with its first credit, a customer of Stripe's, and a session whose tokens are exchanged.
 async fn come(http: Client, auth: String, stop: Arc<AtomicBool>) {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     while !stop.load(Ordering::Relaxed) {
         let email = format!("newcomer-{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let body = json!({"email": email, "password": PASSWORD, "name": "Newcomer"});
         // Who gets no answer does not come back.
-        let _ = http.post(format!("{auth}/v1/accounts")).json(&body).send().await;
+        let _ = visit(&http, &auth, &email).await;
         tokio::time::sleep(10 * PAUSE).await;
     }
+}
+
+async fn visit(http: &Client, auth: &str, email: &str) -> Result<()> {
+    let post = |path: &str, body: Value| answer(http.post(format!("{auth}{path}")).json(&body));
+    post("/v1/accounts", json!({"email": email, "password": PASSWORD, "name": "Newcomer"})).await?;
+    let mut tokens = post("/v1/sessions", json!({"email": email, "password": PASSWORD})).await?;
+    for _ in 0..3 {
+        tokens = post("/v1/tokens/refresh", json!({"refresh_token": tokens["refresh_token"]})).await?;
+    }
+    Ok(())
+}
+
+/// A customer's next top-up is due now: a minute between two of them is long in a drill, and nothing may depend on it.
+async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
+    // One connection, and a new one where Postgres was killed.
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
+    while !stop.load(Ordering::Relaxed) {
+        // The next turn is the next try.
+        let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
+        tokio::time::sleep(PAUSE).await;
+    }
+    pool.close().await;
+    Ok(())
 }
 
 struct Buyer {
     http: Client,
     email: String,
     session: Option<String>,
+    budget: Option<String>,
     auth: String,
     billing: String,
     stripe: String,
 }
 
 impl Buyer {
-    /// One purchase on a page; every other one is given back, and behind every third a top-up is due.
+    /// One purchase on a page, and a top-up before it; every other one is given back. A budget, which nobody exceeds, changes.
     async fn buy(&mut self, turn: usize) -> Result<()> {
         let session = self.session().await?;
+        self.budget(&session, turn).await?;
+        self.top_up(&session).await?;
         let post = |path: &str, body: &Value| self.http.post(format!("{}{path}", self.billing)).bearer_auth(&session).json(body);
         let wanted = json!({"item": "credit_pack", "credit_pack": "dollar", "currency": "USD",
             "success_url": "http://localhost/thanks", "cancel_url": "http://localhost/prices"});
@@ -135,13 +165,30 @@ impl Buyer {
         if turn.is_multiple_of(2) {
             self.give_back(url.rsplit('/').next().context("a session")?).await?;
         }
-        if turn.is_multiple_of(3) {
-            let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(&session)).await?;
-            let threshold = balance["available_micros"].as_i64().context("an amount")? + TOP_UP / 2;
-            let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
-            answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(&session).json(&set)).await?;
-        }
         Ok(())
+    }
+
+    /// A top-up is due, once.
+    async fn top_up(&self, session: &str) -> Result<()> {
+        let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(session)).await?;
+        let threshold = balance["available_micros"].as_i64().context("an amount")? + TOP_UP / 2;
+        let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
+        answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(session).json(&set)).await.map(drop)
+    }
+
+    /// Each change of it is told to others.
+    async fn budget(&mut self, session: &str, turn: usize) -> Result<()> {
+        let limit = CAP + i64::try_from(turn)?;
+        let budgets = format!("{}/v1/budgets", self.billing);
+        let Some(id) = &self.budget else {
+            let new =
+                json!({"name": "all", "scope": "organization", "period": "month", "limit_micros": limit, "currency": "USD", "hard": true});
+            let budget = answer(self.http.post(budgets).bearer_auth(session).json(&new)).await?;
+            self.budget = budget["id"].as_str().map(ToOwned::to_owned);
+            return Ok(());
+        };
+        let change = json!({"limit_micros": limit});
+        answer(self.http.patch(format!("{budgets}/{id}")).bearer_auth(session).json(&change)).await.map(drop)
     }
 
     /// As the shop's people do it at Stripe.

@@ -36,8 +36,6 @@ const fn chat(name: &'static str) -> Step {
     of("chat-service", name)
 }
 
-const NOTHING_TO_TELL: &str = "billing-service tells others of plans and limits, which nobody here changes; auth-service comes here";
-
 /// All of them, along the way of the money.
 pub const STEPS: &[Step] = &[
     auth("transaction.worked"),
@@ -65,10 +63,10 @@ pub const STEPS: &[Step] = &[
     chat("settlement.confirmed"),
     billing("transaction.worked"),
     billing("transaction.committed"),
-    Step { program: "billing-service", name: "outbox.read", rare: Some(NOTHING_TO_TELL) },
-    Step { program: "billing-service", name: "outbox.published", rare: Some(NOTHING_TO_TELL) },
-    Step { program: "billing-service", name: "outbox.marked", rare: Some(NOTHING_TO_TELL) },
-    Step { program: "billing-service", name: "outbox.committed", rare: Some(NOTHING_TO_TELL) },
+    billing("outbox.read"),
+    billing("outbox.published"),
+    billing("outbox.marked"),
+    billing("outbox.committed"),
     billing("stream.read"),
     billing("usage.charged"),
     billing("stream.handled"),

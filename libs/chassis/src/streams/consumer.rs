@@ -14,6 +14,10 @@ use crate::redis::Redis;
 /// Longest wait for new messages in one call.
 const BLOCK: Duration = Duration::from_millis(500);
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(250);
+/// Messages that one command reads or acknowledges: Redis does one command at a time, and whoever is to be admitted waits for it.
+const AT_ONCE: usize = 100;
+/// Rounds between two looks for what others left behind, while there is enough to do without.
+const ROUNDS: usize = 8;
 
 /// Why a batch was not handled.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +70,14 @@ impl Consumer {
         keep_running("stream-consumer", stop, PAUSE_AFTER_FAILURE, || async {
             self.create_group(redis).await?;
             let mut connection = redis.blocking_connection(BLOCK).await?;
+            let mut rounds = 0_usize;
             while !stop.is_cancelled() {
-                let claimed = self.claim(redis).await?;
-                self.process(redis, handler, claimed).await?;
+                if rounds.is_multiple_of(ROUNDS) {
+                    let claimed = self.claim(redis).await?;
+                    self.process(redis, handler, claimed).await?;
+                }
                 let read = self.read(&mut connection).await?;
+                rounds = if read.len() < self.batch { 0 } else { rounds + 1 };
                 self.process(redis, handler, read).await?;
                 self.record_lag(redis).await?;
             }
@@ -93,20 +101,33 @@ impl Consumer {
         }
     }
 
+    /// A batch of new messages, with several commands where it is large.
     async fn read(&self, connection: &mut redis::aio::MultiplexedConnection) -> Result<Vec<Message>, RedisError> {
-        let reply: Option<StreamReadReply> = redis::cmd("XREADGROUP")
-            .arg("GROUP")
-            .arg(self.group)
-            .arg(&self.name)
-            .arg("COUNT")
-            .arg(self.batch)
-            .arg("BLOCK")
-            .arg(u64::try_from(BLOCK.as_millis()).unwrap_or(500))
-            .arg("STREAMS")
-            .arg(&self.stream)
-            .arg(">")
-            .query_async(connection)
-            .await?;
+        let mut messages = self.read_some(connection, self.batch.min(AT_ONCE), true).await?;
+        while messages.len().is_multiple_of(AT_ONCE) && (1..self.batch).contains(&messages.len()) {
+            let more = self.read_some(connection, (self.batch - messages.len()).min(AT_ONCE), false).await;
+            // What was read is ours already, and is handled; the next call says what is wrong.
+            let Ok(more) = more else { break };
+            if more.is_empty() {
+                break;
+            }
+            messages.extend(more);
+        }
+        Ok(messages)
+    }
+
+    async fn read_some(
+        &self,
+        connection: &mut redis::aio::MultiplexedConnection,
+        count: usize,
+        is_patient: bool,
+    ) -> Result<Vec<Message>, RedisError> {
+        let mut command = redis::cmd("XREADGROUP");
+        command.arg("GROUP").arg(self.group).arg(&self.name).arg("COUNT").arg(count);
+        if is_patient {
+            command.arg("BLOCK").arg(u64::try_from(BLOCK.as_millis()).unwrap_or(500));
+        }
+        let reply: Option<StreamReadReply> = command.arg("STREAMS").arg(&self.stream).arg(">").query_async(connection).await?;
         let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
         Ok(entries.map(|entry| Message::from_entry(&entry)).collect())
     }
@@ -157,14 +178,17 @@ impl Consumer {
     }
 
     async fn acknowledge(&self, redis: &Redis, batch: &[Message]) -> Result<(), RedisError> {
-        let ids: Vec<&str> = batch.iter().map(|message| message.id.as_str()).collect();
         let mut connection = redis.connection();
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("XACK").arg(&self.stream).arg(self.group).arg(&ids).ignore();
-        if self.delete_acknowledged {
-            pipeline.cmd("XDEL").arg(&self.stream).arg(&ids).ignore();
+        for some in batch.chunks(AT_ONCE) {
+            let ids: Vec<&str> = some.iter().map(|message| message.id.as_str()).collect();
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("XACK").arg(&self.stream).arg(self.group).arg(&ids).ignore();
+            if self.delete_acknowledged {
+                pipeline.cmd("XDEL").arg(&self.stream).arg(&ids).ignore();
+            }
+            let () = pipeline.query_async(&mut connection).await?;
         }
-        pipeline.query_async(&mut connection).await
+        Ok(())
     }
 
     /// Leaves a rejected message pending, to come again, until it has been delivered too often.

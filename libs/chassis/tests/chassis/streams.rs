@@ -86,6 +86,42 @@ async fn what_was_sent_before_the_group_existed_is_handled_and_then_removed() {
     eventually("an empty stream", || async { (length(&redis, STREAM).await == 0).then_some(()) }).await;
 }
 
+/// Takes down how much it was given at once.
+#[derive(Clone, Default)]
+struct Sizes(Arc<Mutex<Vec<usize>>>);
+
+impl Handler for Sizes {
+    async fn handle(&self, batch: &[Message]) -> Result<(), HandleError> {
+        self.0.lock().unwrap().push(batch.len());
+        Ok(())
+    }
+}
+
+/// Redis does one command at a time: none of them may take long, however large a batch is.
+#[tokio::test]
+async fn a_batch_is_whole_though_each_command_reads_and_acknowledges_a_part_of_it() {
+    let redis = TestRedis::start().await;
+    for number in 0..450 {
+        send(&redis, &number.to_string()).await;
+    }
+    let mut connection = redis.redis.connection();
+    let () = redis::cmd("CONFIG").arg(&["RESETSTAT"]).query_async(&mut connection).await.unwrap();
+    let (sizes, stop) = (Sizes::default(), CancellationToken::new());
+    let _stop = stop.clone().drop_guard();
+    let (handler, connected) = (sizes.clone(), redis.redis.clone());
+    let large = Consumer { batch: 420, ..consumer("one") };
+    tokio::spawn(async move { large.run(&connected, &handler, &stop).await });
+    eventually("an empty stream", || async { (length(&redis, STREAM).await == 0).then_some(()) }).await;
+    assert_eq!(*sizes.0.lock().unwrap(), [420, 30]);
+    let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+    let calls = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls="))).unwrap();
+        line.split(',').next().unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!(calls("xack"), 5 + 1, "a hundred at once");
+    assert!(calls("xreadgroup") >= 5 + 1);
+}
+
 /// What others read too stays on the stream: how much is there says nothing about how far this group is.
 #[tokio::test]
 async fn the_lag_of_a_stream_that_is_kept_is_what_the_group_has_not_handled() {

@@ -55,6 +55,8 @@ mod reconcile_desk;
 mod reconcile_documents;
 #[path = "api/reconcile_money.rs"]
 mod reconcile_money;
+#[path = "api/replaced_customers.rs"]
+mod replaced_customers;
 #[path = "api/replicas.rs"]
 mod replicas;
 #[path = "api/reservations.rs"]

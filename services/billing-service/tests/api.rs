@@ -53,6 +53,8 @@ mod rates;
 mod reconcile_desk;
 #[path = "api/reconcile_documents.rs"]
 mod reconcile_documents;
+#[path = "api/reconcile_listing.rs"]
+mod reconcile_listing;
 #[path = "api/reconcile_money.rs"]
 mod reconcile_money;
 #[path = "api/replaced_customers.rs"]

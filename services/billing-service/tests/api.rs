@@ -53,8 +53,12 @@ mod rates;
 mod reconcile_desk;
 #[path = "api/reconcile_documents.rs"]
 mod reconcile_documents;
+#[path = "api/reconcile_listing.rs"]
+mod reconcile_listing;
 #[path = "api/reconcile_money.rs"]
 mod reconcile_money;
+#[path = "api/replaced_customers.rs"]
+mod replaced_customers;
 #[path = "api/replicas.rs"]
 mod replicas;
 #[path = "api/reservations.rs"]
@@ -79,8 +83,14 @@ mod stripe_contract;
 mod stripe_faults;
 #[path = "api/stripe_gaps.rs"]
 mod stripe_gaps;
+#[path = "api/stripe_meter_decisions.rs"]
+mod stripe_meter_decisions;
+#[path = "api/stripe_meter_desk.rs"]
+mod stripe_meter_desk;
 #[path = "api/stripe_meter_faults.rs"]
 mod stripe_meter_faults;
+#[path = "api/stripe_meter_losses.rs"]
+mod stripe_meter_losses;
 #[path = "api/stripe_meters.rs"]
 mod stripe_meters;
 #[path = "api/stripe_reconcile.rs"]

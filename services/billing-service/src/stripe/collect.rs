@@ -116,6 +116,26 @@ pub async fn resume(stripe: &Transport, customer: &str, operation: &str, key: &s
     Ok(Some(id.to_owned()))
 }
 
+/// What came of an operation with a customer that is gone at Stripe: its invoice, if that was paid or somebody decided about it. One that
+/// waits for money is taken away, because nobody can pay it any more: it is collected anew, from the customer that took the place.
+///
+/// # Errors
+/// Stripe's; what cannot be taken away yet, because its payment is on its way, is looked at again by the next try.
+pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str) -> Result<Option<String>, Error> {
+    let Some(invoice) = find(stripe, customer, operation).await? else { return Ok(None) };
+    let invoice = Object(&invoice);
+    let id = invoice.needs("id")?;
+    let take_away = match invoice.text("status") {
+        Some("draft") => Call::delete(format!("/invoices/{id}")),
+        Some("open") => Call::post(format!("/invoices/{id}/void"), format!("{key}-void")),
+        // By an earlier try, that came no further.
+        Some("void") => return Ok(None),
+        _ => return Ok(Some(id.to_owned())),
+    };
+    stripe.ask(&take_away).await?;
+    Ok(None)
+}
+
 async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
     let mut after: Option<String> = None;
     loop {

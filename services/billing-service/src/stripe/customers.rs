@@ -77,6 +77,18 @@ pub async fn find(state: &AppState, organization: OrganizationId) -> Result<Opti
     Ok(found.fetch_optional(&state.pool).await?.flatten())
 }
 
+/// The customers of an organization that are gone at Stripe, and whose place another took: what was done with them still counts.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn former(state: &AppState, organization: OrganizationId) -> Result<Vec<String>, Error> {
+    let former = sqlx::query_scalar!(
+        "select customer_id from stripe_former_customers where organization_id = $1 order by created_at desc, customer_id",
+        organization.uuid()
+    );
+    Ok(former.fetch_all(&state.pool).await?)
+}
+
 /// The customer of an organization, made now if it is not yet. Any number of callers get the same one: their requests have one key.
 ///
 /// # Errors

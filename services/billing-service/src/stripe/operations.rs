@@ -106,8 +106,15 @@ pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due:
 pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
     match due.kind.as_str() {
         "subscription.charge" | "top_up.charge" => {
+            let key = format!("{}-{}", due.key(), due.attempts);
+            // An earlier try may have been made with a customer that another has taken the place of since.
+            for gone in customers::former(state, due.organization.ok_or(MALFORMED)?).await? {
+                if let Some(made) = collect::left(stripe, &gone, &due.operation, &key).await? {
+                    return Ok(Some(made));
+                }
+            }
             let customer = customer(state, stripe, due).await?;
-            collect::resume(stripe, &customer, &due.operation, &format!("{}-{}", due.key(), due.attempts)).await
+            collect::resume(stripe, &customer, &due.operation, &key).await
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;

@@ -7,15 +7,22 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
 /// What is said of an object: fields by their JSON pointers; nothing at all when it is hidden.
 type Said = HashMap<String, Option<Vec<(&'static str, Value)>>>;
 
-#[derive(Debug, Clone, Default)]
-pub struct Bent(Arc<Mutex<Said>>);
+/// What happens elsewhere while a request is under way, and the path that is posted to.
+type Meanwhile = Option<(&'static str, BoxFuture<'static, ()>)>;
+
+#[derive(Clone, Default)]
+pub struct Bent {
+    said: Arc<Mutex<Said>>,
+    meanwhile: Arc<Mutex<Meanwhile>>,
+}
 
 impl Bent {
     /// Listens in front of a Stripe; its address.
@@ -34,7 +41,7 @@ impl Bent {
 
     /// From now on a field of the object is this.
     pub fn say(&self, id: &str, field: &'static str, value: impl Into<Value>) {
-        let mut said = self.0.lock().unwrap();
+        let mut said = self.said.lock().unwrap();
         if let Some(fields) = said.entry(id.to_owned()).or_insert_with(|| Some(Vec::new())) {
             fields.push((field, value.into()));
         }
@@ -42,32 +49,42 @@ impl Bent {
 
     /// From now on there is no such object.
     pub fn hide(&self, id: &str) {
-        self.0.lock().unwrap().insert(id.to_owned(), None);
+        self.said.lock().unwrap().insert(id.to_owned(), None);
     }
 
     /// All is as it was.
     pub fn straighten(&self) {
-        self.0.lock().unwrap().clear();
+        self.said.lock().unwrap().clear();
+    }
+
+    /// Once, this happens between Stripe's answer to what is posted there and its arrival.
+    pub fn meanwhile(&self, path: &'static str, happens: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some((path, Box::pin(happens)));
     }
 
     async fn pass_on(&self, client: &reqwest::Client, base: &str, request: Request) -> Response {
         let (parts, body) = request.into_parts();
         let last = parts.uri.path().rsplit('/').next().unwrap();
-        if self.0.lock().unwrap().get(last).is_some_and(Option::is_none) {
+        if self.said.lock().unwrap().get(last).is_some_and(Option::is_none) {
             let error = json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such object"}});
             return (StatusCode::NOT_FOUND, axum::Json(error)).into_response();
         }
+        let is_posted = parts.method == Method::POST;
         let mut headers = parts.headers;
         headers.remove(header::HOST);
         let asked = client.request(parts.method, format!("{base}{}", parts.uri)).headers(headers);
         let answer = asked.body(to_bytes(body, usize::MAX).await.unwrap()).send().await.unwrap();
+        let meanwhile = self.meanwhile.lock().unwrap().take_if(|(path, _)| is_posted && parts.uri.path() == *path);
+        if let Some((_, happens)) = meanwhile {
+            happens.await;
+        }
         let (status, mut headers) = (answer.status(), answer.headers().clone());
         headers.remove(header::CONTENT_LENGTH);
         headers.remove(header::TRANSFER_ENCODING);
         let text = answer.bytes().await.unwrap();
         let body = match serde_json::from_slice::<Value>(&text) {
             Ok(mut value) => {
-                bend(&mut value, &self.0.lock().unwrap());
+                bend(&mut value, &self.said.lock().unwrap());
                 Body::from(value.to_string())
             }
             Err(_) => Body::from(text),

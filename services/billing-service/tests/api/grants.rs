@@ -278,3 +278,32 @@ async fn what_may_be_spent_says_until_when() {
         assert_eq!((there.micros, there.until), (micros, Some(start + TimeDelta::milliseconds(millis))), "{wanted:?}");
     }
 }
+
+/// [B-46] With more of them than are swept at once, so that some have not been begun when the first one fails.
+#[tokio::test]
+async fn one_organization_whose_credit_cannot_expire_keeps_no_other_from_it_and_is_told_of() {
+    let app = quiet().await;
+    for number in 0..12 {
+        app.give(app.organization().0, &expiring(&app, &number.to_string(), 1200, 1000)).await;
+    }
+    app.as_owner(
+        "create function refuse() returns trigger language plpgsql as $$
+           begin
+             if new.organization_id = (select min(organization_id::text)::uuid from grants) then raise exception 'it cannot expire'; end if;
+             return new;
+           end $$;
+         create trigger refuse before update on grants for each row execute function refuse()",
+    )
+    .await;
+    app.turn.advance(Duration::from_secs(1));
+    let expired = "select count(*) from grants where state = 'expired'";
+    for _ in 0..2 {
+        let error = grants::sweep(&app.state()).await.unwrap_err();
+        assert!(format!("{error:?}").contains("it cannot expire"), "{error:?}");
+        assert_eq!((app.count(expired).await, app.house("breakage").await), (11, 11 * 1200));
+    }
+    app.as_owner("drop trigger refuse on grants").await;
+    assert_eq!(grants::sweep(&app.state()).await.unwrap(), 1200);
+    assert_eq!((app.count(expired).await, app.house("breakage").await), (12, 12 * 1200));
+    app.assert_clean().await;
+}

@@ -1,5 +1,6 @@
 //! Migrations that can be applied while the service before them serves (`docs/operations/MIGRATIONS.md`).
 
+use super::app::App;
 use billing_service::MIGRATIONS;
 
 /// Migrations from this one on keep the rules.
@@ -91,4 +92,16 @@ fn each_rule_refuses_what_it_is_there_for_and_lets_its_right_form_pass() {
 fn migrations_are_listed_in_the_order_of_their_numbers_each_number_once() {
     let numbers: Vec<&str> = MIGRATIONS.files.iter().map(|(name, _)| &name[..4]).collect();
     assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+}
+
+/// [B-75] Postgres empties an unlogged table when it comes up after a crash: a comparison that goes on would find missing what it had listed.
+#[tokio::test]
+async fn a_crash_of_the_database_empties_no_table() {
+    let app = App::start().await;
+    let listed = "select count(*) from pg_class where oid = 'reconciliation_listed'::regclass and relpersistence = 'p'";
+    assert_eq!(app.count(listed).await, 1);
+    let emptied = sqlx::query_scalar::<_, String>(
+        "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'i', 'S') and relpersistence <> 'p'",
+    );
+    assert_eq!(emptied.fetch_all(&app.database.owner).await.unwrap(), Vec::<String>::new());
 }

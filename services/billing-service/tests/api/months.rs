@@ -188,6 +188,6 @@ async fn after_twenty_four_months_in_three_currencies_both_books_agree_to_the_sm
         months.shop.stripe.requests(),
         months.shop.app.count("select count(*) from stripe_events").await,
         count / lived.as_secs_f64(),
-        began.elapsed() - lived,
+        began.elapsed().saturating_sub(lived),
     );
 }

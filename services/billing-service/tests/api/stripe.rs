@@ -203,3 +203,52 @@ async fn an_event_that_fails_holds_up_no_other_and_is_set_aside_until_it_is_repl
     eventually("its effect", || async { (app.balance(&client).await == (10_000_000, 0)).then_some(()) }).await;
     assert!(replay(bad).await.is_err(), "it was replayed twice");
 }
+
+/// The event that a pack was paid, and who paid it: the first look at its page ends so.
+async fn paid_and_first_look(fault: FaultKind) -> (Shop, TestClient) {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    let news = shop.news();
+    let paid = news.iter().find(|event| event["type"] == "checkout.session.completed").unwrap();
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(fault, "GET", "/v1/checkout/sessions/")]);
+    shop.deliver(paid).await;
+    eventually("Stripe is asked", || async { shop.stripe.knobs().faults.is_empty().then_some(()) }).await;
+    (shop, client)
+}
+
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// [B-15] A call of Stripe's may take twenty seconds, and whoever waits for one works on the event: it would be worked on twice.
+#[tokio::test]
+async fn an_event_that_was_taken_is_nobody_elses_for_longer_than_stripe_may_take_and_somebodys_after_that() {
+    let (shop, client) = paid_and_first_look(FaultKind::TimeoutAfterEffect).await;
+    let (app, state) = (&shop.app, shop.app.state());
+    for second in 0..25 {
+        assert!(!handle_one(&state).await.unwrap(), "it was taken again after {second} seconds");
+        assert_eq!(app.count("select attempts::bigint from stripe_events").await, 1, "it was taken again after {second} seconds");
+        app.turn.advance(SECOND);
+    }
+    // A quarter more, as after every pause.
+    app.turn.advance(7 * SECOND);
+    eventually("its effect", || async {
+        (app.count("select count(*) from stripe_events where state = 'handled' and attempts = 2").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.balance(&client).await, (10_000_000, 0));
+}
+
+/// [B-22] Nobody works on it any more: it waits for its own pause, and not for the longer one of an event that somebody took.
+#[tokio::test]
+async fn an_event_that_failed_comes_again_sooner_than_one_that_was_taken() {
+    let (shop, client) = paid_and_first_look(FaultKind::ErrorBeforeEffect).await;
+    let app = &shop.app;
+    let soon = "select count(*) from stripe_events where attempts = 1 and next_attempt_at between received_at + interval '1 second' and received_at + interval '2 seconds'";
+    eventually("its pause", || async { (app.count(soon).await == 1).then_some(()) }).await;
+    app.turn.advance(2 * SECOND);
+    eventually("its effect", || async {
+        (app.count("select count(*) from stripe_events where state = 'handled' and attempts = 2").await == 1).then_some(())
+    })
+    .await;
+    assert_eq!(app.balance(&client).await, (10_000_000, 0));
+}

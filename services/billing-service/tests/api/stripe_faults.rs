@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use billing_service::error::Error;
+use billing_service::state::AppState;
 use billing_service::stripe::facts::{self, Family, Fetched};
 use chassis::in_transaction;
 use serde_json::json;
@@ -168,18 +169,54 @@ async fn a_look_that_began_before_another_and_ends_after_it_does_not_undo_what_t
         older.object[field] = value;
     }
     assert!(older.number < newer.number);
-    let apply = async |seen: &Fetched| {
-        let applied: Result<bool, Error> = in_transaction!(state.pool, |transaction| { facts::apply(&state, transaction, seen).await });
-        assert!(applied.unwrap());
-    };
     let paid = "select count(*) from stripe_invoices where status = 'paid' and paid_micros > 0";
     for seen in [&newer, &older, &newer] {
-        apply(seen).await;
+        apply(&state, seen).await;
         assert_eq!(shop.app.count(paid).await, 1);
     }
     older.number = newer.number + 1;
-    apply(&older).await;
+    apply(&state, &older).await;
     assert_eq!(shop.app.count(paid).await, 0, "the test shows nothing: the object that it hands over has no effect");
+}
+
+/// A look has its effect.
+async fn apply(state: &AppState, seen: &Fetched) {
+    let applied: Result<bool, Error> = in_transaction!(state.pool, |transaction| { facts::apply(state, transaction, seen).await });
+    assert!(applied.unwrap());
+}
+
+/// [B-17] [B-18] [B-48] Two looks at a refund whose answers arrive in the other order: the earlier one neither takes back what the later
+/// one knows to have failed, nor takes it back twice, nor tells people that it failed.
+#[tokio::test]
+async fn a_refund_goes_by_the_look_that_began_last_whichever_has_its_effect_first() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let payment = shop.payment("payment_intent.succeeded");
+    let refund = shop.dashboard("/v1/refunds", &[("payment_intent", &payment), ("amount", "300")]).await;
+    let (state, refund) = (shop.app.state(), refund["id"].as_str().unwrap());
+    let look = async |status: &str| {
+        let mut seen = facts::fetch(&state, state.stripe.as_ref().unwrap(), Family::Refund, refund).await.unwrap().unwrap();
+        seen.object["status"] = json!(status);
+        seen
+    };
+    let (pending, failed) = (look("pending").await, look("failed").await);
+    for seen in [&failed, &pending, &failed] {
+        apply(&state, seen).await;
+        assert_eq!(shop.app.balance(&client).await, (10_000_000, 0), "what had failed was taken back");
+        assert_eq!(shop.app.count("select count(*) from stripe_reversals where status = 'failed' and not posted").await, 1);
+    }
+    // Nobody else of these tests has a refund fail.
+    let told = shop.app.metric("billing_stripe_refunds_failed_total").await;
+    let (pending, failed, succeeded) = (look("pending").await, look("failed").await, look("succeeded").await);
+    for seen in [&succeeded, &failed, &pending, &succeeded] {
+        apply(&state, seen).await;
+        assert_eq!(shop.app.balance(&client).await, (7_000_000, 0), "once, and to stay");
+        assert_eq!(shop.app.count("select count(*) from stripe_reversals where status = 'succeeded' and posted").await, 1);
+    }
+    assert!((shop.app.metric("billing_stripe_refunds_failed_total").await - told).abs() < 0.5, "people were told of what did not fail");
+    shop.assert_clean().await;
 }
 
 #[tokio::test]

@@ -32,12 +32,9 @@ pub(super) struct Listing {
 
 /// Reads all lists for a run.
 pub(super) async fn read(state: &AppState, stripe: &Transport, run: Uuid) -> Result<Listing, Error> {
-    let left = state.clock.now() - LEFT;
-    while let Some(left) = sqlx::query_scalar!("select run_id from reconciliation_listed where listed_at < $1 limit 1", left)
-        .fetch_optional(&state.pool)
-        .await?
-    {
-        forget(state, left).await?;
+    // What is left of others keeps nobody from a comparison.
+    if let Err(error) = forget_left(state).await {
+        tracing::warn!(error.message = error.chain(), "what earlier comparisons listed is still there");
     }
     let mut listing = Listing::default();
     // Payments are read after what they are for, and before what went back of them.
@@ -53,6 +50,18 @@ pub(super) async fn read(state: &AppState, stripe: &Transport, run: Uuid) -> Res
         listing.each(state, stripe, run, &list, read).await?;
     }
     Ok(listing)
+}
+
+/// Forgets the rows of runs that cannot be at work any more.
+async fn forget_left(state: &AppState) -> Result<(), Error> {
+    let left = state.clock.now() - LEFT;
+    while let Some(left) = sqlx::query_scalar!("select run_id from reconciliation_listed where listed_at < $1 limit 1", left)
+        .fetch_optional(&state.pool)
+        .await?
+    {
+        forget(state, left).await?;
+    }
+    Ok(())
 }
 
 /// Forgets the rows of a run, so many at a time that no statement takes longer than it may.

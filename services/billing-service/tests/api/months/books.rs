@@ -1,5 +1,7 @@
 //! The books after all those months: a table of them, and each sum of it counted a second time, from what the ledger had no part in.
 
+use std::fmt::Write as _;
+
 use billing_service::ledger::chart::Account;
 use billing_service::stripe::reconcile::{self, Severity};
 
@@ -34,7 +36,7 @@ pub async fn table(shop: &Shop) {
             let query: &'static str = format!("{BALANCE}'{}'", kind.as_str()).leak();
             let balance = number(shop, query, currency).await;
             all.insert((kind.as_str(), currency), balance);
-            row += &format!(" {balance:>18}");
+            write!(row, " {balance:>18}").unwrap();
         }
         println!("{row}");
     }

@@ -93,6 +93,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0090_stripe_meter_queue",
         "0091_stripe_meter_retention",
         "0094_bounded_looks",
+        "0095_webhooks_in_turn",
     ],
 };
 

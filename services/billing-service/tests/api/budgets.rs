@@ -1,5 +1,6 @@
 //! Budgets: what they limit, what they tell, to whom and how often.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use axum::routing::post;
 use billing_service::budgets::alerts::evaluate_all;
 use billing_service::budgets::evaluate::period_of;
 use billing_service::budgets::spent::{Spender, spent};
+use billing_service::budgets::webhooks::deliveries::enqueue;
 use billing_service::budgets::webhooks::signature::sign;
 use billing_service::rollups;
 use chassis::SecretString;
@@ -38,6 +40,33 @@ async fn receiver(refusals: usize) -> (String, Received) {
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     (url, received)
+}
+
+/// Somebody who takes messages and never answers, and how many were taken.
+async fn hanging() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let router = Router::new().route(
+        "/hook",
+        post(move || async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<StatusCode>().await
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, asked)
+}
+
+/// Writes so many messages to an organization's endpoints.
+async fn write(app: &App, organization: OrganizationId, messages: usize) {
+    let state = app.state();
+    let mut transaction = state.pool.begin().await.unwrap();
+    for number in 0..messages {
+        enqueue(&state, &mut transaction, organization, &format!("{organization}-{number}"), "test", &json!({})).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
 }
 
 /// An organization that may set budgets.
@@ -185,6 +214,24 @@ async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
         let event: Value = serde_json::from_str(body).unwrap();
         assert_eq!((&event["type"], &event["data"]["spent_micros"]), (&json!("budget.threshold_reached"), &json!(1500)));
     }
+}
+
+/// One endpoint is asked one thing at a time, and who never answers holds up nobody else, also with messages for every lane.
+#[tokio::test]
+async fn an_endpoint_that_hangs_has_one_message_in_flight_and_delays_no_other_endpoint() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let ((ada, slow), (eve, quick)) = (owner(&app), owner(&app));
+    let (hung, asked) = hanging().await;
+    let (url, received) = receiver(0).await;
+    slow.post("/v1/webhook-endpoints", &json!({"url": hung})).await.expect(201);
+    quick.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 20).await;
+    eventually("the slow one is asked", || async { (asked.load(Ordering::SeqCst) > 0).then_some(()) }).await;
+    // Written while every lane that could wait for the slow one does.
+    write(&app, eve, 20).await;
+    eventually("the other has all of its own", || async { (received.lock().unwrap().len() == 20).then_some(()) }).await;
+    let over = "select count(*) from webhook_deliveries where last_error is not null";
+    assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (1, 0), "the slow one was waited for, or asked more than one thing");
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! Credit in one currency, paid in others: what each posting moves in both, and that nothing of it stays when all goes back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use billing_service::ledger::export;
 use billing_service::stripe::reconcile::{self, Severity};
+use futures::TryStreamExt;
 use serde_json::{Value, json};
 use testkit::http::{Answer, TestClient};
 
@@ -196,4 +199,48 @@ async fn who_pays_in_yen_has_no_automatic_top_up_and_one_that_was_on_goes_off() 
     assert_eq!((refused.string("code").as_str(), &refused.json["errors"][0]["field"]), ("currency_of_top_up", &json!("enabled")));
     let off = json!({"enabled": false, "threshold_micros": 0, "amount_micros": 1_000_000, "monthly_cap_micros": 1_000_000});
     put(&client, &off).await.expect(200);
+}
+
+/// An amount as the export writes it, with six digits after the point, in micro-units; zero where a column is empty.
+fn micros(text: &str) -> i64 {
+    let Some((whole, fraction)) = text.split_once('.') else {
+        assert_eq!(text, "", "an amount without its digits");
+        return 0;
+    };
+    assert_eq!(fraction.len(), 6, "{text}");
+    format!("{whole}{fraction}").parse().unwrap()
+}
+
+/// [B-27] What an accountant reads of books in three currencies: nothing is added up across them, and all of it is there.
+#[tokio::test]
+async fn each_transaction_of_the_export_balances_in_each_of_its_currencies_and_every_row_says_its_own() {
+    let shop = open().await;
+    for (item, currency) in [("large", "USD"), ("small", "JPY"), ("large", "KWD")] {
+        let (_, client) = shop.customer();
+        shop.pay(&pack(&client, item, currency).await);
+        shop.settle().await;
+    }
+    let (from, to) = ("2000-01-01T00:00:00Z".parse().unwrap(), "2100-01-01T00:00:00Z".parse().unwrap());
+    let chunks: Vec<_> = export::chunks(shop.app.database.pool.clone(), from, to).try_collect().await.unwrap();
+    let csv = String::from_utf8(chunks.concat()).unwrap();
+    let mut sums: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    let mut cash: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut transactions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in csv.lines().skip(1) {
+        let cells: Vec<_> = line.split(',').collect();
+        let [_, transaction, _, _, _, code, account, _, currency, debit, credit] = cells[..] else { panic!("not eleven columns: {line}") };
+        assert!(!code.is_empty() && (debit.is_empty() != credit.is_empty()), "{line}");
+        let amount = micros(credit) - micros(debit);
+        *sums.entry((transaction, currency)).or_default() += amount;
+        transactions.entry(transaction).or_default().insert(currency);
+        if account == "stripe_clearing" {
+            *cash.entry(currency).or_default() += amount;
+        }
+    }
+    let unbalanced: Vec<_> = sums.iter().filter(|(_, sum)| **sum != 0).collect();
+    assert!(unbalanced.is_empty(), "{unbalanced:?}");
+    let exchanged: BTreeSet<_> = transactions.values().filter(|currencies| currencies.len() > 1).cloned().collect();
+    assert_eq!(exchanged, BTreeSet::from([BTreeSet::from(["JPY", "USD"]), BTreeSet::from(["KWD", "USD"])]));
+    // A yen has no parts and a dinar a thousand: each is written in its own unit.
+    assert_eq!(cash, BTreeMap::from([("USD", -100_000_000), ("JPY", -1_500_000_000), ("KWD", -40_000_000)]));
 }

@@ -1,11 +1,13 @@
 //! Sends what is waiting. The attempt is noted first, with the instant of the next one, and no lock is held while the receiver is asked
-//! [B-82]; so a message comes at least once, always with the same id.
+//! [B-82]; so a message comes at least once, always with the same id. An endpoint is asked one thing at a time: who answers slowly, or not
+//! at all, holds up nobody but itself.
 
 use std::time::Duration;
 
 use chassis::http::client;
 use chassis::postgres::keep_running;
-use futures::future::try_join_all;
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,7 +18,7 @@ use crate::stripe::backoff;
 
 const POLL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Messages that are sent at once.
+/// Endpoints that are asked at once by one replica.
 const LANES: usize = 8;
 /// Tries before a message is set aside: with their pauses, about three hours.
 const MAX_ATTEMPTS: i32 = 12;
@@ -28,23 +30,22 @@ struct Due {
     payload: String,
     attempts: i32,
     url: String,
+    busy_until: DateTime<Utc>,
 }
 
 /// Sends until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
-    keep_running("webhooks", stop, POLL, || async {
-        // Several at once: one endpoint that does not answer in time must not keep the others' messages.
-        try_join_all((0..LANES).map(|_| async {
+    // Each lane looks by itself: one that waits for an endpoint must not keep the others from what comes meanwhile.
+    join_all((0..LANES).map(|_| {
+        keep_running("webhooks", stop, POLL, || async {
             while !stop.is_cancelled() && step(state).await? {}
-            Ok::<_, Error>(())
-        }))
-        .await?;
-        Ok(())
-    })
+            Ok(())
+        })
+    }))
     .await;
 }
 
-/// Tries the message that has been due for longest; false when none is.
+/// Tries the message that has been due for longest of those whose endpoint is not being asked; false when there is none.
 ///
 /// # Errors
 /// The database's.
@@ -64,30 +65,37 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         metrics::counter!("webhook_deliveries_failed_total").increment(1);
     }
     sqlx::query!(
-        "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
+        "with free as (update webhook_endpoints set busy_until = null where id = $7 and busy_until = $8)
+         update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
          where id = $1 and state = 'waiting'",
         due.id,
         outcome,
         status,
         error,
         error.is_none().then(|| state.clock.now()),
-        backoff::next(state, backoff::seconds(due.attempts + 1))
+        backoff::next(state, backoff::seconds(due.attempts + 1)),
+        due.endpoint_id,
+        due.busy_until
     )
     .execute(&state.pool)
     .await?;
     Ok(true)
 }
 
-/// Notes an attempt. Two replicas never note the same one.
+/// Notes an attempt, and that its endpoint is being asked, for a minute at most should this process die. Two replicas never note the
+/// same one, nor two of one endpoint.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     let due = sqlx::query_as!(
         Due,
-        r#"with next as (select d.id, d.attempts, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
-             where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null
-             order by d.next_attempt_at, d.id limit 1 for update of d skip locked)
-           update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next where d.id = next.id
-           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url"#,
+        r#"with next as (select d.id, d.endpoint_id, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+             where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1)
+             order by d.next_attempt_at, d.id limit 1 for no key update of d, e skip locked),
+           busy as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next where e.id = next.endpoint_id
+             returning e.busy_until)
+           update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, busy
+           where d.id = next.id
+           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, busy.busy_until as "busy_until!""#,
         now
     )
     .fetch_optional(&state.pool)

@@ -1,7 +1,8 @@
 //! The ledger: accounts, postings, and the one function that writes entries.
 //!
 //! One lock order for all: an organization's accounts, of several organizations by their ids, then the house's; of one owner by
-//! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait, so they come last.
+//! kind. The house's accounts belong to everybody, and a lock on them makes all customers wait: the database moves them when a transaction
+//! commits, and until then its own postings are not in them.
 //!
 //! Lots of credit have no lock of their own: they move under the lock of their organization's accounts, before or after any posting.
 //! A posting that changes wallet and holds together is followed by its lots ([`grants::follow`](crate::grants::follow)) in the same
@@ -220,32 +221,26 @@ pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization
     Ok(Balances::of(rows.into_iter().map(|row| (row.kind, row.balance_micros))))
 }
 
-/// Locks all that settlements of several organizations touch, and reads the organizations' balances, so that transactions which post to the same ones in different orders
-/// wait for each other in a line and not in a circle. That includes accounts of the house: which of them a settlement touches first
-/// depends on what it is about.
+/// Locks the accounts of several organizations and reads their balances, so that transactions which post to the same ones in different
+/// orders wait for each other in a line and not in a circle.
 ///
 /// # Errors
 /// The database's.
-pub async fn lock_for_settlements(
+pub async fn lock_all(
     transaction: &mut Transaction<'static, Postgres>,
     organizations: &[Uuid],
 ) -> Result<HashMap<OrganizationId, Balances>, Error> {
-    let house = postings::HOUSE_ACCOUNTS_OF_SETTLEMENTS.map(|account| account.as_str().to_owned());
     let rows = sqlx::query!(
-        "select organization_id, kind, balance_micros from accounts
-         where (organization_id = any($1) or (organization_id is null and kind = any($2))) and currency = $3
-         order by organization_id nulls last, kind for no key update",
+        r#"select organization_id as "organization_id!", kind, balance_micros from accounts
+           where organization_id = any($1) and currency = $2 order by organization_id, kind for no key update"#,
         organizations,
-        &house,
         CREDIT.code()
     )
     .fetch_all(&mut **transaction)
     .await?;
     let mut own: HashMap<OrganizationId, Vec<(String, i64)>> = HashMap::new();
     for row in rows {
-        if let Some(organization) = row.organization_id {
-            own.entry(OrganizationId::from_uuid(organization)).or_default().push((row.kind, row.balance_micros));
-        }
+        own.entry(OrganizationId::from_uuid(row.organization_id)).or_default().push((row.kind, row.balance_micros));
     }
     Ok(own.into_iter().map(|(organization, rows)| (organization, Balances::of(rows.into_iter()))).collect())
 }

@@ -94,6 +94,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0091_stripe_meter_retention",
         "0094_bounded_looks",
         "0095_webhooks_in_turn",
+        "0098_house_at_commit",
     ],
 };
 

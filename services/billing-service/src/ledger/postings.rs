@@ -16,7 +16,7 @@ use super::chart::Account;
 
 pub use credit::{adjustment, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out};
 pub use exchange::{Exchange, Rate, Sale};
-pub use holds::{HOUSE_ACCOUNTS_OF_SETTLEMENTS, late_settlement, lease, lease_return, reservation, settlement, shortfall, void};
+pub use holds::{late_settlement, lease, lease_return, reservation, settlement, shortfall, void};
 pub use refunds::{dispute_lost, dispute_opened, dispute_won, refund, usage_refund};
 
 /// What a ledger transaction is about.

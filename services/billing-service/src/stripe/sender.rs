@@ -107,7 +107,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let row = sqlx::query!(
         "update intents set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute' where id = (
            select id from intents i where sent_at is null and next_attempt_at <= $1
-             and not exists (select from intents before where before.subject = i.subject and before.position < i.position and before.sent_at is null)
+             and not exists (select from intents before where before.subject = i.subject and before.position < i.position and before.sent_at is null offset 0)
            order by position limit 1 for update skip locked)
          returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at, traceparent",
         now

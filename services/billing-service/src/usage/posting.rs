@@ -56,7 +56,7 @@ pub async fn post_one(state: &AppState, posted: Posted) -> Result<Settlement, Er
 pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, Postgres>, batch: &[Posted]) -> Result<(), Error> {
     let organizations: HashSet<Uuid> = batch.iter().map(|posted| posted.event.organization_id.uuid()).collect();
     let organizations: Vec<Uuid> = organizations.into_iter().collect();
-    let balances = ledger::lock_for_settlements(transaction, &organizations).await?;
+    let balances = ledger::lock_all(transaction, &organizations).await?;
     let leases: HashSet<Uuid> = batch.iter().map(|posted| posted.event.lease_id.uuid()).collect();
     let leases: Vec<Uuid> = leases.into_iter().collect();
     let holds = lock_holds(transaction, &leases).await?.into_iter().collect();

@@ -216,3 +216,44 @@ async fn a_posting_reads_no_more_of_the_ledger_when_there_is_more_of_it() {
     drop(connection);
     app.assert_clean().await;
 }
+
+const HOUSE: &str = "select coalesce(sum(balance_micros), 0)::bigint from accounts where kind = 'promotion' and currency = 'USD'";
+
+/// Writes a posting of so much between the organization's wallet and an account of the house.
+async fn give(connection: &mut PgConnection, organization: sqlx::types::Uuid, key: &str, amount: i64) {
+    let id: sqlx::types::Uuid = sqlx::query_scalar(
+        "insert into ledger_transactions (id, kind, external_key, organization_id, occurred_at) values (gen_random_uuid(), 'grant', $1, $2, now()) returning id",
+    )
+    .bind(key)
+    .bind(organization)
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap();
+    let entries = "insert into ledger_entries (transaction_id, account_id, amount_micros)
+        select $1, a.id, case when a.organization_id is null then -$3 else $3 end from accounts a
+        where a.currency = 'USD' and (a.organization_id = $2 and a.kind = 'wallet' or a.organization_id is null and a.kind = 'promotion')";
+    sqlx::query(entries).bind(id).bind(organization).bind(amount).execute(connection).await.unwrap();
+}
+
+/// The accounts of the house belong to everybody: who has posted to one and goes on working holds up nobody.
+/// [B-34]
+#[tokio::test]
+async fn postings_of_two_organizations_to_one_account_of_the_house_do_not_wait_for_each_other() {
+    let app = App::start().await;
+    let (first, client) = app.organization();
+    app.balance(&client).await;
+    let (second, client) = app.organization();
+    app.balance(&client).await;
+    let (mut one, mut other) = (app.database.pool.begin().await.unwrap(), app.database.pool.begin().await.unwrap());
+    let before: i64 = sqlx::query_scalar(HOUSE).fetch_one(&app.database.owner).await.unwrap();
+    give(&mut one, first.uuid(), "one", 5).await;
+    give(&mut one, first.uuid(), "one again", 6).await;
+    // Would be refused after the time that a lock is waited for.
+    give(&mut other, second.uuid(), "other", 7).await;
+    other.commit().await.unwrap();
+    one.commit().await.unwrap();
+    let after: i64 = sqlx::query_scalar(HOUSE).fetch_one(&app.database.owner).await.unwrap();
+    assert_eq!(before - after, 5 + 6 + 7);
+    assert_eq!(app.count("select count(*) from house_moves").await, 0, "nothing stays beside");
+    assert_eq!(differences(&app.database.pool).await.unwrap().iter().filter(|line| line.starts_with("account ")).count(), 0);
+}

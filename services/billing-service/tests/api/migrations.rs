@@ -95,13 +95,15 @@ fn migrations_are_listed_in_the_order_of_their_numbers_each_number_once() {
 }
 
 /// [B-75] Postgres empties an unlogged table when it comes up after a crash: a comparison that goes on would find missing what it had listed.
+/// Only `house_moves` may be one: it is empty for whoever did not write it, since each transaction takes its row away before it commits.
 #[tokio::test]
 async fn a_crash_of_the_database_empties_no_table() {
     let app = App::start().await;
     let listed = "select count(*) from pg_class where oid = 'reconciliation_listed'::regclass and relpersistence = 'p'";
     assert_eq!(app.count(listed).await, 1);
     let emptied = sqlx::query_scalar::<_, String>(
-        "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'i', 'S') and relpersistence <> 'p'",
+        "select relname::text from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'i', 'S')
+           and relpersistence <> 'p' and relname not like 'house\\_moves%'",
     );
     assert_eq!(emptied.fetch_all(&app.database.owner).await.unwrap(), Vec::<String>::new());
 }

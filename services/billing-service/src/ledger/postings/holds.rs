@@ -7,9 +7,6 @@ use super::{Kind, Posting, returned, taken};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 
-/// Whose balances every settlement of a customer changes, beside the customer's own.
-pub const HOUSE_ACCOUNTS_OF_SETTLEMENTS: [Account; 3] = [Account::Revenue, Account::ProviderCost, Account::ProviderPayable];
-
 /// A hold for a request: from the wallet to the holds.
 #[must_use]
 pub fn reservation(request: RequestId, amount: i64, at: DateTime<Utc>) -> Posting {

@@ -101,17 +101,22 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
 pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
-        r#"with v as (
-             select payment_intent, coalesce(sum(amount) filter (where phase = 'taken'), 0) as refunded,
-               coalesce(sum(amount) filter (where phase = 'lost'), 0) as lost, coalesce(sum(fee) filter (where phase = 'lost'), 0) as fees
-             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee bigint)
-               where l.run_id = $1 and l.list = 'reversals') v group by payment_intent),
+        r#"with listed as (
+             select r.id as payment, r.organization, r.asked, r.currency, r.amount, 0::bigint as gone, 0::bigint as fees
+             from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint)
+             where l.run_id = $1 and l.list = 'payments'
+             union all
+             select r.payment_intent, null, null, null, null, r.amount, case when r.phase = 'lost' then coalesce(r.fee, 0) else 0 end
+             from reconciliation_listed l cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee bigint)
+             where l.run_id = $1 and l.list = 'reversals' and r.phase in ('taken', 'lost')),
+           -- Grouped and not joined: what was just listed is taken for a few rows, each to be looked for among all of the others.
+           t as (
+             select payment, (array_agg(organization) filter (where currency is not null))[1] as organization, bool_or(asked) as asked,
+               max(currency) as currency, max(amount) as amount, sum(gone) as gone, sum(fees) as fees
+             from listed group by payment having max(currency) is not null),
            theirs as (
-             select t.organization, t.currency,
-               -sum(greatest(t.amount - coalesce(v.refunded, 0) - coalesce(v.lost, 0), 0) - coalesce(v.fees, 0))::bigint as amount
-             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint)
-               where l.run_id = $1 and l.list = 'payments') t
-             left join v on v.payment_intent = t.id left join stripe_payments p on p.payment_intent_id = t.id
+             select t.organization, t.currency, -sum(greatest(t.amount - t.gone, 0) - t.fees)::bigint as amount
+             from t left join stripe_payments p on p.payment_intent_id = t.payment
              where p.sold is distinct from false and (p.sold or t.asked) group by t.organization, t.currency),
            ours as (
              select l.organization_id as organization, a.currency, sum(e.amount_micros)::bigint as amount

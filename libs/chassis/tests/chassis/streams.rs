@@ -118,8 +118,8 @@ async fn a_batch_is_whole_though_each_command_reads_and_acknowledges_a_part_of_i
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls="))).unwrap();
         line.split(',').next().unwrap().parse::<usize>().unwrap()
     };
-    assert_eq!(calls("xack"), 5 + 1, "a hundred at once");
-    assert!(calls("xreadgroup") >= 5 + 1);
+    assert_eq!(calls("xack"), 6, "five of a hundred at most, and one");
+    assert!(calls("xreadgroup") > 5);
 }
 
 /// What others read too stays on the stream: how much is there says nothing about how far this group is.

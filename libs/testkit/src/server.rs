@@ -1,8 +1,10 @@
 //! A server process for tests: found on the machine, run as a user that is not root, gone when its owner is.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -84,7 +86,29 @@ pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
         let owned = Command::new("chown").arg(format!("{NOBODY}:{NOBODY}")).arg(&folder).status()?;
         anyhow::ensure!(owned.success(), "chown failed");
     }
+    remove_at_the_end(&folder)?;
     Ok(folder)
+}
+
+/// Has a folder removed when this process ends, whichever way: a server that serves all tests of a process is never dropped.
+fn remove_at_the_end(folder: &Path) -> Result<()> {
+    static INPUT: Mutex<Option<ChildStdin>> = Mutex::new(None);
+    let mut input = INPUT.lock().unwrap_or_else(PoisonError::into_inner);
+    if input.is_none() {
+        *input = remover()?.stdin.take();
+    }
+    writeln!(input.as_mut().context("an input")?, "{}", folder.display())?;
+    Ok(())
+}
+
+/// A process that reads names of folders and removes them when there are no more: its input ends with whoever started it. Of a session of
+/// its own, since what runs tests may end all processes of theirs.
+fn remover() -> Result<Child> {
+    // A server that is being ended may still write to its folder.
+    const SCRIPT: &str = r#"while read -r folder; do set -- "$@" "$folder"; done; rm -rf -- "$@" || { sleep 1; rm -rf -- "$@"; }"#;
+    let mut command = Command::new("setsid");
+    command.args(["sh", "-c", SCRIPT, "remover"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().context("setsid is not installed")
 }
 
 fn is_root() -> bool {
@@ -101,4 +125,24 @@ pub(crate) fn find(names: &[&str], folders: &[PathBuf]) -> Result<PathBuf> {
     let path = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from);
     let candidates = folders.iter().chain(&path).flat_map(|folder| names.iter().map(|name| folder.join(name)));
     candidates.into_iter().find(|candidate| candidate.is_file()).with_context(|| format!("none of {names:?} is installed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_servers_are_removed_when_the_process_that_made_them_ends() {
+        let folders = ["one", "two"].map(|name| scratch(name).unwrap());
+        let mut remover = remover().unwrap();
+        let mut input = remover.stdin.take().unwrap();
+        for folder in &folders {
+            std::fs::write(folder.join("file"), "of a server").unwrap();
+            writeln!(input, "{}", folder.display()).unwrap();
+        }
+        assert!(folders.iter().all(|folder| folder.exists()), "not before it ends");
+        drop(input);
+        assert!(remover.wait().unwrap().success());
+        assert!(!folders.iter().any(|folder| folder.exists()));
+    }
 }

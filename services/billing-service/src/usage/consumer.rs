@@ -13,8 +13,8 @@ use super::posting::{Posted, post_all};
 use crate::error::Error;
 use crate::state::AppState;
 
-/// Batches that are posted at once. All of them change the same accounts of the house: one works, one is there when it is done, and more
-/// would only wait in the database, take its processors from each other, and come with smaller batches.
+/// Batches that are posted at once: one is read while one is written. More would take the processors from each other, and come with smaller
+/// batches. (Until migration 0098 they also waited for each other: all move the same accounts of the house.)
 const TURNS: usize = 2;
 
 /// The handler of the usage streams; clones take turns with each other.

@@ -10,30 +10,6 @@ use anyhow::{Context, Result, ensure};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where processors are short, what stands behind has a quarter of the others' part, as `cpu_shares` of compose/ say.
-const NICENESS: &str = "6";
-
-/// Which processors a program has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// All of them.
-    Anywhere,
-    /// One.
-    On(usize),
-    /// All of them, after those who have more to do with customers.
-    Behind,
-}
-
-/// Has a process, and those that it starts from now on, stand behind others.
-///
-/// # Errors
-/// When it is gone.
-pub fn stand_behind(process: u32) -> Result<()> {
-    let told = Command::new("renice").args(["-n", NICENESS, "-p", &process.to_string()]).stdout(Stdio::null()).status()?;
-    ensure!(told.success(), "a process cannot stand behind others");
-    Ok(())
-}
-
 /// A running program.
 #[derive(Debug)]
 pub struct Process {
@@ -42,21 +18,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program.
+    /// Starts a program, on one processor or on all.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(program: &Path, placement: Placement, arguments: &[String], variables: &BTreeMap<&str, String>) -> Result<Self> {
-        let before = |name, words: &[&str]| {
-            let mut command = Command::new(name);
-            command.args(words).arg(program);
-            command
-        };
-        let mut command = match placement {
-            Placement::Anywhere => Command::new(program),
-            Placement::On(processor) => before("taskset", &["--cpu-list", &processor.to_string()]),
-            Placement::Behind => before("nice", &["-n", NICENESS]),
-        };
+    pub fn start(program: &Path, processor: Option<usize>, arguments: &[String], variables: &BTreeMap<&str, String>) -> Result<Self> {
+        let mut command = processor.map_or_else(
+            || Command::new(program),
+            |processor| {
+                let mut command = Command::new("taskset");
+                command.arg("--cpu-list").arg(processor.to_string()).arg(program);
+                command
+            },
+        );
         command.args(arguments);
         command.env_clear().envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
         let started = Instant::now();

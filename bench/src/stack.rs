@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use testkit::TestRedis;
 use testkit::postgres::PostgresServer;
 
-use crate::processes::{Placement, Process, free_port, stand_behind};
+use crate::processes::{Process, free_port};
 
 /// The issuer of all tokens.
 pub const ISSUER: &str = "http://auth.example.com";
@@ -53,7 +53,7 @@ pub struct Wishes {
     pub is_unpinned: bool,
     /// Postgres keeps what was committed when it is killed.
     pub is_durable: bool,
-    /// Postgres and Redis flush as those of compose.yaml do, and Postgres and billing-service stand behind the others.
+    /// Postgres and Redis flush as those of compose.yaml do.
     pub is_as_deployed: bool,
     /// Further arguments of the simulator.
     pub simulator: Vec<String>,
@@ -85,7 +85,7 @@ pub struct Running {
 #[derive(Debug, Clone)]
 struct Launch {
     program: PathBuf,
-    placement: Placement,
+    processor: Option<usize>,
     arguments: Vec<String>,
     variables: BTreeMap<&'static str, String>,
     health: String,
@@ -106,7 +106,7 @@ impl Running {
         self.process = None;
         let (launch, mut tries) = (&self.launch, 0);
         loop {
-            let mut process = Process::start(&launch.program, launch.placement, &launch.arguments, &launch.variables)?;
+            let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
             match process.answers(http, &launch.health).await {
                 Ok(ready) => {
                     (self.ready, self.process) = (ready, Some(process));
@@ -134,7 +134,7 @@ impl Running {
     /// When it cannot be started.
     pub fn operate(&self, arguments: &[&str]) -> Result<()> {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        Process::start(&self.launch.program, Placement::Anywhere, &arguments, &self.launch.variables)?.finish()
+        Process::start(&self.launch.program, None, &arguments, &self.launch.variables)?.finish()
     }
 
     /// What a subcommand of the same program writes to its standard output.
@@ -214,7 +214,7 @@ impl Surroundings {
         let owner = format!("{name}_migrator");
         self.postgres.empty(name, &owner).await?;
         let variables = BTreeMap::from([("TRIVET_DATABASE_URL", self.postgres.url(&owner, name))]);
-        Process::start(program, Placement::Anywhere, &["migrate".to_owned()], &variables)?.finish()
+        Process::start(program, None, &["migrate".to_owned()], &variables)?.finish()
     }
 }
 
@@ -237,11 +237,8 @@ impl Stack {
             Wishes { is_durable: true, .. } => PostgresServer::start_durable().await?,
             _ => PostgresServer::start().await?,
         };
-        if wishes.is_as_deployed {
-            stand_behind(postgres.process_id())?;
-        }
         let redis = if wishes.is_as_deployed { TestRedis::flushed_each_second().await } else { TestRedis::start().await };
-        let on = |processor| if wishes.is_unpinned { Placement::Anywhere } else { Placement::On(processor) };
+        let on = |processor| (!wishes.is_unpinned).then_some(processor);
         let around = Surroundings { postgres, redis, auth_private: free_port()? };
         let (simulator, auth, billing, billing_private, chat) = (free_port()?, free_port()?, free_port()?, free_port()?, free_port()?);
         let (chat_key, chat_jwk) = service_key("chat-service")?;
@@ -284,8 +281,7 @@ impl Stack {
             variables.insert("STRIPE_API_BASE", format!("http://127.0.0.1:{stripe}"));
         }
         variables.extend(wishes.billing.iter().cloned());
-        let behind = if wishes.is_as_deployed { Placement::Behind } else { on(0) };
-        running.push(run("billing-service", &programs.billing, behind, Vec::new(), variables, (billing, "/ready"), http).await?);
+        running.push(run("billing-service", &programs.billing, on(0), Vec::new(), variables, (billing, "/ready"), http).await?);
 
         let mut variables = around.service(chat, free_port()?);
         variables.extend([
@@ -350,14 +346,14 @@ impl Stack {
 async fn run(
     name: &'static str,
     program: &Path,
-    placement: Placement,
+    processor: Option<usize>,
     arguments: Vec<String>,
     variables: BTreeMap<&'static str, String>,
     (port, path): (u16, &str),
     http: &Client,
 ) -> Result<Running> {
     let base = format!("http://127.0.0.1:{port}");
-    let launch = Launch { program: program.to_owned(), placement, arguments, variables, health: format!("{base}{path}") };
+    let launch = Launch { program: program.to_owned(), processor, arguments, variables, health: format!("{base}{path}") };
     Running::start(name, base, launch, http).await
 }
 

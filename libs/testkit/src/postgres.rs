@@ -106,12 +106,6 @@ impl PostgresServer {
         Ok(started)
     }
 
-    /// The process whose children do the work.
-    #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.server.id()
-    }
-
     /// Ends the server as a crash would and starts it again, with the data it had.
     ///
     /// # Errors

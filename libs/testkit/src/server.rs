@@ -27,12 +27,6 @@ impl Server {
         Ok(Self(command.spawn().with_context(|| format!("cannot start {}", program.display()))?))
     }
 
-    /// The number of the process.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.0.id()
-    }
-
     /// Sends a signal: `STOP` pauses, `CONT` resumes, `KILL` is a crash.
     ///
     /// # Errors

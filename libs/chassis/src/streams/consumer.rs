@@ -72,12 +72,15 @@ impl Consumer {
             let mut connection = redis.blocking_connection(BLOCK).await?;
             let mut rounds = 0_usize;
             while !stop.is_cancelled() {
+                let mut left = 0;
                 if rounds.is_multiple_of(ROUNDS) {
                     let claimed = self.claim(redis).await?;
+                    left = claimed.len();
                     self.process(redis, handler, claimed).await?;
                 }
                 let read = self.read(&mut connection).await?;
-                rounds = if read.len() < self.batch { 0 } else { rounds + 1 };
+                // Where one batch was left behind there may be more.
+                rounds = if left >= self.batch || read.len() < self.batch { 0 } else { rounds + 1 };
                 self.process(redis, handler, read).await?;
                 self.record_lag(redis).await?;
             }

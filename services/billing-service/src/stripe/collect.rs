@@ -9,6 +9,9 @@ use super::object::Object;
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
 
+/// What an invoice says that was taken away from a customer who is gone.
+const LEFT: &str = "left";
+
 /// What is to be collected.
 #[derive(Debug)]
 pub struct Collection<'a> {
@@ -117,23 +120,34 @@ pub async fn resume(stripe: &Transport, customer: &str, operation: &str, key: &s
 }
 
 /// What came of an operation with a customer that is gone at Stripe: its invoice, if that was paid or somebody decided about it. One that
-/// waits for money is taken away, because nobody can pay it any more: it is collected anew, from the customer that took the place.
+/// waits for money is taken away, because nobody can pay it any more. What `is_owed` whatever became of it is collected anew then, from the
+/// customer that took the place; what is not, a top-up, ended with its invoice, and the next one is a purchase of its own.
 ///
 /// # Errors
 /// Stripe's; what cannot be taken away yet, because its payment is on its way, is looked at again by the next try.
-pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str) -> Result<Option<String>, Error> {
-    let Some(invoice) = find(stripe, customer, operation).await? else { return Ok(None) };
+pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str, is_owed: bool) -> Result<Option<String>, Error> {
+    let invoice = match find(stripe, customer, operation).await {
+        Ok(Some(invoice)) => invoice,
+        // Stripe does not know the customer at all: nothing can have been made with it.
+        Err(Error::Stripe(error)) if error.status() == Some(404) || error.code() == Some("resource_missing") => return Ok(None),
+        other => return other.map(|_| None),
+    };
     let invoice = Object(&invoice);
     let id = invoice.needs("id")?;
-    let take_away = match invoice.text("status") {
-        Some("draft") => Call::delete(format!("/invoices/{id}")),
-        Some("open") => Call::post(format!("/invoices/{id}/void"), format!("{key}-void")),
-        // By an earlier try, that came no further.
-        Some("void") => return Ok(None),
+    match invoice.text("status") {
+        Some("draft") => {
+            stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?;
+            return Ok(None);
+        }
+        Some("open") => {
+            // So that a try which comes no further is told from somebody who voids what shall not be paid.
+            stripe.ask(&Call::post(format!("/invoices/{id}"), format!("{key}-left")).metadata(LEFT, true)).await?;
+            stripe.ask(&Call::post(format!("/invoices/{id}/void"), format!("{key}-void"))).await?;
+        }
+        Some("void") if invoice.metadata::<bool>(LEFT) == Some(true) => {}
         _ => return Ok(Some(id.to_owned())),
-    };
-    stripe.ask(&take_away).await?;
-    Ok(None)
+    }
+    Ok((!is_owed).then(|| id.to_owned()))
 }
 
 async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {

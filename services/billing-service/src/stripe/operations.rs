@@ -107,13 +107,15 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> 
     match due.kind.as_str() {
         "subscription.charge" | "top_up.charge" => {
             let key = format!("{}-{}", due.key(), due.attempts);
+            // Before the former ones: who is replaced after this was looked at here.
+            let customer = customer(state, stripe, due).await?;
+            let is_owed = due.kind == "subscription.charge";
             // An earlier try may have been made with a customer that another has taken the place of since.
             for gone in customers::former(state, due.organization.ok_or(MALFORMED)?).await? {
-                if let Some(made) = collect::left(stripe, &gone, &due.operation, &key).await? {
+                if let Some(made) = collect::left(stripe, &gone, &due.operation, &key, is_owed).await? {
                     return Ok(Some(made));
                 }
             }
-            let customer = customer(state, stripe, due).await?;
             collect::resume(stripe, &customer, &due.operation, &key).await
         }
         "payment.refund" => {

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use billing_service::stripe::customers;
+use identity::OrganizationId;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
+use testkit::http::TestClient;
 
 use super::reconcile_desk::with_a_pack;
 use super::shop::Shop;
@@ -38,6 +40,38 @@ async fn a_charge_whose_customer_somebody_else_replaced_meanwhile_goes_to_the_ne
     assert_eq!(desk.shop.app.count("select count(*) from stripe_customers").await, 1);
 }
 
+/// What is wanted was sent, and nobody knows what came of it.
+async fn tried_once(shop: &Shop) {
+    eventually("the first try", || async {
+        (shop.app.count("select count(*) from intents where sent_at is null and last_status = 500").await == 1).then_some(())
+    })
+    .await;
+}
+
+/// The organization's customer is deleted at Stripe and another takes its place; the one that is gone.
+async fn replaced(shop: &Shop, organization: OrganizationId, client: &TestClient) -> String {
+    let gone = shop.stripe_customer(organization).await;
+    shop.delete_at_stripe(&format!("/v1/customers/{gone}")).await;
+    shop.pack(client, "small").await.expect(201);
+    assert_ne!(shop.stripe_customer(organization).await, gone);
+    gone
+}
+
+/// Tried again until nothing waits, after longer than Stripe remembers a key.
+async fn done_late(shop: &Shop) {
+    shop.pass(Duration::from_hours(30));
+    eventually("it is done", || async {
+        shop.send().await;
+        let unsent = shop.app.count("select count(*) from intents where sent_at is null").await;
+        if unsent > 0 {
+            shop.pass(Duration::from_hours(1));
+        }
+        (unsent == 0).then_some(())
+    })
+    .await;
+    shop.settle().await;
+}
+
 /// [B-64] [B-65] The customer's card was charged, and nobody knows; then the customer is deleted and another takes its place. A late try
 /// finds the invoice with the one that it was sent with. Where nothing was paid, the new one is asked, and it alone.
 #[tokio::test]
@@ -56,26 +90,9 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_with_a_customer_that_was_r
         shop.settle().await;
         shop.stripe.turn_knobs(|knobs| knobs.faults = faults);
         shop.pass(MONTH);
-        eventually("the first try", || async {
-            (shop.app.count("select count(*) from intents where sent_at is null and last_status = 500").await == 1).then_some(())
-        })
-        .await;
-        let gone = shop.stripe_customer(organization).await;
-        shop.delete_at_stripe(&format!("/v1/customers/{gone}")).await;
-        shop.pack(&client, "small").await.expect(201);
-        assert_ne!(shop.stripe_customer(organization).await, gone);
-        // Longer than Stripe remembers a key.
-        shop.pass(Duration::from_hours(30));
-        eventually("it is done", || async {
-            shop.send().await;
-            let unsent = shop.app.count("select count(*) from intents where sent_at is null").await;
-            if unsent > 0 {
-                shop.pass(Duration::from_hours(1));
-            }
-            (unsent == 0).then_some(())
-        })
-        .await;
-        shop.settle().await;
+        tried_once(&shop).await;
+        let gone = replaced(&shop, organization, &client).await;
+        done_late(&shop).await;
         assert_eq!(
             (shop.app.count(ASKED).await, shop.at_stripe()),
             (1, if is_paid { 20_000 } else { 10_000 }),
@@ -89,4 +106,43 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_with_a_customer_that_was_r
         assert_eq!((invoice["status"].as_str().unwrap(), invoice["customer"].as_str().unwrap()), expected, "{case}");
         shop.assert_clean().await;
     }
+}
+
+/// [B-49] [B-64] The invoice of a top-up cannot be paid by a customer that is gone: it is taken away, and the top-up ends with it. Collected
+/// anew as well, it would be bought twice as soon as there is a card: once by it, and once by the next top-up.
+#[tokio::test]
+async fn a_top_up_ends_with_its_invoice_when_its_customer_is_gone() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/invoices/")]);
+    let settings = serde_json::json!({"enabled": true, "threshold_micros": 15_000_000, "amount_micros": 20_000_000, "monthly_cap_micros": 500_000_000});
+    client.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
+    billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+    tried_once(&shop).await;
+    replaced(&shop, organization, &client).await;
+    done_late(&shop).await;
+    let first = "select count(*) from top_ups where state = 'failed' and created_at = (select min(created_at) from top_ups)";
+    assert_eq!(shop.app.count(first).await, 1);
+    let of_one = "select max(count) from (select count(*) from stripe_invoices where source = 'top_up' group by source_id) as each_of_them";
+    assert_eq!(shop.app.count(of_one).await, 1, "a top-up was collected anew");
+    assert_eq!(shop.at_stripe(), 1_000, "nobody paid for it");
+}
+
+/// [B-64] Who voids an invoice at Stripe does not want it paid: not by the next customer either.
+#[tokio::test]
+async fn what_somebody_voided_is_not_collected_from_who_takes_the_customers_place() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/invoices/")]);
+    shop.pass(MONTH);
+    tried_once(&shop).await;
+    let open = shop.stripe.events_after(0).0.into_iter().rfind(|event| event["type"] == "invoice.finalized").expect("an invoice");
+    shop.dashboard(&format!("/v1/invoices/{}/void", open["data"]["object"]["id"].as_str().unwrap()), &[]).await;
+    replaced(&shop, organization, &client).await;
+    done_late(&shop).await;
+    assert_eq!((shop.app.count(ASKED).await, shop.at_stripe()), (0, 10_000), "only the first month was ever paid");
 }

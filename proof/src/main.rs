@@ -87,7 +87,7 @@ async fn main() -> Result<()> {
     }
     shop::sell(&mut stack, &folder)?;
     let mut killer = kills::Killer::new(arguments.seed, folder.clone());
-    let mut bought = 0;
+    let (mut bought, mut came) = (0, 0);
     let (mut events, mut answers) = (Vec::new(), load::Answers::new());
     let mut books = books::Books::default();
     let mut left = arguments.kills;
@@ -95,7 +95,8 @@ async fn main() -> Result<()> {
         let load = load::Load::begin(&http, &stack.base("chat-service")?, &stack.base("billing-service")?, &keys);
         let shop = shop::Shop::open(&stack, &http, &people[..BUYERS])?;
         let ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
-        bought += shop.close().await?;
+        let (purchases, newcomers) = shop.close().await?;
+        (bought, came) = (bought + purchases, came + newcomers);
         let (seen, acknowledged) = load.end().await?;
         for (answer, times) in seen {
             *answers.entry(answer).or_default() += times;
@@ -109,10 +110,11 @@ async fn main() -> Result<()> {
     std::fs::remove_dir_all(folder)?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
     ensure!(bought > 0, "nothing was ever bought");
+    ensure!(came > 0, "nobody ever signed up, signed in and exchanged tokens");
     writeln!(
         std::io::stdout(),
         "{:#}",
-        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought,
+        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came,
             "steps": killer.report(), "books": books.report()})
     )?;
     killer.check()

@@ -48,7 +48,7 @@ pub fn sell(stack: &mut Stack, folder: &std::path::Path) -> Result<()> {
 pub struct Shop {
     stop: Arc<AtomicBool>,
     buyers: Vec<JoinHandle<usize>>,
-    newcomers: JoinHandle<()>,
+    newcomers: JoinHandle<usize>,
     hurry: JoinHandle<Result<()>>,
 }
 
@@ -89,31 +89,32 @@ impl Shop {
         Ok(Self { stop, buyers, newcomers, hurry })
     }
 
-    /// Lets all purchases end; how many there were, as their customers saw it.
+    /// Lets all purchases end; how many there were, as their customers saw it, and how many people came.
     ///
     /// # Errors
     /// When a customer panicked.
-    pub async fn close(self) -> Result<usize> {
+    pub async fn close(self) -> Result<(usize, usize)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut bought = 0;
         for buyer in join_all(self.buyers).await {
             bought += buyer?;
         }
-        self.newcomers.await?;
         self.hurry.await??;
-        Ok(bought)
+        Ok((bought, self.newcomers.await?))
     }
 }
 
 /// Somebody new each second: an organization with its first credit, a customer of Stripe's, and a session whose tokens are exchanged.
-async fn come(http: Client, auth: String, stop: Arc<AtomicBool>) {
+async fn come(http: Client, auth: String, stop: Arc<AtomicBool>) -> usize {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut came = 0;
     while !stop.load(Ordering::Relaxed) {
         let email = format!("newcomer-{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
         // Who gets no answer does not come back.
-        let _ = visit(&http, &auth, &email).await;
+        came += usize::from(visit(&http, &auth, &email).await.is_ok());
         tokio::time::sleep(10 * PAUSE).await;
     }
+    came
 }
 
 async fn visit(http: &Client, auth: &str, email: &str) -> Result<()> {

@@ -15,8 +15,9 @@ use crate::GRANT;
 
 /// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Tokens that may be between the provider and a request that reaches its deadline.
-const ON_THE_WAY: i64 = 4;
+/// Tokens that may be between the provider and a request that reaches its deadline: what comes in sixty milliseconds, for which a process
+/// may have to wait on a busy machine.
+const ON_THE_WAY: i64 = 12;
 /// Of a dollar, in micro-units.
 const CENT: i64 = 10_000;
 

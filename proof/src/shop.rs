@@ -169,10 +169,10 @@ impl Buyer {
         Ok(())
     }
 
-    /// A top-up is due, once.
+    /// A top-up is due, once, also when something is bought before anybody looks.
     async fn top_up(&self, session: &str) -> Result<()> {
         let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(session)).await?;
-        let threshold = balance["available_micros"].as_i64().context("an amount")? + TOP_UP / 2;
+        let threshold = balance["available_micros"].as_i64().context("an amount")? + 3 * TOP_UP;
         let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
         answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(session).json(&set)).await.map(drop)
     }

@@ -122,7 +122,7 @@ stack_soak() {
   stack_fuzz 600 || failed=1
   say "twenty-four virtual months of 500 organizations"
   in_toolbox bazel test --cache_test_results=no --test_timeout=86400 --test_output=all --test_env=TRIVET_PROOF_ORGANIZATIONS=500 \
-    --test_arg=months //services/billing-service:billing-service_api_test || failed=1
+    --test_arg=after_twenty_four --test_arg=--nocapture //services/billing-service:billing-service_api_test || failed=1
   say "$kills kills of programs"
   # A new stack for each few hundred: the simulator of Stripe writes all of its account down for each answer.
   local left=$kills seed=1 some

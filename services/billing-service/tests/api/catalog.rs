@@ -136,7 +136,7 @@ async fn who_is_moved_is_moved_with_a_reason_and_a_row_in_the_same_transaction()
         let refused = console.post(path, &body).await.expect(422);
         assert!(refused.text.contains(field), "{}", refused.text);
     }
-    assert!(terminal(" ").await.unwrap_err().to_string().contains("reason"));
+    assert_eq!(terminal(" ").await.unwrap_err().to_string(), "refused: reason must say why");
     let unsaid = super::wallet::run(&app, &["catalog", "move", "pro", "--actor", "grace"]).await.unwrap_err();
     assert!(unsaid.to_string().contains("--reason"), "{unsaid}");
     console.post(path, &json!({"by": {"actor": "grace", "reason": "r"}, "plan": "none"})).await.expect(404);

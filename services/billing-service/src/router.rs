@@ -77,6 +77,7 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/ledger/journal", get(admin::api::journal))
         .route("/v1/admin/rates/imports", post(admin::api::import))
         .route("/v1/admin/catalog", post(admin::api::catalog))
+        .route("/v1/admin/catalog/move", post(admin::api::move_plan))
         .route("/v1/admin/usage/rebuild", post(admin::api::rebuild))
         .route("/v1/admin/stripe/replay", post(admin::api::replay_events))
         .route("/v1/admin/streams/replay", post(admin::api::replay_messages))

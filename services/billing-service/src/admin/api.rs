@@ -19,13 +19,14 @@ use super::replay::{self, Events, Stream};
 use super::wallet::{WalletView, view};
 use crate::audit::{self, AuditQuery, AuditRow, Decision};
 use crate::budgets::{self, api::Budget};
-use crate::catalog::{self, Catalog, apply};
+use crate::catalog::{self, Catalog, Code, apply};
 use crate::error::Error;
 use crate::grants::{self, WalletChange};
 use crate::ledger::{export, verify};
 use crate::rates;
 use crate::rollups;
 use crate::state::AppState;
+use crate::subscriptions::moving;
 
 /// The scope that may look.
 pub const SCOPE_READ: &str = "billing:admin:read";
@@ -288,4 +289,24 @@ pub async fn catalog(
         regrouped @ apply::ApplyError::Regrouped(_) => refused(std::iter::once(("catalog".to_owned(), regrouped.to_string()))),
     })?;
     Ok(axum::Json(json!({"applied": true, "changes": applied.text, "version": applied.version})))
+}
+
+/// A plan whose customers are to be moved.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MovePlan {
+    by: Reason,
+    plan: Code,
+}
+
+/// Moves who is on an older version of a plan to the one that is sold now. The answer begins at once, as that of [`verify`].
+pub async fn move_plan(
+    State(state): State<AppState>,
+    caller: CallingService,
+    headers: HeaderMap,
+    Json(MovePlan { by, plan }): Json<MovePlan>,
+) -> Result<Response, Error> {
+    let decision = decision(&state, &caller, &headers, by)?;
+    let decided = moving::decide(&state, decision, &plan).await?;
+    Ok(later(async move { decided.carry_out(&state).await.map(|moved| json!(moved)) }))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::Decided;
+use super::{Decided, told};
 use crate::catalog::{self, Catalog, Code, apply};
 use crate::state::AppState;
 use crate::subscriptions::moving;
@@ -34,9 +34,9 @@ pub enum Command {
     Move {
         /// The plan's code.
         plan: Code,
-        /// Who moves them, for the history.
-        #[arg(long)]
-        actor: String,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
     },
 }
 
@@ -54,8 +54,9 @@ pub async fn run(command: Command, state: &AppState) -> anyhow::Result<()> {
             let applied = apply::apply(state, &read(&file)?, &planned_on, &decided.on(state)).await?;
             writeln!(stdout(), "{}\n\nthe catalogue is at version {}", applied.text, applied.version)?;
         }
-        Command::Move { plan, actor } => {
-            let moved = moving::to_current(state, &plan, &actor).await?;
+        Command::Move { plan, decided } => {
+            let decided = moving::decide(state, decided.on(state), &plan).await.map_err(|error| told(&error))?;
+            let moved = decided.carry_out(state).await.map_err(|error| told(&error))?;
             writeln!(stdout(), "{} move when their period ends, {} stay", moved.moving, moved.staying)?;
         }
     }

@@ -51,6 +51,7 @@ async fn nobody_gets_at_the_verbs_of_operators_without_their_scopes() {
         ("/v1/admin/streams/replay".to_owned(), json!({"by": by(), "stream": "usage"})),
         ("/v1/admin/rates/imports".to_owned(), json!({"by": by(), "list": "{}"})),
         ("/v1/admin/catalog".to_owned(), json!({"by": by(), "catalog": "format: 1", "planned_on": "x"})),
+        ("/v1/admin/catalog/move".to_owned(), json!({"by": by(), "plan": "pro"})),
     ];
     let reader = app.service(SCOPE_READ);
     for path in READS {

@@ -1,11 +1,13 @@
 //! The catalogue in the database: planned, applied, versioned.
 
+use billing_service::admin::{SCOPE_READ, SCOPE_WRITE};
 use billing_service::audit::Decision;
 use billing_service::catalog::apply::{ApplyError, apply, plan};
 use billing_service::catalog::{Catalog, Code, Interval, parse, stored};
 use billing_service::subscriptions::command::Command;
 use billing_service::subscriptions::moving;
 use billing_service::subscriptions::terms::Terms;
+use serde_json::json;
 use testkit::repository;
 
 use super::app::App;
@@ -98,14 +100,64 @@ async fn who_is_moved_gets_the_new_version_when_the_period_ends_and_who_wants_so
     let downgraded = ids(&bob_client).await["id"].as_str().unwrap().parse().unwrap();
     does(&app, bob, downgraded, &Command::Downgrade { terms: Box::new(to_team), seats: 1 }).await.unwrap();
     let (state, plan) = (app.state(), "pro".parse().unwrap());
-    let moved = moving::to_current(&state, &plan, "test").await.unwrap();
+    let again = async || moving::decide(&state, decision(&app), &plan).await.unwrap().carry_out(&state).await.unwrap();
+    let moved = again().await;
     assert_eq!((moved.moving, moved.staying), (1, 2));
     let changes = app.count("select count(*) from subscription_changes").await;
-    assert_eq!(moving::to_current(&state, &plan, "test").await.unwrap(), moved);
+    assert_eq!(again().await, moved);
     assert_eq!(app.count("select count(*) from subscription_changes").await, changes, "asked again, nothing more happens");
     let shown = ids(&client).await;
     assert_eq!((shown["plan_version"].as_i64(), shown["pending"]["plan_version"].as_i64()), (Some(1), Some(2)));
     assert_eq!(ids(&bob_client).await["pending"]["plan"], "team");
+}
+
+/// [B-78] By terminal and by HTTP, and broken off it goes on under the same key.
+#[tokio::test]
+async fn who_is_moved_is_moved_with_a_reason_and_a_row_in_the_same_transaction() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let ((ada, _), (eve, _)) = (app.organization(), app.organization());
+    for organization in [ada, eve] {
+        subscribe(&app, organization, "pro", "USD").await.unwrap();
+    }
+    sell(&app, &example().replace("\"20.00\", year: \"200.00\"", "\"25.00\", year: \"250.00\"")).await;
+    let console = app.service(&format!("{SCOPE_READ} {SCOPE_WRITE}"));
+    let path = "/v1/admin/catalog/move";
+    let by = |reason: &str| json!({"by": {"actor": "grace", "reason": reason}, "plan": "pro"});
+    let counts = async || {
+        let rows = app.count("select count(*) from audit_log where action = 'catalog.move'").await;
+        (rows, app.count("select count(*) from subscriptions where state->'pending'->'terms'->>'plan' = 'pro'").await)
+    };
+    let terminal = async |reason: &str| {
+        let arguments = ["catalog", "move", "pro", "--actor", "grace", "--reason", reason, "--idempotency-key", "m"];
+        super::wallet::run(&app, &arguments).await
+    };
+    for (body, field) in [(by(" "), "reason"), (json!({"by": {"actor": "grace"}, "plan": "pro"}), "reason")] {
+        let refused = console.post(path, &body).await.expect(422);
+        assert!(refused.text.contains(field), "{}", refused.text);
+    }
+    assert_eq!(terminal(" ").await.unwrap_err().to_string(), "refused: reason must say why");
+    let unsaid = super::wallet::run(&app, &["catalog", "move", "pro", "--actor", "grace"]).await.unwrap_err();
+    assert!(unsaid.to_string().contains("--reason"), "{unsaid}");
+    console.post(path, &json!({"by": {"actor": "grace", "reason": "r"}, "plan": "none"})).await.expect(404);
+    assert_eq!(counts().await, (0, 0));
+    // The row of the second cannot be written: it is not moved either.
+    app.as_owner("create unique index broken on audit_log (action) where organization_id is not null").await;
+    terminal("the old price ends").await.unwrap_err();
+    assert_eq!(counts().await, (2, 1), "of the decision, and of who was moved");
+    app.as_owner("drop index broken").await;
+    let keyed = console.header("idempotency-key", "m");
+    let moved = keyed.post(path, &by("the old price ends")).await.expect(200).json;
+    assert_eq!((moved, counts().await), (json!({"moving": 2, "staying": 0}), (3, 2)));
+    terminal("again").await.unwrap();
+    assert_eq!(counts().await, (3, 2), "repeated, nothing more is done");
+    let log = console.get("/v1/admin/audit?action=catalog.move").await.expect(200).json;
+    let row = &log["data"][0];
+    assert!(row["organization_id"] == json!(ada.uuid()) || row["organization_id"] == json!(eve.uuid()), "{row}");
+    assert_eq!((&row["actor"], &row["reason"]), (&json!("grace via chat-service"), &json!("the old price ends")));
+    assert_eq!((&row["request"]["version"], &row["before"]["pending"]), (&json!(2), &json!(null)));
+    sell(&app, &example().replace("\"20.00\", year: \"200.00\"", "\"26.00\", year: \"260.00\"")).await;
+    keyed.post(path, &by("the old price ends")).await.expect(422);
 }
 
 async fn stored_terms(app: &App, plan: &str) -> Terms {

@@ -5,6 +5,7 @@ pub mod api;
 mod catalog;
 mod ledger;
 pub mod meters;
+pub mod meters_api;
 mod rates;
 pub mod reconcile;
 mod replay;

@@ -80,6 +80,10 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/catalog/move", post(admin::api::move_plan))
         .route("/v1/admin/usage/rebuild", post(admin::api::rebuild))
         .route("/v1/admin/stripe/replay", post(admin::api::replay_events))
+        .route("/v1/admin/stripe/meters", get(admin::meters_api::list).post(admin::meters_api::add))
+        .route("/v1/admin/stripe/meters/{event_name}/stop", post(admin::meters_api::stop))
+        .route("/v1/admin/stripe/meter-reports/parked", get(admin::meters_api::parked))
+        .route("/v1/admin/stripe/meter-reports/replay", post(admin::meters_api::replay))
         .route("/v1/admin/streams/replay", post(admin::api::replay_messages))
         .route("/v1/admin/audit", get(admin::api::log))
 }

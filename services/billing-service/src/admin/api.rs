@@ -42,7 +42,12 @@ pub struct Reason {
 }
 
 /// Refuses a caller without the scope, and makes a decision of what it says.
-fn decision(state: &AppState, caller: &CallingService, headers: &HeaderMap, Reason { actor, reason }: Reason) -> Result<Decision, Error> {
+pub(super) fn decision(
+    state: &AppState,
+    caller: &CallingService,
+    headers: &HeaderMap,
+    Reason { actor, reason }: Reason,
+) -> Result<Decision, Error> {
     caller.require(SCOPE_WRITE)?;
     let key = headers.get(HEADER).map(|key| key.to_str().ok().filter(|key| (1..=255).contains(&key.len())));
     let Some(key) = key.map_or(Some(None), |key| key.map(|key| Some(key.to_owned()))) else {
@@ -56,7 +61,8 @@ fn decision(state: &AppState, caller: &CallingService, headers: &HeaderMap, Reas
 /// A list.
 #[derive(Debug, Serialize)]
 pub struct List<T> {
-    data: Vec<T>,
+    /// Its entries.
+    pub data: Vec<T>,
 }
 
 /// An organization's balances and lots.

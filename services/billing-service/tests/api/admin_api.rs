@@ -29,7 +29,7 @@ fn changes(organization: OrganizationId) -> String {
     format!("/v1/admin/wallets/{organization}/changes")
 }
 
-const READS: [&str; 7] = [
+const READS: [&str; 9] = [
     "/v1/admin/status",
     "/v1/admin/audit",
     "/v1/admin/ledger/verification",
@@ -37,6 +37,8 @@ const READS: [&str; 7] = [
     "/v1/admin/wallets/org_0197f0a0000070008000000000000001",
     "/v1/admin/budgets/org_0197f0a0000070008000000000000001",
     "/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z",
+    "/v1/admin/stripe/meters",
+    "/v1/admin/stripe/meter-reports/parked",
 ];
 
 /// [B-79] Neither customers nor services of ours that have other things to do.
@@ -51,6 +53,12 @@ async fn nobody_gets_at_the_verbs_of_operators_without_their_scopes() {
         ("/v1/admin/streams/replay".to_owned(), json!({"by": by(), "stream": "usage"})),
         ("/v1/admin/rates/imports".to_owned(), json!({"by": by(), "list": "{}"})),
         ("/v1/admin/catalog".to_owned(), json!({"by": by(), "catalog": "format: 1", "planned_on": "x"})),
+        (
+            "/v1/admin/stripe/meters".to_owned(),
+            json!({"by": by(), "event_name": "seconds", "of": {"source": "chat_usage", "currency": "USD"}}),
+        ),
+        ("/v1/admin/stripe/meters/seconds/stop".to_owned(), json!({"by": by()})),
+        ("/v1/admin/stripe/meter-reports/replay".to_owned(), json!({"by": by()})),
         ("/v1/admin/catalog/move".to_owned(), json!({"by": by(), "plan": "pro"})),
     ];
     let reader = app.service(SCOPE_READ);
@@ -309,4 +317,36 @@ async fn the_terminal_has_the_same_verbs_with_the_same_log() {
     let period = ["--from", "2030-01-01T00:00:00Z", "--to", "2031-01-01T00:00:00Z"];
     run(&[&["margin", "--by", "day"][..], &period].concat()).await.unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// [B-66] [B-78]
+#[tokio::test]
+async fn what_is_reported_to_stripe_is_decided_by_http_too_once_under_a_key_and_on_record() {
+    let app = App::start().await;
+    let console = console(&app);
+    let chat = json!({"by": by(), "event_name": "spent", "of": {"source": "chat_usage", "currency": "USD"}});
+    for _ in 0..2 {
+        console.header("idempotency-key", "m1").post("/v1/admin/stripe/meters", &chat).await.expect(201);
+    }
+    assert_eq!(console.post("/v1/admin/stripe/meters", &chat).await.expect(409).json["errors"][0]["field"], "event_name");
+    for (field, wrong) in [
+        ("currency", json!({"source": "chat_usage", "currency": "XXX"})),
+        ("meter", json!({"source": "meter", "meter_name": "", "aggregation": "sum"})),
+    ] {
+        let body = json!({"by": by(), "event_name": "other", "of": wrong});
+        assert_eq!(console.post("/v1/admin/stripe/meters", &body).await.expect(422).json["errors"][0]["field"], field);
+    }
+    let listed = console.get("/v1/admin/stripe/meters").await.expect(200).json;
+    assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["source"]), (1, &json!("chat_usage")));
+    console.post("/v1/admin/stripe/meters/spent/stop", &json!({"by": {"actor": "grace", "reason": " "}})).await.expect(422);
+    console.post("/v1/admin/stripe/meters/spent/stop", &json!({"by": by()})).await.expect(204);
+    console.post("/v1/admin/stripe/meters/nothing/stop", &json!({"by": by()})).await.expect(404);
+    assert!(console.get("/v1/admin/stripe/meters").await.json["data"][0]["ended_at"].is_string());
+    assert_eq!(console.get("/v1/admin/stripe/meter-reports/parked").await.expect(200).json["data"], json!([]));
+    assert_eq!(
+        console.post("/v1/admin/stripe/meter-reports/replay", &json!({"by": by()})).await.expect(200).json["identifiers"],
+        json!([])
+    );
+    let rows = "select count(*) from audit_log where action in ('stripe.meter.add', 'stripe.meter.stop') and actor like 'grace via %'";
+    assert_eq!(app.count(rows).await, 2);
 }

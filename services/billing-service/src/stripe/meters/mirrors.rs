@@ -3,7 +3,7 @@
 use chassis::postgres::constraint;
 use chassis::{Problem, in_transaction};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -21,8 +21,8 @@ const HOUR: TimeDelta = TimeDelta::hours(1);
 const CLOSES_WITHIN: TimeDelta = TimeDelta::days(3);
 
 /// What is counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "source")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "source", deny_unknown_fields)]
 pub enum Source {
     /// Each organization's meter of this name that makes one of its values in this way.
     Meter {

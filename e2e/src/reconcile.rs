@@ -1,6 +1,6 @@
 //! Do the simulator's ledger, the usage rows and the double-entry ledger agree, to the token and the micro?
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -26,7 +26,16 @@ async fn compare(stack: &Stack, person: &Person, chat_was_killed: bool, credit: 
     let served = stack.served().await?;
     let served: HashMap<&str, &Value> =
         served.iter().skip(person.served_before).filter_map(|row| Some((row["request_id"].as_str()?, row))).collect();
-    let rows = person.usage().await?;
+    // What died before it counted anything costs nothing, so nothing is held for it while it waits to be posted.
+    let rows = stack
+        .eventually("a usage row for each request that was served", async || {
+            let rows = person.usage().await?;
+            let known: HashSet<&str> = rows.iter().filter_map(|row| row["request_id"].as_str()).collect();
+            let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains(*id));
+            ensure!(lost.is_none(), "none for {lost:?}");
+            Ok(Some(rows))
+        })
+        .await?;
     let mut charged = 0;
     for row in &rows {
         let id = row["request_id"].as_str().context("an id")?;
@@ -47,10 +56,8 @@ async fn compare(stack: &Stack, person: &Person, chat_was_killed: bool, credit: 
             served.get(id)
         );
     }
-    let known: std::collections::HashSet<&str> = rows.iter().filter_map(|row| row["request_id"].as_str()).collect();
+    let known: HashSet<&str> = rows.iter().filter_map(|row| row["request_id"].as_str()).collect();
     ensure!(known.len() == rows.len(), "a request stands there twice");
-    let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains(*id));
-    ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
     let (available, held) = person.balance().await?;
     ensure!(available + charged == credit && held == 0, "credit {credit}, available {available}, held {held}, charged {charged}");
     ensure!(person.ledger_sum().await? == available, "the ledger's entries do not sum to the balance");

@@ -21,6 +21,7 @@ pub(crate) struct Scripts {
     pub(crate) checkpoint: Script,
     pub(crate) fund: Script,
     pub(crate) close: Script,
+    pub(crate) lower: Script,
 }
 
 impl Admissions {
@@ -33,6 +34,7 @@ impl Admissions {
             checkpoint: Script::new(include_str!("../data/checkpoint.lua")),
             fund: Script::new(include_str!("../data/fund.lua")),
             close: Script::new(include_str!("../data/close.lua")),
+            lower: Script::new(include_str!("../data/lower.lua")),
         };
         Self { redis, scripts: Arc::new(scripts) }
     }

@@ -6,7 +6,7 @@ use contracts::Shard;
 use contracts::usage::UsageEvent;
 use redis::RedisError;
 
-use crate::limit::Counted;
+use crate::limit::{Counted, Meter};
 use crate::scripts::{Admissions, flights_key, lease_key, of_request};
 
 /// For so long the same answer is given again: longer than a process tries to hand a settlement over while Redis is there. After that
@@ -68,12 +68,22 @@ impl Admissions {
             .arg(appended)
             .arg(settlement.traceparent.unwrap_or_default())
             .arg(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX))
-            .arg(if settlement.end == End::Posted { "posted" } else { "" });
+            .arg(if settlement.end == End::Posted { "posted" } else { "" })
+            .arg(sums(settlement.counted));
         for counted in settlement.counted {
             let used = counted.used(&event.usage, price);
             invocation.arg(used.saturating_sub(counted.amount)).arg(used);
         }
         invocation.invoke_async(&mut self.redis.connection()).await
+    }
+
+    /// Takes off a sum of money what billing-service did not charge after all: the gateway knows prices, but not what is left of a free
+    /// allowance. `sum` is one of those that were appended with the usage ([`SUMS`](contracts::usage::SUMS)).
+    ///
+    /// # Errors
+    /// When Redis does not answer: it may have been taken off.
+    pub async fn lower(&self, sum: &str, micros: i64) -> Result<(), RedisError> {
+        self.scripts.lower.key(sum).arg(micros).invoke_async::<i64>(&mut self.redis.connection()).await.map(drop)
     }
 
     /// Waits until all that Redis was told before is on its disk; false when it does not say so in time. A write of our own is what
@@ -96,4 +106,10 @@ impl Admissions {
             .0;
         Ok(local >= 1)
     }
+}
+
+/// The names of the sums of money as JSON, or nothing when there is none.
+fn sums(counted: &[Counted]) -> String {
+    let sums: Vec<&str> = counted.iter().filter(|counted| counted.meter == Meter::Spend).map(|counted| counted.key.as_str()).collect();
+    if sums.is_empty() { String::new() } else { serde_json::to_string(&sums).unwrap_or_default() }
 }

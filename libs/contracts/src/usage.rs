@@ -14,6 +14,9 @@ pub const FIELD: &str = "event";
 /// The stream field that says how much of its lease the request took, in micro-units: its price, or all that was reserved when the
 /// lease could not take the rest back.
 pub const TAKEN: &str = "taken_micros";
+/// The stream field that names the sums of money in which the request counts, by their keys in Redis: JSON, or empty when there is none.
+/// What of its price turns out to be free is taken off them again.
+pub const SUMS: &str = "sums";
 /// The consumer group of billing-service.
 pub const GROUP: &str = "billing";
 

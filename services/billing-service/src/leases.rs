@@ -67,6 +67,7 @@ pub async fn settle(
 ) -> Result<axum::Json<Settlement>, Error> {
     caller.require(SCOPE_LEASES_WRITE)?;
     let taken = event.reserved_micros;
-    let settlement = usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id() }).await?;
+    let settlement =
+        usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id(), sums: Vec::new() }).await?;
     Ok(axum::Json(settlement))
 }

@@ -96,6 +96,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0095_webhooks_in_turn",
         "0098_house_at_commit",
         "0099_house_moves_kept",
+        "0100_webhooks_busy",
     ],
 };
 

@@ -49,6 +49,8 @@ pub struct StoredCard {
 pub struct Charge {
     /// For the customer, the free allowance taken off.
     pub price: i64,
+    /// What of the customer's price the allowance took off.
+    pub free: i64,
     /// For us.
     pub cost: i64,
 }
@@ -96,5 +98,5 @@ pub async fn charge(
 ) -> Result<Charge, Error> {
     let (full, cost) = (card.card.price.amount(usage)?, card.card.cost.amount(usage)?);
     let free = allowance::take(transaction, organization, card, full, at).await?;
-    Ok(Charge { price: full - free, cost })
+    Ok(Charge { price: full - free, free, cost })
 }

@@ -30,6 +30,8 @@ pub struct Posted {
     pub taken: i64,
     /// The trace it belongs to.
     pub trace_id: Option<String>,
+    /// The sums in Redis that count its price.
+    pub sums: Vec<String>,
 }
 
 /// Posts one.
@@ -49,11 +51,15 @@ pub async fn post_one(state: &AppState, posted: Posted) -> Result<Settlement, Er
     })
 }
 
-/// Posts a batch.
+/// Posts a batch; answers what of it was free, by the sums in Redis that count it as if it were not.
 ///
 /// # Errors
 /// As [`post_one`]; then nothing of the batch is posted.
-pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, Postgres>, batch: &[Posted]) -> Result<(), Error> {
+pub async fn post_all(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    batch: &[Posted],
+) -> Result<HashMap<String, i64>, Error> {
     let organizations: HashSet<Uuid> = batch.iter().map(|posted| posted.event.organization_id.uuid()).collect();
     let organizations: Vec<Uuid> = organizations.into_iter().collect();
     let balances = ledger::lock_all(transaction, &organizations).await?;
@@ -68,7 +74,8 @@ pub async fn post_all(state: &AppState, transaction: &mut Transaction<'static, P
         .await?;
     let known = known.into_iter().map(RequestId::from_uuid).collect();
     let payments = Payments::begin(state, transaction, &organizations).await?;
-    let mut work = Work { balances, holds, cards, payments, known, touched: BTreeMap::new(), rows: Vec::new(), postings: Vec::new() };
+    let (touched, rows, postings, free) = (BTreeMap::new(), Vec::new(), Vec::new(), HashMap::new());
+    let mut work = Work { balances, holds, cards, payments, known, touched, rows, postings, free };
     for posted in batch {
         if work.known.contains(&posted.event.request_id) {
             work.again(state, transaction, posted).await?;
@@ -102,6 +109,7 @@ struct Work {
     touched: BTreeMap<LeaseId, LeaseHold>,
     rows: Vec<Record>,
     postings: Vec<(OrganizationId, Posting)>,
+    free: HashMap<String, i64>,
 }
 
 impl Work {
@@ -110,7 +118,7 @@ impl Work {
         let event = &posted.event;
         let card = self.card(event)?;
         // What is free of it returns to the wallet: the gateway does not know what is left of an allowance.
-        let Charge { price, cost } = rates::charge(transaction, event.organization_id, card, &event.usage, event.started_at).await?;
+        let Charge { price, free, cost } = rates::charge(transaction, event.organization_id, card, &event.usage, event.started_at).await?;
         let lease = self.holds.get_mut(&event.lease_id).filter(|hold| hold.organization_id == event.organization_id);
         let lease = lease.ok_or(Error::NotFound)?;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
@@ -122,6 +130,7 @@ impl Work {
         self.post(event, posting);
         self.rows.push(record(posted, (price, cost)));
         self.known.insert(event.request_id);
+        self.freed(posted, free);
         metrics::counter!("billing_settlements_total", "outcome" => event.outcome.as_str()).increment(1);
         Ok(())
     }
@@ -144,7 +153,9 @@ impl Work {
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
         // A checkpoint never counts more than was used in the end. What of it was free stays so, and the rest has what is left of the allowance.
         let (more, dearer) = ((price - card.card.price.amount(&before.usage)?).max(0), (cost - before.cost).max(0));
-        let more = more - allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
+        let free = allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
+        let more = more - free;
+        self.freed(posted, free);
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
         let posting = postings::late_settlement(event.request_id, balances, more, dearer, state.clock.now());
         self.post(event, posting);
@@ -171,12 +182,21 @@ impl Work {
         }
     }
 
-    async fn write(self, state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
+    /// The sums that count a request hold its whole price.
+    fn freed(&mut self, posted: &Posted, free: i64) {
+        for sum in posted.sums.iter().filter(|_| free > 0) {
+            let all = self.free.entry(sum.clone()).or_default();
+            *all = all.saturating_add(free);
+        }
+    }
+
+    async fn write(self, state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<HashMap<String, i64>, Error> {
         let touched: Vec<(LeaseId, LeaseHold)> = self.touched.into_iter().collect();
         update_holds(transaction, &touched).await?;
         ledger::post_all(state, transaction, crate::ledger::CREDIT, &self.postings).await?;
         self.payments.write(transaction).await?;
-        insert_all(state, transaction, &self.rows).await
+        insert_all(state, transaction, &self.rows).await?;
+        Ok(self.free)
     }
 }
 

@@ -79,7 +79,7 @@ pub async fn settle(
     }
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
     let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
-    let Charge { price, cost } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
+    let Charge { price, cost, .. } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
     let posting = if abandoned {

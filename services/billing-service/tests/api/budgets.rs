@@ -234,6 +234,25 @@ async fn an_endpoint_that_hangs_has_one_message_in_flight_and_delays_no_other_en
     assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (1, 0), "the slow one was waited for, or asked more than one thing");
 }
 
+/// An organization may have more endpoints than there are lanes.
+#[tokio::test]
+async fn an_organization_whose_every_endpoint_hangs_delays_no_other_organization() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let ((ada, slow), (eve, quick)) = (owner(&app), owner(&app));
+    let (hung, asked) = hanging().await;
+    let (url, received) = receiver(0).await;
+    for number in 0..20 {
+        slow.post("/v1/webhook-endpoints", &json!({"url": format!("{hung}?{number}")})).await.expect(201);
+    }
+    quick.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 2).await;
+    eventually("two of the slow ones are asked", || async { (asked.load(Ordering::SeqCst) == 2).then_some(()) }).await;
+    write(&app, eve, 20).await;
+    eventually("the other has all of its own", || async { (received.lock().unwrap().len() == 20).then_some(()) }).await;
+    let over = "select count(*) from webhook_deliveries where last_error is not null";
+    assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (2, 0), "the slow ones were waited for, or more than two were asked");
+}
+
 #[tokio::test]
 async fn an_endpoint_that_is_deleted_gets_nothing_that_waited_for_it() {
     let app = App::with(|config| config.webhooks_to_private = true).await;

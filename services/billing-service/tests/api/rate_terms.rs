@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::app::{App, GRANT};
+use super::app::{App, GRANT, RESERVED};
+use admission::{Counted, End, Limit, Meter, Settlement};
 use billing_service::rates::{export, show};
 use serde_json::{Value, json};
+use testkit::eventually;
 
 const PRICES: &str = "{input: 1, cached_input: 1, cache_write: 1, output: 1, reasoning: 1}";
 
@@ -137,6 +139,38 @@ async fn usage_that_is_told_late_is_charged_beyond_what_was_free_and_no_more() {
     (event.usage, event.counted_by) = (money::TokenUsage::text(700, 0), contracts::usage::CountedBy::Reported);
     tell(&event).await;
     assert_eq!(app.count("select sum(price_micros)::bigint from usage_events").await, 200, "five hundred were free");
+    app.assert_clean().await;
+}
+
+/// The gateway counts prices, and does not know what is left of an allowance.
+#[tokio::test]
+async fn what_was_free_does_not_count_against_a_limit_of_spending() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    load(&app, &format!("- {{model: sim-large, cost: {PRICES}, free_per_month: 0.0005}}\n")).await;
+    let card = app.count("select max(id) from rate_cards where model = 'sim-large'").await;
+    let [month, tokens, over] = ["month:2030-01", "tokens:2030-01", "minute:gone"].map(|scope| Limit::key(organization, scope));
+    let counted = |key: &String, meter| Counted { key: key.clone(), meter, amount: RESERVED };
+    let sums = [counted(&month, Meter::Spend), counted(&tokens, Meter::Tokens), counted(&over, Meter::Spend)];
+    let mut connection = app.redis.redis.connection();
+    let mut spends = async |used: u64| -> (i64, i64, bool) {
+        let (event, usage) = (app.used(organization).await, money::TokenUsage::text(used, 0));
+        let event = contracts::usage::UsageEvent { rate_card_id: card, usage, ..event };
+        for key in [&month, &tokens] {
+            redis::cmd("INCRBY").arg(key).arg(RESERVED).query_async::<i64>(&mut connection).await.unwrap();
+        }
+        let price_micros = i64::try_from(used).unwrap();
+        let settlement = Settlement { event: &event, price_micros, end: End::Used, counted: &sums, traceparent: None };
+        app.admissions.settle(&settlement).await.unwrap();
+        eventually("an empty stream", || async {
+            (app.length(&contracts::Shard::of(organization).usage_stream()).await == 0).then_some(())
+        })
+        .await;
+        redis::pipe().get(&month).get(&tokens).exists(&over).query_async(&mut connection).await.unwrap()
+    };
+    assert_eq!(spends(300).await, (0, 300, false), "all of it was free");
+    assert_eq!(spends(300).await, (100, 600, false), "two hundred were left");
+    assert_eq!(spends(300).await, (400, 900, false));
     app.assert_clean().await;
 }
 

@@ -1,10 +1,11 @@
 //! Sends what is waiting. The attempt is noted first, with the instant of the next one, and no lock is held while the receiver is asked
-//! [B-82]; so a message comes at least once, always with the same id. An endpoint is asked one thing at a time: who answers slowly, or not
-//! at all, holds up nobody but itself.
+//! [B-82]; so a message comes at least once, always with the same id. An endpoint is asked one thing at a time, and an organization's
+//! endpoints two at a time: who answers slowly, or not at all, holds up nobody but itself.
 
 use std::time::Duration;
 
 use chassis::http::client;
+use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -20,6 +21,10 @@ const POLL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Endpoints that are asked at once by one replica.
 const LANES: usize = 8;
+/// Endpoints of one organization that are asked at once, by all replicas together: it may have more of them than there are lanes.
+const OF_ONE: i64 = 2;
+/// The advisory lock of claims ("hook" in ASCII): how many endpoints of an organization are busy is only known while nobody else claims.
+const LOCK: i64 = 0x686f_6f6b;
 /// Tries before a message is set aside: with their pauses, about three hours.
 const MAX_ATTEMPTS: i32 = 12;
 
@@ -64,43 +69,53 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
     if outcome == "failed" {
         metrics::counter!("webhook_deliveries_failed_total").increment(1);
     }
-    sqlx::query!(
-        "with free as (update webhook_endpoints set busy_until = null where id = $7 and busy_until = $8)
-         update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
-         where id = $1 and state = 'waiting'",
-        due.id,
-        outcome,
-        status,
-        error,
-        error.is_none().then(|| state.clock.now()),
-        backoff::next(state, backoff::seconds(due.attempts + 1)),
-        due.endpoint_id,
-        due.busy_until
-    )
-    .execute(&state.pool)
-    .await?;
+    let next_attempt_at = backoff::next(state, backoff::seconds(due.attempts + 1));
+    in_transaction!(state.pool, |transaction| {
+        // The endpoint first, as whoever deletes it does it.
+        sqlx::query!("update webhook_endpoints set busy_until = null where id = $1 and busy_until = $2", due.endpoint_id, due.busy_until)
+            .execute(&mut **transaction)
+            .await?;
+        sqlx::query!(
+            "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
+             where id = $1 and state = 'waiting'",
+            due.id,
+            outcome,
+            status,
+            error,
+            error.is_none().then(|| state.clock.now()),
+            next_attempt_at
+        )
+        .execute(&mut **transaction)
+        .await?;
+        Ok::<_, Error>(())
+    })?;
     Ok(true)
 }
 
 /// Notes an attempt, and that its endpoint is being asked, for a minute at most should this process die. Two replicas never note the
-/// same one, nor two of one endpoint.
+/// same one, nor two of one endpoint, nor more of an organization than may be.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
-    let due = sqlx::query_as!(
-        Due,
-        r#"with next as (select d.id, d.endpoint_id, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
-             where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1)
-             order by d.next_attempt_at, d.id limit 1 for no key update of d, e skip locked),
-           busy as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next where e.id = next.endpoint_id
-             returning e.busy_until)
-           update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, busy
-           where d.id = next.id
-           returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, busy.busy_until as "busy_until!""#,
-        now
-    )
-    .fetch_optional(&state.pool)
-    .await?;
-    Ok(due)
+    in_transaction!(state.pool, |transaction| {
+        sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut **transaction).await?;
+        let due = sqlx::query_as!(
+            Due,
+            r#"with busy as (select organization_id, count(*) as asked from webhook_endpoints where busy_until > $1 group by 1),
+                 next as (select d.id, d.endpoint_id, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+                   left join busy b on b.organization_id = e.organization_id
+                   where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null
+                     and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
+                   order by d.next_attempt_at, d.id limit 1 for no key update of d, e skip locked),
+                 asked as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next where e.id = next.endpoint_id
+                   returning e.busy_until)
+               update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, asked
+               where d.id = next.id
+               returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, asked.busy_until as "busy_until!""#,
+            now,
+            OF_ONE
+        );
+        Ok(due.fetch_optional(&mut **transaction).await?)
+    })
 }
 
 /// One attempt: the status of the answer, or why there is none. Neither says what an address resolved to: the owner of the endpoint

@@ -257,11 +257,12 @@ impl Gateway {
         Ok(())
     }
 
-    /// Asks with `concurrency` clients for `time`.
+    /// Asks with `concurrency` clients for `time`. Also says how many requests a second that were until the last was posted as well: more than
+    /// that nobody can go on with.
     ///
     /// # Errors
     /// When one request fails.
-    pub async fn measure(&self, way: Way, kind: &'static str, concurrency: usize, time: Duration, round: usize) -> Result<Measured> {
+    pub async fn measure(&self, way: Way, kind: &'static str, concurrency: usize, time: Duration, round: usize) -> Result<(Measured, f64)> {
         let started = Instant::now();
         let clients = (0..concurrency).map(|_| async {
             let mut times = Vec::new();
@@ -270,10 +271,12 @@ impl Gateway {
             }
             anyhow::Ok(times)
         });
-        let times = try_join_all(clients).await?.into_iter().flatten().collect();
+        let times: Vec<u64> = try_join_all(clients).await?.into_iter().flatten().collect();
         let taken = started.elapsed();
         self.posted().await?;
         let lane = if way == Way::Lease { "lease" } else { "call per request" };
-        Ok(summary(lane, kind, concurrency, round, times, taken))
+        let measured = summary(lane, kind, concurrency, round, times, taken);
+        let carried = measured.rps * taken.as_secs_f64() / started.elapsed().as_secs_f64();
+        Ok((measured, carried))
     }
 }

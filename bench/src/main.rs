@@ -54,7 +54,7 @@ async fn measure_admission(arguments: &Arguments, stack: &Stack, http: &reqwest:
         for round in 0..arguments.rounds {
             for &concurrency in &arguments.concurrency {
                 for way in [Way::CallPerRequest, Way::Lease] {
-                    measured.push(gateway.measure(way, kind, concurrency, Duration::from_secs(arguments.seconds), round).await?);
+                    measured.push(gateway.measure(way, kind, concurrency, Duration::from_secs(arguments.seconds), round).await?.0);
                 }
             }
         }

@@ -1,22 +1,47 @@
 -- The end of a request, once: what it did not use goes back to its lease, and its usage is appended for billing-service.
--- Again, it changes nothing and answers the same.
+-- Again, it changes nothing and answers the same; but who was given up for dead and lives after all says what was used in truth: that is
+-- appended beside what was assumed.
 -- KEYS[1] the organization's lease  [2] flights of the shard  [3] this flight  [4] usage stream of the shard  [5..] sums to be corrected
 -- ARGV[1] request  [2] lease it was admitted on  [3] what was reserved  [4] what it turned out to cost
 --   [5] usage event, or '' when the call was not made  [6] traceparent  [7] milliseconds that the answer is kept
---   [8] 'posted' when billing-service has the usage already: its lease takes nothing back  [9] names of the sums of money, appended too
+--   [8] 'posted' when billing-service has the usage already: its lease takes nothing back; 'abandoned' when it is assumed; 'again' when
+--       it may have been settled before, longer ago than is remembered: what is not known is then neither counted nor taken once more
+--   [9] names of the sums of money, appended too
 --   then for each sum: what was used less what was counted at the admission, and what was used
-local flight = redis.call('HMGET', KEYS[3], 'taken', 'cost', 'lease')
+local function append(taken)
+  redis.call('XADD', KEYS[4], '*', 'event', ARGV[5], 'taken_micros', taken, 'traceparent', ARGV[6], 'sums', ARGV[9])
+end
+-- A sum whose time is over begins anew without this request.
+local function correct(index, more)
+  if redis.call('EXISTS', KEYS[index]) == 1 then
+    redis.call('INCRBY', KEYS[index], more)
+  end
+end
+local how = ARGV[8]
+local flight = redis.call('HMGET', KEYS[3], 'taken', 'cost', 'lease', 'abandoned')
 if flight[1] then
+  if flight[4] and ARGV[5] ~= '' and (how == '' or how == 'again') then
+    redis.call('HDEL', KEYS[3], 'abandoned')
+    append('0')
+    for index = 5, #KEYS do
+      local assumed = redis.call('HGET', KEYS[3], 'used:' .. KEYS[index])
+      if assumed then
+        correct(index, string.format('%.0f', ARGV[11 + (index - 5) * 2] - assumed))
+      end
+    end
+  end
   return flight[1]
 end
+-- What this request took of money and sums is known; or it is not known, and was not settled before either.
+local sure = flight[2] or (ARGV[5] ~= '' and how ~= 'again')
 local reserved, price = tonumber(ARGV[3]), tonumber(ARGV[4])
 local taken = reserved
-if ARGV[8] ~= 'posted' and redis.call('HGET', KEYS[1], 'id') == (flight[3] or ARGV[2]) then
+if how ~= 'posted' and redis.call('HGET', KEYS[1], 'id') == (flight[3] or ARGV[2]) then
   -- A flight that the server has forgotten (the end of its log was lost) has its money in the lease again: then the price is due.
   -- Zero less it, since a minus before zero is '-0', which is no number to the server.
   local back = flight[2] and reserved - price or 0 - price
   -- A call that was not made and is not known has taken nothing.
-  if flight[2] or ARGV[5] ~= '' then
+  if sure then
     redis.call('HINCRBY', KEYS[1], 'remaining', string.format('%.0f', back))
   end
   taken = price
@@ -26,16 +51,20 @@ redis.call('DEL', KEYS[3])
 redis.call('HSET', KEYS[3], 'taken', answer)
 redis.call('PEXPIRE', KEYS[3], ARGV[7])
 redis.call('ZREM', KEYS[2], ARGV[1])
-if ARGV[5] ~= '' and ARGV[8] ~= 'posted' then
-  redis.call('XADD', KEYS[4], '*', 'event', ARGV[5], 'taken_micros', answer, 'traceparent', ARGV[6], 'sums', ARGV[9])
+if ARGV[5] ~= '' and how ~= 'posted' then
+  append(answer)
+end
+if how == 'abandoned' then
+  redis.call('HSET', KEYS[3], 'abandoned', '1')
 end
 for index = 5, #KEYS do
   -- A flight that is not known is in no sum either: not what it was counted for, and of a call that was not made, nothing.
   local at = 10 + (index - 5) * 2
-  local more = flight[2] and ARGV[at] or (ARGV[5] ~= '' and ARGV[at + 1])
-  -- A sum whose time is over begins anew without this request.
-  if more and redis.call('EXISTS', KEYS[index]) == 1 then
-    redis.call('INCRBY', KEYS[index], more)
+  if sure then
+    correct(index, flight[2] and ARGV[at] or ARGV[at + 1])
+  end
+  if how == 'abandoned' then
+    redis.call('HSET', KEYS[3], 'used:' .. KEYS[index], ARGV[at + 1])
   end
 end
 return answer

@@ -18,4 +18,4 @@ pub use flight::{Admission, Expired, Note, Verdict};
 pub use lease::{Closed, Funded, Funding, Instance};
 pub use limit::{Counted, Limit, Meter, Window};
 pub use scripts::Admissions;
-pub use settlement::{End, Settlement};
+pub use settlement::{End, REMEMBERED, Settlement};

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use contracts::Shard;
-use contracts::usage::UsageEvent;
+use contracts::usage::{CountedBy, UsageEvent};
 use redis::RedisError;
 
 use crate::limit::{Counted, Meter};
 use crate::scripts::{Admissions, flights_key, lease_key, of_request};
 
-/// For so long the same answer is given again: longer than a process tries to hand a settlement over while Redis is there. After that
-/// billing-service, which knows each request for ever, is what makes a second one harmless.
-const REMEMBERED: Duration = Duration::from_mins(5);
+/// For so long the same answer is given again. After that billing-service, which knows each request for ever, is what makes a second one
+/// harmless, said to be one by [`End::UsedAgain`].
+pub const REMEMBERED: Duration = Duration::from_mins(5);
 
 /// How long Redis may take to confirm that what it was told is on disk.
 const TO_DISK: Duration = Duration::from_secs(2);
@@ -21,6 +21,9 @@ const TO_DISK: Duration = Duration::from_secs(2);
 pub enum End {
     /// Its usage is appended for billing-service, also when nothing was used.
     Used,
+    /// As [`Used`](Self::Used), by who may have said so before and longer ago than it is [`REMEMBERED`]: what Redis does not know of it, it
+    /// has forgotten either before or after, and nothing is counted or taken a second time.
+    UsedAgain,
     /// The call was not made: there is nothing to record.
     NotMade,
     /// billing-service has its usage already, and has given back what was left: the note goes, and the lease takes nothing back.
@@ -68,7 +71,7 @@ impl Admissions {
             .arg(appended)
             .arg(settlement.traceparent.unwrap_or_default())
             .arg(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX))
-            .arg(if settlement.end == End::Posted { "posted" } else { "" })
+            .arg(how(settlement))
             .arg(sums(settlement.counted));
         for counted in settlement.counted {
             let used = counted.used(&event.usage, price);
@@ -105,6 +108,16 @@ impl Admissions {
             .await?
             .0;
         Ok(local >= 1)
+    }
+}
+
+/// In the script's words.
+fn how(settlement: &Settlement<'_>) -> &'static str {
+    match settlement.end {
+        End::Posted => "posted",
+        End::UsedAgain => "again",
+        End::Used if settlement.event.counted_by == CountedBy::Abandoned => "abandoned",
+        End::Used | End::NotMade => "",
     }
 }
 

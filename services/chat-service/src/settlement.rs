@@ -9,7 +9,9 @@ mod checkpoint;
 mod guard;
 mod writer;
 
-use admission::{Admissions, Counted, End};
+use std::time::{Duration, Instant};
+
+use admission::{Admissions, Counted, End, REMEMBERED};
 use contracts::usage::UsageEvent;
 use money::Schedule;
 use tokio::sync::mpsc;
@@ -46,6 +48,8 @@ pub struct Record {
     pub end: End,
     /// The trace that it belongs to.
     pub traceparent: Option<String>,
+    /// When it was first told to Redis, if it was.
+    pub first_told: Option<Instant>,
     /// Whether it is out of our hands.
     pub taken: bool,
 }
@@ -56,7 +60,19 @@ impl Record {
     pub fn not_made(known: Known) -> Self {
         meters::admitted();
         meters::settled(&known.event);
-        Self { event: known.event, price: 0, counted: known.counted, end: End::NotMade, traceparent: None, taken: false }
+        Self { event: known.event, price: 0, counted: known.counted, end: End::NotMade, traceparent: None, first_told: None, taken: false }
+    }
+}
+
+/// How long an answer of Redis may be under way.
+const UNDER_WAY: Duration = Duration::from_secs(10);
+
+impl Record {
+    /// What to tell Redis now: who tried for long may be telling what Redis knew and has forgotten.
+    fn tell(&mut self, now: Instant) -> End {
+        let first = *self.first_told.get_or_insert(now);
+        let is_forgotten = now.saturating_duration_since(first) >= REMEMBERED.saturating_sub(UNDER_WAY);
+        if self.end == End::Used && is_forgotten { End::UsedAgain } else { self.end }
     }
 }
 
@@ -199,6 +215,18 @@ mod tests {
         stop.cancel();
         assert_eq!(writer.run(&billing(), &stop).await, 2, "one that waits and one that never ended");
         drop(in_flight);
+    }
+
+    #[tokio::test]
+    async fn who_tries_longer_than_redis_remembers_says_so() {
+        let (settlements, mut writer) = queue(1);
+        guard(&settlements).release(Outcome::Completed);
+        let mut record = writer.queue.try_recv().expect("a settlement");
+        let first = Instant::now();
+        let told = [0, 200, 290, 300].map(|seconds| record.tell(first + Duration::from_secs(seconds)));
+        assert_eq!(told, [End::Used, End::Used, End::UsedAgain, End::UsedAgain]);
+        record.end = End::NotMade;
+        assert_eq!(record.tell(first + Duration::from_mins(5)), End::NotMade);
     }
 
     /// [trap 14]

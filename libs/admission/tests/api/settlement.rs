@@ -1,8 +1,11 @@
 //! The end of a request, exactly once.
 
-use admission::{End, Verdict};
-use contracts::usage::UsageEvent;
+use std::time::Duration;
+
+use admission::{Counted, End, Limit, Meter, Verdict, Window};
+use contracts::usage::{CountedBy, UsageEvent};
 use futures::future::join_all;
+use money::TokenUsage;
 
 use crate::world::World;
 
@@ -68,6 +71,55 @@ async fn what_billing_has_posted_already_is_forgotten_and_nothing_returns_to_the
     let event = world.begin(300).await;
     world.end(&event, 120, End::Posted, &[]).await;
     assert_eq!((world.remaining().await, world.in_flight().await, world.appended().await.len()), (700, 0, 0));
+}
+
+/// A request with its sums: what it was counted for.
+async fn begin_counted(world: &World) -> (UsageEvent, Vec<Counted>) {
+    let window = Window::Calendar(Duration::from_hours(1));
+    let limit = |scope, meter, amount| Limit { key: Limit::key(world.organization, scope), meter, most: 10_000, amount, window, least: 0 };
+    let limits = [limit("month", Meter::Spend, 300), limit("tokens", Meter::Tokens, 90)];
+    let event = world.event(300);
+    assert!(matches!(world.admit(&event, &limits).await, Verdict::Admitted { .. }));
+    (event, limits.iter().filter_map(Limit::counted).collect())
+}
+
+async fn sums(world: &World, counted: &[Counted]) -> Vec<i64> {
+    let keys: Vec<&str> = counted.iter().map(|counted| counted.key.as_str()).collect();
+    redis::cmd("MGET").arg(keys).query_async(&mut world.redis.redis.connection()).await.expect("Redis")
+}
+
+/// [B-43] A process that was given up for dead, since it could not reach Redis for long, says what was used in truth once it can.
+#[tokio::test]
+async fn what_was_assumed_of_a_process_and_what_it_says_after_all_are_both_told_and_counted_once() {
+    let world = World::with(1000).await;
+    let (event, counted) = begin_counted(&world).await;
+    let assumed = UsageEvent { usage: TokenUsage::text(10, 1), counted_by: CountedBy::Abandoned, ..event.clone() };
+    for _ in 0..2 {
+        assert_eq!(world.end(&assumed, 20, End::Used, &counted).await, 20);
+    }
+    assert_eq!((world.remaining().await, sums(&world, &counted).await), (980, vec![20, 11]));
+    for end in [End::Used, End::UsedAgain, End::Used] {
+        assert_eq!(world.end(&event, 100, end, &counted).await, 20, "its lease gives no more for it");
+    }
+    assert_eq!(world.end(&assumed, 20, End::Used, &counted).await, 20);
+    assert_eq!((world.remaining().await, sums(&world, &counted).await), (980, vec![100, 15]));
+    assert_eq!(world.appended().await, [(event.request_id, 20), (event.request_id, 0)]);
+}
+
+/// Redis came back after the answers to what it had settled were over.
+#[tokio::test]
+async fn who_repeats_what_is_not_remembered_any_more_takes_and_counts_nothing_a_second_time() {
+    let world = World::with(1000).await;
+    let (event, counted) = begin_counted(&world).await;
+    world.end(&event, 100, End::Used, &counted).await;
+    let remembered = contracts::Shard::of(world.organization).key(&format!("flight:{}", event.request_id));
+    let () = redis::cmd("DEL").arg(remembered).query_async(&mut world.redis.redis.connection()).await.expect("Redis");
+    assert_eq!(world.end(&event, 100, End::UsedAgain, &counted).await, 100);
+    assert_eq!((world.remaining().await, sums(&world, &counted).await), (900, vec![100, 15]));
+    assert_eq!(world.appended().await.len(), 2, "billing-service knows whether it is new");
+    let (event, counted) = begin_counted(&world).await;
+    world.end(&event, 100, End::UsedAgain, &counted).await;
+    assert_eq!((world.remaining().await, sums(&world, &counted).await), (800, vec![200, 30]), "what is known to be in flight ends as ever");
 }
 
 /// Zero has no minus: the server takes `-0` for no number, and whoever settles would try for ever.

@@ -181,6 +181,27 @@ async fn a_request_that_was_given_up_for_dead_pays_the_difference_when_it_report
     app.assert_clean().await;
 }
 
+/// [B-43] It lives, and could not reach Redis before its request was given up.
+#[tokio::test]
+async fn a_request_that_was_given_up_for_dead_pays_the_difference_also_when_it_settles_as_ever() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    app.turn.advance(Duration::from_mins(5));
+    sweep_flights(&app.state()).await.unwrap();
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    assert_eq!(app.balance(&client).await, (GRANT, 0));
+    for _ in 0..2 {
+        settle(&app, &event, 150).await;
+    }
+    let charged = || async { (rows(&client).await[0]["price_micros"] == 150).then_some(()) };
+    eventually("the difference", charged).await;
+    let rows = rows(&client).await;
+    assert_eq!((rows.len(), &rows[0]["counted_by"]), (1, &json!("reported")));
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    app.assert_clean().await;
+}
+
 /// [B12] A gateway that ends while Redis is away tells us directly; the note that it left in Redis charges nothing more.
 #[tokio::test]
 async fn a_request_that_was_settled_past_redis_is_not_settled_again_by_its_note() {

@@ -93,7 +93,7 @@ impl Guard {
         let traceparent = span.in_scope(telemetry::current_traceparent);
         let counted = std::mem::take(&mut self.known.counted);
         chassis::step!("settlement.known");
-        slot.send(Record { event, price, counted, end: End::Used, traceparent, taken: false });
+        slot.send(Record { event, price, counted, end: End::Used, traceparent, first_told: None, taken: false });
         chassis::step!("settlement.handed_over");
     }
 }

@@ -1,7 +1,7 @@
 //! Settles in Redis, in batches, and keeps what Redis does not take or has not on its disk yet.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use admission::{Admissions, End, Settlement};
 use chassis::telemetry::propagation::continue_from;
@@ -177,12 +177,14 @@ impl Writer {
     }
 
     /// Settles each; those that were not settled, by their index.
-    async fn settle_all(&self, batch: &[Record]) -> Vec<(usize, redis::RedisError)> {
-        let settlements = batch.iter().enumerate().map(|(index, record)| async move {
+    async fn settle_all(&self, batch: &mut [Record]) -> Vec<(usize, redis::RedisError)> {
+        let now = Instant::now();
+        let settlements = batch.iter_mut().enumerate().map(|(index, record)| async move {
+            let end = record.tell(now);
             let settlement = Settlement {
                 event: &record.event,
                 price_micros: record.price,
-                end: record.end,
+                end,
                 counted: &record.counted,
                 traceparent: record.traceparent.as_deref(),
             };

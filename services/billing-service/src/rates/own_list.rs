@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::price_list::{Mistake, NAME_RULE, is_name};
 use super::store::NewCard;
+use crate::ledger::CREDIT;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +74,9 @@ pub fn parse(text: &str, markup_basis_points: i64) -> Result<Vec<NewCard>, Vec<M
     })?;
     let mut reader = Reader { mistakes: Vec::new() };
     let currency = file.currency.as_deref().map_or(Some(Currency::USD), |code| reader.note("currency", code.parse()));
+    if currency.is_some_and(|currency| currency != CREDIT) {
+        reader.say("currency", &format!("must be {CREDIT}: usage is paid from credit, which is in it"));
+    }
     let mut cards: Vec<NewCard> = Vec::new();
     for card in &file.cards {
         let Some(card) = reader.card(card, currency.unwrap_or(Currency::USD), markup_basis_points) else { continue };
@@ -241,6 +245,15 @@ mod tests {
 
     fn told(text: &str) -> Vec<String> {
         parse(text, 0).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    /// Usage is paid from credit: a rate in another currency would be taken as so many dollars.
+    #[test]
+    fn a_list_in_another_currency_than_that_of_credit_is_refused() {
+        let of = |currency: &str| format!("currency: {currency}\ncards:\n- {{model: a, cost: {RATES}}}\n");
+        assert!(parse(&of("USD"), 0).is_ok());
+        assert_eq!(told(&of("JPY")), ["currency: must be USD: usage is paid from credit, which is in it"]);
+        assert_eq!(told(&of("XXX")).len(), 1, "one mistake for what is no currency");
     }
 
     #[test]

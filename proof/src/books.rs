@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Tokens that may be between the provider and a request that reaches its deadline: what comes in sixty milliseconds, for which a process
 /// may have to wait on a busy machine.
 const ON_THE_WAY: i64 = 12;
+/// What the provider sends in the second that a killed process may leave unbilled, a token each five milliseconds, and what is on its way.
+const OF_A_SECOND: i64 = 200 + ON_THE_WAY;
 /// Of a dollar, in micro-units.
 const CENT: i64 = 10_000;
 
@@ -112,6 +114,7 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>) -> Result<()> {
         books.unread_tokens += unread;
     }
     if row.counted_by == "abandoned" {
+        ensure!(unread <= OF_A_SECOND, "more than a second of tokens is not charged: {row:?}, and the provider {served:?}");
         books.abandoned += 1;
         books.unbilled_tokens += input - row.input_tokens + output - row.output_tokens;
     }

@@ -39,6 +39,8 @@ pub struct Killer {
     folder: PathBuf,
     /// How often each step was to be the last, and how often it was.
     steps: Vec<(usize, usize)>,
+    /// Where they begin: few kills come to few of them, and another seed to others.
+    first_step: usize,
     orders: u64,
 }
 
@@ -46,7 +48,8 @@ impl Killer {
     /// One whose orders go into this folder.
     #[must_use]
     pub fn new(seed: u64, folder: PathBuf) -> Self {
-        Self { state: seed, counts: BTreeMap::new(), folder, steps: vec![(0, 0); STEPS.len()], orders: 0 }
+        let first_step = usize::try_from(seed).unwrap_or_default().wrapping_mul(11) % STEPS.len();
+        Self { state: seed, counts: BTreeMap::new(), folder, steps: vec![(0, 0); STEPS.len()], first_step, orders: 0 }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -98,7 +101,8 @@ impl Killer {
 
     /// Has a program end at the step that was least often the last; false when it does not come there.
     async fn at_step(&mut self, stack: &mut Stack, http: &Client) -> Result<bool> {
-        let Some(index) = (0..STEPS.len()).min_by_key(|index| (self.steps[*index], (index * 29) % STEPS.len())) else { return Ok(false) };
+        let turn = |index: usize| (self.first_step + index * 29) % STEPS.len();
+        let Some(index) = (0..STEPS.len()).min_by_key(|index| (self.steps[*index], turn(*index))) else { return Ok(false) };
         let (step, time) = (&STEPS[index], 1 + self.below(2));
         self.orders += 1;
         self.steps[index].0 += 1;

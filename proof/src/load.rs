@@ -72,8 +72,10 @@ impl Load {
     }
 }
 
+/// One request in eight streams for two seconds: longer than what a killed process may leave unbilled.
 async fn ask(http: &Client, url: &str, key: &str, turn: usize) -> Result<String, String> {
-    let body = json!({"model": "sim-small", "max_completion_tokens": 32, "stream": turn.is_multiple_of(2),
+    let tokens = if turn % 8 == 2 { 400 } else { 24 };
+    let body = json!({"model": "sim-small", "max_completion_tokens": tokens, "stream": turn.is_multiple_of(2),
         "messages": [{"role": "user", "content": format!("Say something about {turn}")}]});
     let request = http.post(url).bearer_auth(key).json(&body).send();
     let mut answer = request.await.map_err(|_| "no answer".to_owned())?;

@@ -48,7 +48,7 @@ fn wishes(folder: &Path) -> Wishes {
     Wishes {
         is_unpinned: true,
         is_durable: true,
-        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "24", "--ledger-file", &file("served")]
+        simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "400", "--ledger-file", &file("served")]
             .map(ToOwned::to_owned)
             .to_vec(),
         stripe: ["--webhook-secret", load::WEBHOOK_SECRET, "--state-file", &file("stripe"), "--durable"].map(ToOwned::to_owned).to_vec(),

@@ -35,27 +35,27 @@ pub async fn create(
     Ok(axum::Json(fill::fill(&state, &request).await?))
 }
 
-/// What of an organization's lease no request has taken. It is held in the ledger and can be spent all the same. When Redis does not say,
-/// it counts as held.
+/// What of an organization's lease no request has taken. It is held in the ledger and can be spent all the same. None when Redis does not
+/// say.
 ///
 /// # Errors
 /// The database's.
-pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<i64, Error> {
+pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<Option<i64>, Error> {
     let remaining = match state.admissions.remaining(organization).await {
         Ok(remaining) => remaining,
         Err(error) => {
             tracing::warn!(error.message = error.category(), "what is left of a lease is not known");
-            None
+            return Ok(None);
         }
     };
-    let Some((lease, remaining)) = remaining else { return Ok(0) };
+    let Some((lease, remaining)) = remaining else { return Ok(Some(0)) };
     let held = sqlx::query_scalar!(
         "select held_micros from leases where id = $1 and organization_id = $2 and state in ('opening', 'open')",
         lease.uuid(),
         organization.uuid()
     );
     let held = held.fetch_optional(&state.pool).await?.unwrap_or(0);
-    Ok(remaining.clamp(0, held))
+    Ok(Some(remaining.clamp(0, held)))
 }
 
 /// Post what a request used, when the stream cannot be had. Its lease gives up all that was reserved; the unused part goes back to the

@@ -19,11 +19,14 @@ use uuid::Uuid;
 
 use crate::budgets::webhooks::deliveries;
 use crate::error::Error;
+use crate::grants::{self, Use};
 use crate::intents::{self, Intent};
-use crate::ledger;
 use crate::sales::{self, Payment};
 use crate::state::AppState;
+use crate::{leases, ledger};
 
+/// The pause while what is in a lease keeps the wallet above its threshold.
+const PAUSE_WHILE_LEASED: TimeDelta = TimeDelta::seconds(10);
 /// The pause after a purchase, whatever became of it.
 const PAUSE: TimeDelta = TimeDelta::minutes(1);
 /// The pause after a failure.
@@ -57,41 +60,62 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
 }
 
 /// Has the next wallet topped up that is low; false when none is. What a page may find low is looked at again under the lock of the
-/// wallet.
+/// wallet, and with what lies in its lease.
 ///
 /// # Errors
 /// The database's.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
+    let Some(organization) = low(state).await? else { return Ok(false) };
+    let leased = leases::unspent(state, organization).await?;
     in_transaction!(state.pool, |transaction| {
         let now = state.clock.now();
-        let low = sqlx::query!(
-            "select t.organization_id, t.threshold_micros, t.amount_micros, t.monthly_cap_micros from auto_top_ups t
-             where t.enabled and t.next_at <= $1
-               and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
-                   < t.threshold_micros
+        let set = sqlx::query!(
+            "select threshold_micros, amount_micros, monthly_cap_micros from auto_top_ups t where organization_id = $1 and enabled and next_at <= $2
                and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
-             order by t.next_at limit 1 for no key update of t skip locked",
-            now,
-            crate::ledger::CREDIT.code()
-        )
-        .fetch_optional(&mut **transaction)
-        .await?;
-        let Some(low) = low else { return Ok(false) };
-        let organization = OrganizationId::from_uuid(low.organization_id);
-        let available = ledger::lock(transaction, organization).await?.available();
-        let amount = size(low.threshold_micros, low.amount_micros, available);
-        let spent = spent(transaction, organization, now).await?;
-        if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
-            let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
-            want(state, transaction, organization, amount).instrument(span).await?;
-            put_off(state, transaction, organization, now + PAUSE).await?;
-            chassis::step!("top_up.wanted");
+             for no key update skip locked",
+            organization.uuid(),
+            now
+        );
+        // Another replica is at it.
+        let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
+        let balances = ledger::lock(transaction, organization).await?;
+        let lots = grants::lots(&mut **transaction, organization, now).await?;
+        let available = grants::burn::spendable(&lots, balances, Use::CHAT, now);
+        let pause = if available >= set.threshold_micros || leased.is_none_or(|leased| available + leased >= set.threshold_micros) {
+            // What is in the lease may be used in a moment, or Redis may say what it is.
+            PAUSE_WHILE_LEASED
         } else {
-            // The cap is reached: nothing can change before the month does, or the settings.
-            put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;
-        }
+            let amount = size(set.threshold_micros, set.amount_micros, available + leased.unwrap_or(0));
+            let spent = spent(transaction, organization, now).await?;
+            if spent.saturating_add(amount) <= set.monthly_cap_micros {
+                let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
+                want(state, transaction, organization, amount).instrument(span).await?;
+                chassis::step!("top_up.wanted");
+                PAUSE
+            } else {
+                // The cap is reached: nothing can change before the month does, or the settings.
+                PAUSE_AFTER_FAILURE
+            }
+        };
+        put_off(state, transaction, organization, now + pause).await?;
         Ok(true)
     })
+}
+
+/// An organization that is to be looked at: what its credit for everything comes to, without that in its lease, is below its threshold.
+async fn low(state: &AppState) -> Result<Option<OrganizationId>, Error> {
+    let low = sqlx::query_scalar!(
+        "select t.organization_id from auto_top_ups t where t.enabled and t.next_at <= $1
+           and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
+             - (select coalesce(sum(g.remaining_micros), 0) from grants g where g.organization_id = t.organization_id and g.state = 'active'
+                and (g.models is not null or g.features is not null or g.expires_at <= $1))
+               < t.threshold_micros
+           and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
+         order by t.next_at limit 1",
+        state.clock.now(),
+        crate::ledger::CREDIT.code()
+    );
+    Ok(low.fetch_optional(&state.pool).await?.map(OrganizationId::from_uuid))
 }
 
 /// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.

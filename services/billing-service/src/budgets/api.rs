@@ -66,8 +66,8 @@ pub struct NewBudget {
     #[serde(default)]
     pub hard: bool,
     /// Percent of the limit at which the organization is told; 50, 80 and 100 if absent. Of a tag nothing is told.
-    #[serde(default = "standard")]
-    pub thresholds: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<u32>>,
     /// Whether it is told that the limit will be exceeded at the pace so far.
     #[serde(default)]
     pub forecast: bool,
@@ -96,8 +96,13 @@ pub struct BudgetList {
     data: Vec<Budget>,
 }
 
-fn standard() -> Vec<u32> {
-    vec![50, 80, 100]
+impl NewBudget {
+    /// Percent of the limit at which the organization is told.
+    #[must_use]
+    pub fn told_at(&self) -> &[u32] {
+        let standard: &[u32] = if self.scope == LimitScope::Tag { &[] } else { &[50, 80, 100] };
+        self.thresholds.as_deref().unwrap_or(standard)
+    }
 }
 
 /// The organization's budgets.
@@ -179,8 +184,8 @@ fn check(new: &NewBudget) -> Result<(), Problem> {
     if !known {
         return Err(Problem::invalid_field("scope_id", "must be the user's or key's id, a model, a tag, or absent for the organization"));
     }
-    told(new.scope, &new.thresholds, new.forecast)?;
-    check_fields(Some(&new.name), Some(new.limit_micros), Some(&new.thresholds))
+    told(new.scope, new.told_at(), new.forecast)?;
+    check_fields(Some(&new.name), Some(new.limit_micros), new.thresholds.as_deref())
 }
 
 fn check_change(change: &BudgetChange) -> Result<(), Problem> {

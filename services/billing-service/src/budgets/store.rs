@@ -62,7 +62,10 @@ pub async fn insert(
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('budgets ' || $1, 0))", organization.to_string())
         .execute(&mut **transaction)
         .await?;
-    let count = sqlx::query_scalar!(r#"select count(*) as "count!" from budgets where organization_id = $1"#, organization.uuid());
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from budgets where organization_id = $1 and deleted_at is null"#,
+        organization.uuid()
+    );
     if count.fetch_one(&mut **transaction).await? >= MOST_OF_ONE {
         return Err(Problem::conflict("too_many_budgets", "There are as many budgets as an organization may have").into());
     }
@@ -80,7 +83,7 @@ pub async fn insert(
         new.limit_micros,
         new.currency,
         new.hard,
-        &percents(&new.thresholds),
+        &percents(new.told_at()),
         new.forecast,
         state.clock.now()
     )

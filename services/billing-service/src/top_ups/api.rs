@@ -7,9 +7,11 @@ use chassis::in_transaction;
 use chassis::problem::ProblemBody;
 use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
+use crate::audit::{self, Decision};
 use crate::catalog::amount::minor_micros;
 use crate::error::Error;
 use crate::ledger::CREDIT;
@@ -23,7 +25,8 @@ use crate::subscriptions::store;
 pub struct AutoTopUp {
     /// Whether it is on. It goes off by itself after three failures in a row.
     enabled: bool,
-    /// Below this much available credit something is bought, in micro-units.
+    /// Below this much available credit something is bought, in micro-units. Credit that only pays for some models or features does not
+    /// count.
     #[schema(minimum = 0, example = 5_000_000)]
     threshold_micros: i64,
     /// What is bought at least, in micro-units; more where that is needed to get above the threshold.
@@ -73,7 +76,7 @@ pub async fn put(
     }
     wanted.check()?;
     pays_in_credit(&state, principal.organization_id, &wanted).await?;
-    write(&state, principal.organization_id, &wanted).await?;
+    write(&state, &Decision::of_caller(&state, &principal, "PUT /v1/auto-top-up"), principal.organization_id, &wanted).await?;
     Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
 }
 
@@ -87,9 +90,18 @@ async fn pays_in_credit(state: &AppState, organization: OrganizationId, wanted: 
     Err(problem.field("enabled", rule).into())
 }
 
-async fn write(state: &AppState, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {
+/// Cards are charged by it: who set it is logged with it [B-78].
+async fn write(state: &AppState, decision: &Decision, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
         ensure_wallet(state, transaction, organization).await?;
+        let before = match read(&mut **transaction, organization).await {
+            Err(Error::NotFound) => Value::Null,
+            before => json!(before?),
+        };
+        let after = json!(wanted);
+        let change =
+            audit::Change { action: "auto_top_up.set", organization: Some(organization), request: &after, before: &before, after: &after };
+        audit::record(state, transaction, decision, &change).await?;
         sqlx::query!(
             "insert into auto_top_ups (organization_id, enabled, threshold_micros, amount_micros, monthly_cap_micros, next_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $6)

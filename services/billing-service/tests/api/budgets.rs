@@ -134,13 +134,15 @@ async fn what_no_budget_can_be_is_refused_with_the_field() {
         (json!({"scope_id": "usr_1"}), "scope_id"),
         (json!({"scope": "model"}), "scope_id"),
         (json!({"thresholds": [80, 50]}), "thresholds"),
-        (json!({"scope": "tag", "scope_id": "x"}), "thresholds"),
+        (json!({"scope": "tag", "scope_id": "x", "thresholds": [80]}), "thresholds"),
         (json!({"name": ""}), "name"),
     ];
     for (wrong, field) in cases {
         let refused = client.post("/v1/budgets", &budget(&wrong)).await.expect(422);
         assert!(refused.text.contains(field), "{wrong}: {}", refused.text);
     }
+    let tag = client.post("/v1/budgets", &budget(&json!({"scope": "tag", "scope_id": "x"}))).await.expect(201);
+    assert_eq!(tag.json["thresholds"], json!([]), "nothing is told of a tag, unless it is asked for");
 }
 
 /// [B-79]
@@ -302,6 +304,11 @@ async fn an_organization_has_as_many_budgets_as_it_may_and_no_more() {
     assert_eq!(outcomes.iter().filter(|answer| answer.status == 201).count(), 1);
     assert!(outcomes.iter().all(|answer| answer.status == 201 || answer.string("code") == "too_many_budgets"));
     eve.post("/v1/budgets", &budget(&json!({}))).await.expect(201);
+    // One that is gone is none of them.
+    let made = outcomes.iter().find(|answer| answer.status == 201).unwrap().string("id");
+    client.delete(&format!("/v1/budgets/{made}")).await.expect(204);
+    client.post("/v1/budgets", &one_more).await.expect(201);
+    client.post("/v1/budgets", &one_more).await.expect(409);
 }
 
 #[tokio::test]

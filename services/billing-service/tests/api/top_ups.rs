@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use admission::{End, Settlement};
+use billing_service::grants::{NewGrant, Source};
 use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
@@ -45,6 +47,54 @@ async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
     wanted(&shop, 2).await;
     assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
     shop.assert_clean().await;
+}
+
+/// What lies in a lease can be spent, and what pays for some models only cannot be counted on.
+#[tokio::test]
+async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_does_not() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let (state, count) = (shop.app.state(), "select count(*) from top_ups");
+    let event = shop.app.used(organization).await;
+    let settlement = Settlement { event: &event, price_micros: 150, end: End::Used, counted: &[], traceparent: None };
+    shop.app.admissions.settle(&settlement).await.unwrap();
+    eventually("the posting", || async { (shop.app.count("select count(*) from usage_events").await == 1).then_some(()) }).await;
+    let leased = "select held_micros from leases where state = 'open'";
+    assert!(shop.app.count(leased).await > 0);
+    let threshold = |micros: i64| {
+        let mut body = settings(500_000_000);
+        body["threshold_micros"] = micros.into();
+        body
+    };
+    set(&client, &threshold(9_999_850)).await.expect(200);
+    let looks = || async { while billing_service::top_ups::step(&state).await.unwrap() {} };
+    looks().await;
+    assert_eq!((shop.app.count(count).await, shop.app.balance(&client).await), (0, (9_999_850, 0)));
+    let grant = NewGrant { models: Some(vec!["sim-small".into()]), ..NewGrant::plain(Source::Promotion, "some", 50_000_000) };
+    shop.app.give(organization, &grant).await.unwrap();
+    set(&client, &threshold(9_999_851)).await.expect(200);
+    looks().await;
+    wanted(&shop, 1).await;
+    shop.assert_clean().await;
+}
+
+/// [B-78] Cards are charged by it.
+#[tokio::test]
+async fn who_set_how_credit_is_topped_up_is_logged_with_what_it_was_before() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    set(&client, &settings(25_000_000)).await.expect(200);
+    set(&client, &settings(50_000_000)).await.expect(200);
+    let logged: Vec<(String, Value, Value, uuid::Uuid)> =
+        sqlx::query_as("select actor, before, after, organization_id from audit_log where action = 'auto_top_up.set' order by at, id")
+            .fetch_all(&shop.app.database.owner)
+            .await
+            .unwrap();
+    let [(who, nothing, first, _), (_, before, after, whose)] = &logged[..] else { panic!("{logged:?}") };
+    assert!(who.starts_with("key_") && nothing.is_null() && before == first, "{logged:?}");
+    assert_eq!((&after["monthly_cap_micros"], whose), (&json!(50_000_000), &organization.uuid()));
 }
 
 /// Takes credit away.

@@ -192,7 +192,8 @@ pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut 
     whole_period(subscription, "renewal", Carried::default(), effects)
 }
 
-fn apply_pending(subscription: &mut Subscription) {
+/// What was wanted for when the period ends, now that the next one begins: to be called before [`begin`].
+pub fn apply_pending(subscription: &mut Subscription) {
     if let Some(pending) = subscription.pending.take() {
         subscription.terms = pending.terms;
         subscription.seats = pending.seats;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::changes::{begin, end, past_due};
+use super::changes::{apply_pending, begin, end, past_due};
 use super::charges::{Carried, whole_period};
 use crate::subscriptions::command::Refusal;
 use crate::subscriptions::state::{Effect, Subscription};
@@ -37,7 +37,8 @@ pub fn succeeded(
             if now >= subscription.period.end && subscription.cancel_at_period_end {
                 end(subscription, Status::Canceled, now);
             } else if now >= subscription.period.end {
-                // Nobody pays for the time without access: a new period begins now.
+                // Nobody pays for the time without access: a new period begins now, on the terms that were wanted for it.
+                apply_pending(subscription);
                 begin(subscription, now);
                 whole_period(subscription, "renewal", Carried::default(), effects)?;
             }

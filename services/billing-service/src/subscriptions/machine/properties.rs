@@ -80,6 +80,9 @@ fn check_step(before: &Subscription, command: &Command, after: &Subscription, ef
     assert!(after.terms.allow_seats(after.seats).is_ok());
     assert!(after.value_micros >= 0);
     assert!(!(after.cancel_at_period_end && after.pending.is_some()));
+    if before.period.start != after.period.start {
+        assert_eq!(after.pending, None, "[B-72] what was wanted for the next period is forgotten by it: {command:?}");
+    }
     assert_eq!(after.grace_until.is_some(), after.status == Status::PastDue);
     assert_eq!(after.ended_at.is_some(), after.status.is_terminal());
 }

@@ -155,6 +155,19 @@ fn a_failed_payment_keeps_access_for_the_grace_and_a_late_one_begins_a_new_perio
     assert_eq!(case.totals(), [20 * UNIT; 3], "nobody pays for the time without access");
 }
 
+/// [B-71] [B-72] What was wanted for the next period is what the late payment begins.
+#[test]
+fn a_late_payment_begins_the_new_period_on_the_plan_that_was_wanted_for_it() {
+    let mut case = Case::active(team());
+    case.does(&Command::Renew, day(28));
+    case.fails(day(28));
+    case.does(&down(pro()), day(29));
+    case.does(&Command::GraceOver, day(35));
+    case.paid(day(100));
+    assert_eq!((case.is.terms.plan.as_str(), case.is.pending.clone()), ("pro", None));
+    assert_eq!(case.totals(), [100 * UNIT, 100 * UNIT, 20 * UNIT]);
+}
+
 #[test]
 fn a_payment_that_is_mended_in_the_grace_changes_no_date() {
     let mut case = Case::active(pro());

@@ -97,6 +97,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0098_house_at_commit",
         "0099_house_moves_kept",
         "0100_webhooks_busy",
+        "0101_subscription_gifts",
     ],
 };
 

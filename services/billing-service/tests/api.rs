@@ -95,6 +95,8 @@ mod stripe_meter_losses;
 mod stripe_meters;
 #[path = "api/stripe_reconcile.rs"]
 mod stripe_reconcile;
+#[path = "api/subscription_gifts.rs"]
+mod subscription_gifts;
 #[path = "api/subscription_payments.rs"]
 mod subscription_payments;
 #[path = "api/subscriptions.rs"]

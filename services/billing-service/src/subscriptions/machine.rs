@@ -3,7 +3,8 @@
 //!
 //! Rules that are ours to choose: what is bought during a period is in force at once, and an unpaid charge makes it past due; an
 //! upgrade in a trial keeps the trial; an upgrade while an end is pending keeps the end; a downgrade then is refused; a pause stops
-//! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods.
+//! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods; changes within a period
+//! bring the credit of the plan that has most, once.
 
 mod changes;
 mod charges;
@@ -43,6 +44,7 @@ pub fn start(terms: Terms, seats: u32, trial: bool, coupon: Option<AppliedCoupon
         number: 0,
         period,
         value_micros: 0,
+        credited_micros: 0,
         cancel_at_period_end: false,
         pending: None,
         coupon,

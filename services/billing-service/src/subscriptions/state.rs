@@ -30,6 +30,10 @@ pub struct Subscription {
     pub period: Period,
     /// What the customer pays for the whole of the period as it is now, after discounts: what is left of it is counted from this.
     pub value_micros: i64,
+    /// The most credit for the whole of the period that was given or promised in it: a change within the period brings what is beyond.
+    /// Zero in what was stored before this was kept; the credit of the terms is given or promised in any case.
+    #[serde(default)]
+    pub credited_micros: i64,
     /// Whether it ends with its period.
     pub cancel_at_period_end: bool,
     /// What it becomes when its period ends.
@@ -136,8 +140,10 @@ pub struct Grant {
 pub enum Effect {
     /// Collect this.
     Charge(Charge),
-    /// Give this.
+    /// Give this: it was paid for.
     Grant(Grant),
+    /// Give this though nothing was to be paid for it, unless another subscription of the group has given for the month already.
+    Gift(Grant),
     /// Pay this charge back: it was paid when it no longer could have an effect.
     Refund {
         /// Of the period that began then.
@@ -159,6 +165,12 @@ pub struct Outcome {
 }
 
 impl Subscription {
+    /// The credit for the whole of the period that the customer has, or is promised, in micro-units.
+    #[must_use]
+    pub fn credited(&self) -> i64 {
+        self.credited_micros.max(self.terms.credit_micros())
+    }
+
     /// When the clock is to look at it again, if it is.
     #[must_use]
     pub fn next_action_at(&self) -> Option<DateTime<Utc>> {

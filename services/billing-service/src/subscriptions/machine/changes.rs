@@ -56,10 +56,7 @@ pub fn upgrade(
         return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
     }
     let left = |micros, currency| unused(micros, subscription.period, now, currency);
-    let carried = Carried {
-        micros: left(subscription.value_micros, terms.currency),
-        credit_micros: left(subscription.terms.credit_micros(), CREDIT),
-    };
+    let carried = Carried { micros: left(subscription.value_micros, terms.currency), credit_micros: left(subscription.credited(), CREDIT) };
     subscription.terms = terms.clone();
     subscription.seats = seats;
     begin(subscription, now);

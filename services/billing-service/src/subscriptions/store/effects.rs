@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::intents::{self, Intent};
 use crate::state::AppState;
 use crate::subscriptions::SubscriptionId;
-use crate::subscriptions::state::{Charge, Effect, Grant, Outcome};
+use crate::subscriptions::state::{Charge, Effect, Grant, Outcome, Subscription};
 use crate::subscriptions::status::Status;
 
 /// Whose a decision is.
@@ -52,6 +52,7 @@ pub async fn record(
         match effect {
             Effect::Charge(charge) => insert_charge(state, transaction, owner, charge).await?,
             Effect::Grant(grant) => insert_grant(state, transaction, owner, grant).await?,
+            Effect::Gift(grant) => insert_gift(state, transaction, owner, subscription, grant).await?,
             // Which payment it was is known to who told of it, and has it returned (`sales`).
             Effect::Refund { .. } => {}
             Effect::EntitlementsChanged => entitlements::changed(state, transaction, organization).await?,
@@ -114,6 +115,37 @@ async fn insert_grant(
     .execute(&mut **transaction)
     .await?;
     Ok(())
+}
+
+/// Credit that nobody paid for: of a group of plans one subscription gives it in a calendar month (UTC), a year's credit in its twelve. Who
+/// ends a plan that costs nothing and begins it again is given nothing more, and keeps the plan.
+async fn insert_gift(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    subscription: &Subscription,
+    grant: &Grant,
+) -> Result<(), Error> {
+    let given = sqlx::query!(
+        "insert into subscription_gifts as g (organization_id, plan_group, subscription_id, until, updated_at)
+         values ($1, $2, $3, date_trunc('month', $5::timestamptz, 'UTC'), $6)
+         on conflict (organization_id, plan_group) do update
+         set subscription_id = excluded.subscription_id, until = greatest(g.until, excluded.until), updated_at = excluded.updated_at
+         where g.subscription_id = excluded.subscription_id or g.until <= date_trunc('month', $4::timestamptz, 'UTC')",
+        owner.organization.uuid(),
+        subscription.terms.group.as_str(),
+        owner.id.uuid(),
+        subscription.period.start,
+        subscription.period.end,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if given.rows_affected() == 0 {
+        tracing::info!(subscription.id = %owner.id, organization.id = %owner.organization, amount_micros = grant.amount_micros, "credit that nobody paid for was given by another subscription of the group for this month: none is given");
+        return Ok(());
+    }
+    insert_grant(state, transaction, owner, grant).await
 }
 
 /// A wish towards Stripe about the subscription; `key` names the operation among those of its kind.

@@ -98,6 +98,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0099_house_moves_kept",
         "0100_webhooks_busy",
         "0101_subscription_gifts",
+        "0102_coupon_redemptions",
     ],
 };
 

@@ -11,6 +11,8 @@ mod bent_stripe;
 mod budgets;
 #[path = "api/catalog.rs"]
 mod catalog;
+#[path = "api/coupons.rs"]
+mod coupons;
 #[path = "api/currencies.rs"]
 mod currencies;
 #[path = "api/debt.rs"]

@@ -70,6 +70,9 @@ pub struct OpenCharge {
     pub reason: String,
     /// Whether an attempt failed.
     pub failed: bool,
+    /// Whether nobody is to pay it any more: the subscription ended over it.
+    #[serde(default)]
+    pub given_up: bool,
     /// Credit that is given when it is paid.
     pub grant: Option<Grant>,
 }
@@ -144,6 +147,13 @@ pub enum Effect {
     Grant(Grant),
     /// Give this though nothing was to be paid for it, unless another subscription of the group has given for the month already.
     Gift(Grant),
+    /// Collect this charge no longer: the subscription ended over it.
+    GiveUp {
+        /// Of the period that began then.
+        period_start: DateTime<Utc>,
+        /// For what it was.
+        reason: String,
+    },
     /// Pay this charge back: it was paid when it no longer could have an effect.
     Refund {
         /// Of the period that began then.
@@ -189,9 +199,10 @@ impl Subscription {
         self.open.iter().find(|charge| charge.period_start == period_start && charge.reason == reason)?.grant.clone()
     }
 
-    /// Whether money for this comes too late: it never began, and does not begin any more.
+    /// Whether money for this comes too late: it never began, and does not begin any more, or it ended over this.
     #[must_use]
-    pub fn refuses_payment(&self, reason: &str) -> bool {
-        self.status == Status::IncompleteExpired || self.status == Status::Canceled && reason == "start"
+    pub fn refuses_payment(&self, period_start: DateTime<Utc>, reason: &str) -> bool {
+        let given_up = |charge: &OpenCharge| charge.given_up && charge.period_start == period_start && charge.reason == reason;
+        self.status == Status::IncompleteExpired || self.status == Status::Canceled && reason == "start" || self.open.iter().any(given_up)
     }
 }

@@ -123,8 +123,15 @@ pub fn uncancel(subscription: &mut Subscription) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Over, for good. What is open stays known, so that money that comes late is dealt with.
-pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>) {
+/// Over, for good. What is open stays known, so that money that comes late is dealt with: what failed, and whatever is open when access was
+/// lost or on grace, is given up, so that nobody pays for a plan that he has no more. What else is on its way was had, and is paid. The
+/// first charge is that of a page, which goes by itself.
+pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>, effects: &mut Vec<Effect>) {
+    let owed = matches!(subscription.status, Status::PastDue | Status::Unpaid);
+    for charge in subscription.open.iter_mut().filter(|charge| charge.reason != "start" && (owed || charge.failed)) {
+        charge.given_up = true;
+        effects.push(Effect::GiveUp { period_start: charge.period_start, reason: charge.reason.clone() });
+    }
     subscription.status = status;
     subscription.ended_at = Some(now);
     subscription.pending = None;
@@ -170,7 +177,7 @@ pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut 
     }
     if subscription.cancel_at_period_end {
         let at = subscription.period.end;
-        end(subscription, Status::Canceled, at);
+        end(subscription, Status::Canceled, at, effects);
         return Ok(());
     }
     if subscription.status == Status::PastDue {

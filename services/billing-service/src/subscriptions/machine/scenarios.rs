@@ -198,6 +198,41 @@ fn a_late_payment_begins_the_new_period_on_the_plan_that_was_wanted_for_it() {
     assert_eq!(case.totals(), [100 * UNIT, 100 * UNIT, 20 * UNIT]);
 }
 
+/// [B-71] Who has no access any more is not charged for it, and what comes all the same goes back.
+#[test]
+fn what_a_subscription_ended_over_is_given_up_and_a_payment_of_it_goes_back() {
+    let unpaid = |case: &mut Case| {
+        case.does(&Command::GraceOver, day(35));
+        case.does(&Command::CancelNow, day(36))
+    };
+    let at_the_end_of_the_grace = |case: &mut Case| {
+        case.does(&Command::CancelAtPeriodEnd, day(29));
+        case.does(&Command::GraceOver, day(35))
+    };
+    for ends in [unpaid, at_the_end_of_the_grace] {
+        let mut case = Case::active(pro());
+        case.does(&Command::Renew, day(28));
+        case.fails(day(28));
+        let (period_start, reason) = (day(28), "renewal".to_owned());
+        let given_up = Effect::GiveUp { period_start, reason: reason.clone() };
+        assert!(ends(&mut case).contains(&given_up));
+        let late = case.does(&Command::PaymentSucceeded { period_start, reason: reason.clone() }, day(40));
+        assert_eq!(late, [Effect::Refund { period_start, reason }]);
+        assert_eq!((case.is.status, case.granted()), (Status::Canceled, vec![10 * UNIT]));
+    }
+}
+
+/// What was had is paid, though its payment takes days.
+#[test]
+fn a_payment_that_is_on_its_way_when_the_period_ends_is_not_given_up() {
+    let mut case = Case::active(pro());
+    case.does(&Command::Renew, day(28));
+    case.does(&Command::CancelAtPeriodEnd, day(29));
+    assert_eq!(case.does(&Command::Renew, day(59)), [Effect::EntitlementsChanged]);
+    case.paid(day(60));
+    assert_eq!((case.is.status, case.granted()), (Status::Canceled, vec![10 * UNIT; 2]));
+}
+
 #[test]
 fn a_payment_that_is_mended_in_the_grace_changes_no_date() {
     let mut case = Case::active(pro());

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::aside;
 use crate::budgets::webhooks::deliveries;
 use crate::error::Error;
 use crate::intents::{self, Intent};
@@ -24,6 +25,7 @@ use crate::ledger;
 use crate::sales::{self, Payment};
 use crate::state::AppState;
 
+const TASK: &str = "top-ups";
 /// The pause after a purchase, whatever became of it.
 const PAUSE: TimeDelta = TimeDelta::minutes(1);
 /// The pause after a failure.
@@ -49,7 +51,7 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
     if state.stripe.is_none() {
         return stop.cancelled().await;
     }
-    keep_running("top-ups", stop, pause, || async {
+    keep_running(TASK, stop, pause, || async {
         while !stop.is_cancelled() && step(state).await? {}
         Ok(())
     })
@@ -57,41 +59,51 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
 }
 
 /// Has the next wallet topped up that is low; false when none is. What a page may find low is looked at again under the lock of the
-/// wallet.
+/// wallet. One that cannot be topped up is set aside.
 ///
 /// # Errors
-/// The database's.
+/// The database's, when it cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
-    in_transaction!(state.pool, |transaction| {
-        let now = state.clock.now();
-        let low = sqlx::query!(
-            "select t.organization_id, t.threshold_micros, t.amount_micros, t.monthly_cap_micros from auto_top_ups t
-             where t.enabled and t.next_at <= $1
-               and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
-                   < t.threshold_micros
-               and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
-             order by t.next_at limit 1 for no key update of t skip locked",
-            now,
-            crate::ledger::CREDIT.code()
-        )
-        .fetch_optional(&mut **transaction)
-        .await?;
-        let Some(low) = low else { return Ok(false) };
-        let organization = OrganizationId::from_uuid(low.organization_id);
-        let available = ledger::lock(transaction, organization).await?.available();
-        let amount = size(low.threshold_micros, low.amount_micros, available);
-        let spent = spent(transaction, organization, now).await?;
-        if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
-            let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
-            want(state, transaction, organization, amount).instrument(span).await?;
-            put_off(state, transaction, organization, now + PAUSE).await?;
-            chassis::step!("top_up.wanted");
-        } else {
-            // The cap is reached: nothing can change before the month does, or the settings.
-            put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;
-        }
-        Ok(true)
-    })
+    let mut row = None;
+    let done = in_transaction!(state.pool, |transaction| { top_up_next(state, transaction, &mut row).await });
+    let (Err(error), Some(row)) = (&done, row) else { return done };
+    let Some(pause) = aside::pause(TASK, row, error) else { return done };
+    let until = state.clock.now() + pause;
+    in_transaction!(state.pool, |transaction| { put_off(state, transaction, OrganizationId::from_uuid(row), until).await })?;
+    Ok(true)
+}
+
+/// Tops up the next one and tells which it is, also when that fails.
+async fn top_up_next(state: &AppState, transaction: &mut Transaction<'static, Postgres>, row: &mut Option<Uuid>) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let low = sqlx::query!(
+        "select t.organization_id, t.threshold_micros, t.amount_micros, t.monthly_cap_micros from auto_top_ups t
+         where t.enabled and t.next_at <= $1
+           and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
+               < t.threshold_micros
+           and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
+         order by t.next_at limit 1 for no key update of t skip locked",
+        now,
+        crate::ledger::CREDIT.code()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    *row = low.as_ref().map(|low| low.organization_id);
+    let Some(low) = low else { return Ok(false) };
+    let organization = OrganizationId::from_uuid(low.organization_id);
+    let available = ledger::lock(transaction, organization).await?.available();
+    let amount = size(low.threshold_micros, low.amount_micros, available);
+    let spent = spent(transaction, organization, now).await?;
+    if available < low.threshold_micros && spent.saturating_add(amount) <= low.monthly_cap_micros {
+        let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
+        want(state, transaction, organization, amount).instrument(span).await?;
+        put_off(state, transaction, organization, now + PAUSE).await?;
+        chassis::step!("top_up.wanted");
+    } else {
+        // The cap is reached: nothing can change before the month does, or the settings.
+        put_off(state, transaction, organization, now + PAUSE_AFTER_FAILURE).await?;
+    }
+    Ok(true)
 }
 
 /// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.

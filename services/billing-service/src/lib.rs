@@ -1,6 +1,7 @@
 //! billing-service: the double-entry ledger, the holds on it, what was used, and Stripe.
 
 pub mod admin;
+pub mod aside;
 pub mod audit;
 pub mod balance;
 pub mod budgets;
@@ -97,6 +98,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0098_house_at_commit",
         "0099_house_moves_kept",
         "0100_webhooks_busy",
+        "0101_subscription_gifts",
+        "0102_coupon_redemptions",
+        "0103_grants_set_aside",
     ],
 };
 

@@ -122,7 +122,7 @@ pub async fn of_charge(
     let before = store::locked(transaction, payment.organization, *subscription).await?;
     let awaited = before.open.iter().any(|open| open.period_start == *period_start && open.reason == *reason);
     let command = Command::PaymentSucceeded { period_start: *period_start, reason: reason.clone() };
-    let sold = awaited && !before.refuses_payment(reason);
+    let sold = awaited && !before.refuses_payment(*period_start, reason);
     let grant = if sold { before.promised(*period_start, reason) } else { None };
     let credit = grant.as_ref().map_or(0, |grant| grant.amount_micros);
     let sale = exchange::sale(payment, credit, before.terms.rate())?;

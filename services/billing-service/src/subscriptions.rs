@@ -14,6 +14,7 @@ pub mod moving;
 pub mod period;
 pub mod preview;
 pub mod proration;
+pub mod redemptions;
 pub mod state;
 pub mod status;
 pub mod store;

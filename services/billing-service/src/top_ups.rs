@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::aside;
 use crate::budgets::webhooks::deliveries;
 use crate::error::Error;
 use crate::grants::{self, Use};
@@ -25,6 +26,7 @@ use crate::sales::{self, Payment};
 use crate::state::AppState;
 use crate::{leases, ledger};
 
+const TASK: &str = "top-ups";
 /// The pause while what is in a lease keeps the wallet above its threshold.
 const PAUSE_WHILE_LEASED: TimeDelta = TimeDelta::seconds(10);
 /// The pause after a purchase, whatever became of it.
@@ -52,7 +54,7 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
     if state.stripe.is_none() {
         return stop.cancelled().await;
     }
-    keep_running("top-ups", stop, pause, || async {
+    keep_running(TASK, stop, pause, || async {
         while !stop.is_cancelled() && step(state).await? {}
         Ok(())
     })
@@ -60,46 +62,55 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
 }
 
 /// Has the next wallet topped up that is low; false when none is. What a page may find low is looked at again under the lock of the
-/// wallet, and with what lies in its lease.
+/// wallet, and with what lies in its lease. One that cannot be topped up is set aside.
 ///
 /// # Errors
-/// The database's.
+/// The database's, when it cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
     let Some(organization) = low(state).await? else { return Ok(false) };
     let leased = leases::unspent(state, organization).await?;
-    in_transaction!(state.pool, |transaction| {
-        let now = state.clock.now();
-        let set = sqlx::query!(
-            "select threshold_micros, amount_micros, monthly_cap_micros from auto_top_ups t where organization_id = $1 and enabled and next_at <= $2
-               and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
-             for no key update skip locked",
-            organization.uuid(),
-            now
-        );
-        // Another replica is at it.
-        let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
-        let balances = ledger::lock(transaction, organization).await?;
-        let lots = grants::lots(&mut **transaction, organization, now).await?;
-        let available = grants::burn::spendable(&lots, balances, Use::CHAT, now);
-        let pause = if available >= set.threshold_micros || leased.is_none_or(|leased| available + leased >= set.threshold_micros) {
-            // What is in the lease may be used in a moment, or Redis may say what it is.
-            PAUSE_WHILE_LEASED
-        } else {
-            let amount = size(set.threshold_micros, set.amount_micros, available + leased.unwrap_or(0));
-            let spent = spent(transaction, organization, now).await?;
-            if spent.saturating_add(amount) <= set.monthly_cap_micros {
-                let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
-                want(state, transaction, organization, amount).instrument(span).await?;
-                chassis::step!("top_up.wanted");
-                PAUSE
-            } else {
-                // The cap is reached: nothing can change before the month does, or the settings.
-                PAUSE_AFTER_FAILURE
-            }
-        };
-        put_off(state, transaction, organization, now + pause).await?;
-        Ok(true)
-    })
+    let done = in_transaction!(state.pool, |transaction| { top_up(state, transaction, organization, leased).await });
+    let Err(error) = &done else { return done };
+    let Some(pause) = aside::pause(TASK, organization.uuid(), error) else { return done };
+    let until = state.clock.now() + pause;
+    in_transaction!(state.pool, |transaction| { put_off(state, transaction, organization, until).await })?;
+    Ok(true)
+}
+
+/// Tops up a wallet that is still low; false when another replica is at it.
+async fn top_up(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    leased: Option<i64>,
+) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let set = sqlx::query!(
+        "select threshold_micros, amount_micros, monthly_cap_micros from auto_top_ups t where organization_id = $1 and enabled and next_at <= $2
+           and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
+         for no key update skip locked",
+        organization.uuid(),
+        now
+    );
+    let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
+    let balances = ledger::lock(transaction, organization).await?;
+    let lots = grants::lots(&mut **transaction, organization, now).await?;
+    let available = grants::burn::spendable(&lots, balances, Use::CHAT, now);
+    let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)));
+    let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
+        // What is in the lease may be used in a moment, or Redis may say what it is.
+        PAUSE_WHILE_LEASED
+    } else if spent(transaction, organization, now).await?.saturating_add(amount) <= set.monthly_cap_micros {
+        let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
+        want(state, transaction, organization, amount).instrument(span).await?;
+        chassis::step!("top_up.wanted");
+        PAUSE
+    } else {
+        // The cap is reached: nothing can change before the month does, or the settings.
+        PAUSE_AFTER_FAILURE
+    };
+    put_off(state, transaction, organization, now + pause).await?;
+    Ok(true)
 }
 
 /// An organization that is to be looked at: what its credit for everything comes to, without that in its lease, is below its threshold.

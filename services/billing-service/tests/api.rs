@@ -11,6 +11,8 @@ mod bent_stripe;
 mod budgets;
 #[path = "api/catalog.rs"]
 mod catalog;
+#[path = "api/coupons.rs"]
+mod coupons;
 #[path = "api/currencies.rs"]
 mod currencies;
 #[path = "api/debt.rs"]
@@ -95,6 +97,8 @@ mod stripe_meter_losses;
 mod stripe_meters;
 #[path = "api/stripe_reconcile.rs"]
 mod stripe_reconcile;
+#[path = "api/subscription_gifts.rs"]
+mod subscription_gifts;
 #[path = "api/subscription_payments.rs"]
 mod subscription_payments;
 #[path = "api/subscriptions.rs"]

@@ -24,6 +24,14 @@ struct ChargePayload {
     charge: Charge,
 }
 
+/// `subscription.void`
+#[derive(Debug, Deserialize)]
+struct VoidPayload {
+    charge_id: uuid::Uuid,
+    /// The operation that made the invoice.
+    charged: String,
+}
+
 /// Has the effect; what Stripe calls what it made.
 ///
 /// # Errors
@@ -45,6 +53,14 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
             let invoice = due.payload["invoice"].as_str().ok_or(MALFORMED)?;
             void(stripe, invoice, format!("{}-{}", due.key(), due.attempts)).await?;
             Ok(Some(invoice.to_owned()))
+        }
+        "subscription.void" => {
+            let VoidPayload { charge_id, charged } = read(&due.payload)?;
+            let invoice = invoice_of(state, due, charge_id, &charged).await?;
+            if let Some(invoice) = &invoice {
+                void(stripe, invoice, format!("{}-{}", due.key(), due.attempts)).await?;
+            }
+            Ok(invoice)
         }
         "payment.refund" => refund(stripe, due).await,
         "customer.card" => {
@@ -142,6 +158,19 @@ async fn invoice(
     let operation = &due.operation;
     let wanted = Collection { customer: &customer, key: &key, operation, currency, lines, metadata, automatic_tax };
     Ok(Some(collect::collect(stripe, &wanted).await?))
+}
+
+/// The invoice of a charge: what its wish, which was sent before this one, has made; none where that made none.
+async fn invoice_of(state: &AppState, due: &Due, charge: uuid::Uuid, charged: &str) -> Result<Option<String>, Error> {
+    let invoice = sqlx::query_scalar!(
+        "select coalesce((select external_id from intents where idempotency_key = $1),
+                         (select invoice_id from stripe_invoices where source = 'charge' and source_id = $2 and organization_id = $3
+                          order by created_at desc limit 1)) as invoice",
+        charged,
+        charge,
+        due.organization.ok_or(MALFORMED)?.uuid()
+    );
+    Ok(invoice.fetch_one(&state.pool).await?)
 }
 
 /// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.

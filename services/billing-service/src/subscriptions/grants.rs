@@ -12,42 +12,55 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::SubscriptionId;
+use crate::aside;
 use crate::error::Error;
 use crate::grants::{self, NewGrant, Source};
 use crate::organizations::ensure_wallet;
 use crate::state::AppState;
 
+const TASK: &str = "subscription-grants";
+
 /// Posts until the token is cancelled.
 pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationToken) {
-    keep_running("subscription-grants", stop, pause, || async {
+    keep_running(TASK, stop, pause, || async {
         while !stop.is_cancelled() && step(state).await? {}
         Ok(())
     })
     .await;
 }
 
-/// Posts the one that has waited for longest; false when none does.
+/// Posts the one that has waited for longest; false when none does. One that cannot be posted is set aside.
 ///
 /// # Errors
-/// The database's.
+/// The database's, when it cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
-    in_transaction!(state.pool, |transaction| {
-        let waiting = sqlx::query!(
-            "select id, organization_id, amount_micros, expires_at from subscription_grants where posted_at is null and currency = $1
-             order by created_at limit 1 for update skip locked",
-            crate::ledger::CREDIT.code()
-        )
-        .fetch_optional(&mut **transaction)
-        .await?;
-        let Some(waiting) = waiting else { return Ok(false) };
-        let organization = OrganizationId::from_uuid(waiting.organization_id);
-        ensure_wallet(state, transaction, organization).await?;
-        let grant =
-            NewGrant { expires_at: waiting.expires_at, ..NewGrant::plain(Source::Plan, waiting.id.to_string(), waiting.amount_micros) };
-        grants::issue(state, transaction, organization, &grant).await?;
-        mark(state, transaction, waiting.id).await?;
-        Ok(true)
-    })
+    let mut row = None;
+    let posted = in_transaction!(state.pool, |transaction| { post_next(state, transaction, &mut row).await });
+    let (Err(error), Some(row)) = (&posted, row) else { return posted };
+    let Some(pause) = aside::pause(TASK, row, error) else { return posted };
+    sqlx::query!("update subscription_grants set next_at = $2 where id = $1", row, state.clock.now() + pause).execute(&state.pool).await?;
+    Ok(true)
+}
+
+/// Posts the next one and tells which it is, also when that fails.
+async fn post_next(state: &AppState, transaction: &mut Transaction<'static, Postgres>, row: &mut Option<Uuid>) -> Result<bool, Error> {
+    let waiting = sqlx::query!(
+        "select id, organization_id, amount_micros, expires_at from subscription_grants
+         where posted_at is null and currency = $1 and (next_at is null or next_at <= $2)
+         order by created_at limit 1 for update skip locked",
+        crate::ledger::CREDIT.code(),
+        state.clock.now()
+    )
+    .fetch_optional(&mut **transaction)
+    .await?;
+    *row = waiting.as_ref().map(|waiting| waiting.id);
+    let Some(waiting) = waiting else { return Ok(false) };
+    let organization = OrganizationId::from_uuid(waiting.organization_id);
+    ensure_wallet(state, transaction, organization).await?;
+    let grant = NewGrant { expires_at: waiting.expires_at, ..NewGrant::plain(Source::Plan, waiting.id.to_string(), waiting.amount_micros) };
+    grants::issue(state, transaction, organization, &grant).await?;
+    mark(state, transaction, waiting.id).await?;
+    Ok(true)
 }
 
 /// The credit of a charge was posted with its payment.

@@ -3,7 +3,8 @@
 //!
 //! Rules that are ours to choose: what is bought during a period is in force at once, and an unpaid charge makes it past due; an
 //! upgrade in a trial keeps the trial; an upgrade while an end is pending keeps the end; a downgrade then is refused; a pause stops
-//! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods.
+//! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods; changes within a period
+//! bring the credit of the plan that has most, once; what could not be collected is given up when the subscription ends over it.
 
 mod changes;
 mod charges;
@@ -43,6 +44,7 @@ pub fn start(terms: Terms, seats: u32, trial: bool, coupon: Option<AppliedCoupon
         number: 0,
         period,
         value_micros: 0,
+        credited_micros: 0,
         cancel_at_period_end: false,
         pending: None,
         coupon,
@@ -76,14 +78,14 @@ pub fn decide(before: &Subscription, command: &Command, now: DateTime<Utc>) -> R
         Command::ChangeSeats { seats } => changes::seats(&mut after, *seats, now, &mut effects)?,
         Command::CancelAtPeriodEnd => changes::cancel_at_period_end(&mut after)?,
         Command::Uncancel => changes::uncancel(&mut after)?,
-        Command::CancelNow => changes::end(&mut after, Status::Canceled, now),
+        Command::CancelNow => changes::end(&mut after, Status::Canceled, now, &mut effects),
         Command::Pause => changes::pause(&mut after)?,
         Command::Resume => changes::resume(&mut after, now, &mut effects)?,
         Command::ApplyCoupon { coupon } => changes::apply_coupon(&mut after, coupon)?,
         Command::PaymentSucceeded { period_start, reason } => payments::succeeded(&mut after, *period_start, reason, now, &mut effects)?,
         Command::PaymentFailed { period_start, reason } => payments::failed(&mut after, *period_start, reason, now),
-        Command::Expire => payments::expire(&mut after, now)?,
-        Command::GraceOver => payments::grace_over(&mut after, now)?,
+        Command::Expire => payments::expire(&mut after, now, &mut effects)?,
+        Command::GraceOver => payments::grace_over(&mut after, now, &mut effects)?,
         Command::Renew => changes::renew(&mut after, now, &mut effects)?,
     }
     if rights(before) != rights(&after) {

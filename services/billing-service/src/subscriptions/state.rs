@@ -30,6 +30,10 @@ pub struct Subscription {
     pub period: Period,
     /// What the customer pays for the whole of the period as it is now, after discounts: what is left of it is counted from this.
     pub value_micros: i64,
+    /// The most credit for the whole of the period that was given or promised in it: a change within the period brings what is beyond.
+    /// Zero in what was stored before this was kept; the credit of the terms is given or promised in any case.
+    #[serde(default)]
+    pub credited_micros: i64,
     /// Whether it ends with its period.
     pub cancel_at_period_end: bool,
     /// What it becomes when its period ends.
@@ -66,6 +70,9 @@ pub struct OpenCharge {
     pub reason: String,
     /// Whether an attempt failed.
     pub failed: bool,
+    /// Whether nobody is to pay it any more: the subscription ended over it.
+    #[serde(default)]
+    pub given_up: bool,
     /// Credit that is given when it is paid.
     pub grant: Option<Grant>,
 }
@@ -136,8 +143,17 @@ pub struct Grant {
 pub enum Effect {
     /// Collect this.
     Charge(Charge),
-    /// Give this.
+    /// Give this: it was paid for.
     Grant(Grant),
+    /// Give this though nothing was to be paid for it, unless another subscription of the group has given for the month already.
+    Gift(Grant),
+    /// Collect this charge no longer: the subscription ended over it.
+    GiveUp {
+        /// Of the period that began then.
+        period_start: DateTime<Utc>,
+        /// For what it was.
+        reason: String,
+    },
     /// Pay this charge back: it was paid when it no longer could have an effect.
     Refund {
         /// Of the period that began then.
@@ -159,6 +175,12 @@ pub struct Outcome {
 }
 
 impl Subscription {
+    /// The credit for the whole of the period that the customer has, or is promised, in micro-units.
+    #[must_use]
+    pub fn credited(&self) -> i64 {
+        self.credited_micros.max(self.terms.credit_micros())
+    }
+
     /// When the clock is to look at it again, if it is.
     #[must_use]
     pub fn next_action_at(&self) -> Option<DateTime<Utc>> {
@@ -177,9 +199,10 @@ impl Subscription {
         self.open.iter().find(|charge| charge.period_start == period_start && charge.reason == reason)?.grant.clone()
     }
 
-    /// Whether money for this comes too late: it never began, and does not begin any more.
+    /// Whether money for this comes too late: it never began, and does not begin any more, or it ended over this.
     #[must_use]
-    pub fn refuses_payment(&self, reason: &str) -> bool {
-        self.status == Status::IncompleteExpired || self.status == Status::Canceled && reason == "start"
+    pub fn refuses_payment(&self, period_start: DateTime<Utc>, reason: &str) -> bool {
+        let given_up = |charge: &OpenCharge| charge.given_up && charge.period_start == period_start && charge.reason == reason;
+        self.status == Status::IncompleteExpired || self.status == Status::Canceled && reason == "start" || self.open.iter().any(given_up)
     }
 }

@@ -15,6 +15,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use super::SubscriptionId;
 use super::command::{AppliedCoupon, Command, Refusal};
 use super::machine;
+use super::redemptions;
 use super::state::{Outcome, Subscription};
 use super::status::Status;
 use super::terms::Terms;
@@ -25,6 +26,10 @@ use crate::state::AppState;
 use crate::top_ups;
 
 const UNREADABLE: Error = Error::Internal("a stored subscription cannot be read");
+
+/// The field of a request that names a coupon, to begin with and later.
+const AT_START: &str = "coupon";
+const LATER: &str = "change.coupon";
 
 /// What somebody wants to subscribe to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +58,7 @@ pub struct Stored {
 /// What the machine says to a wish, nothing written: also what a preview shows.
 ///
 /// # Errors
-/// [`Error::NotFound`] for what is not sold; what the machine refuses.
+/// [`Error::NotFound`] for what is not sold; 409 `coupon_redeemed`; what the machine refuses.
 pub async fn propose(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -68,6 +73,7 @@ pub async fn propose(
     let coupon = match &wanted.coupon {
         Some(code) => {
             let coupon = stored::coupon(connection, code).await?;
+            redemptions::check(connection, organization, code, &terms.group, AT_START).await?;
             Some(AppliedCoupon::of(code.clone(), &coupon, &wanted.plan, wanted.currency, now)?)
         }
         None => None,
@@ -126,6 +132,9 @@ pub async fn start(
         }
         inserted => inserted?,
     };
+    if let Some(code) = &wanted.coupon {
+        redemptions::redeem(state, transaction, organization, id, code, AT_START).await?;
+    }
     let command = json!({"kind": "start", "coupon": wanted.coupon});
     effects::record(state, transaction, organization, id, actor, &command, None, &outcome).await?;
     Ok(Stored { id, subscription: outcome.subscription })
@@ -134,7 +143,7 @@ pub async fn start(
 /// Decides a command and writes what was decided.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the organization has no such subscription; what the machine refuses.
+/// [`Error::NotFound`] when the organization has no such subscription; 409 `coupon_redeemed`; what the machine refuses.
 pub async fn apply(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -144,11 +153,20 @@ pub async fn apply(
     actor: &str,
 ) -> Result<Stored, Error> {
     let before = locked(transaction, organization, id).await?;
+    if let Command::ApplyCoupon { coupon } = command {
+        redemptions::check(transaction, organization, &coupon.code, &before.terms.group, LATER).await?;
+    }
     let outcome = machine::decide(&before, command, state.clock.now())?;
     if outcome.subscription == before {
         return Ok(Stored { id, subscription: before });
     }
     write(state, transaction, id, &before, &outcome.subscription).await?;
+    if let Command::ApplyCoupon { coupon } = command {
+        redemptions::redeem(state, transaction, organization, id, &coupon.code, LATER).await?;
+    }
+    if before.status == Status::Incomplete && outcome.subscription.status.is_terminal() {
+        redemptions::release(transaction, organization, id).await?;
+    }
     effects::record(state, transaction, organization, id, actor, &json!(command), Some(before.status), &outcome).await?;
     Ok(Stored { id, subscription: outcome.subscription })
 }

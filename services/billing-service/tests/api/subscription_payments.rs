@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use identity::OrganizationId;
 use serde_json::json;
 use testkit::eventually;
 use testkit::http::TestClient;
@@ -9,6 +10,7 @@ use testkit::http::TestClient;
 use super::shop::Shop;
 
 const MONTH: Duration = Duration::from_hours(32 * 24);
+const YEAR: Duration = Duration::from_hours(367 * 24);
 
 async fn status(client: &TestClient) -> String {
     let living = client.get("/v1/subscription").await.expect(200).json;
@@ -65,6 +67,57 @@ async fn a_card_that_fails_makes_the_plan_past_due_and_the_payment_of_its_invoic
     shop.dashboard(&format!("/v1/invoices/{open}/pay"), &[("payment_method", card["id"].as_str().unwrap())]).await;
     shop.settle().await;
     assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
+    shop.assert_clean().await;
+}
+
+/// A year whose renewal failed, and whose grace is over; the invoice that is open for it.
+async fn unpaid_year(shop: &Shop, organization: OrganizationId, client: &TestClient) -> String {
+    let body = json!({"item": "plan", "plan": "team", "currency": "USD", "interval": "year", "seats": 1,
+        "success_url": "https://a.example.com", "cancel_url": "https://a.example.com"});
+    shop.pay(&client.post("/v1/checkout-sessions", &body).await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    shop.pass(YEAR);
+    shop.renewed(1).await;
+    assert_eq!(status(client).await, "past_due");
+    shop.pass(Duration::from_hours(15 * 24));
+    eventually("the grace is over", || async { (status(client).await == "unpaid").then_some(()) }).await;
+    client.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// [B-71] Nobody pays for a plan that he has no more: not on the invoice's page, and not by a retry of Stripe's.
+#[tokio::test]
+async fn who_ends_an_unpaid_plan_is_charged_no_more_and_its_invoice_is_void() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    let invoice = unpaid_year(&shop, organization, &client).await;
+    assert_eq!(shop.stripe.object(&invoice)["status"], "open");
+    change(&client, json!({"kind": "cancel"})).await.expect(200);
+    shop.settle().await;
+    assert_eq!(shop.stripe.object(&invoice)["status"], "void");
+    assert_eq!(client.get("/v1/invoices").await.expect(200).json["data"][0]["status"], "void");
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.pass(MONTH);
+    shop.settle().await;
+    assert_eq!((shop.at_stripe(), status(&client).await.as_str()), (100_000, "none"));
+    assert_eq!(shop.app.count("select count(*) from intents where sent_at is null").await, 0);
+    shop.assert_clean().await;
+}
+
+/// [B-70] [B-71] The customer paid and ended the plan before we were told of the payment.
+#[tokio::test]
+async fn a_payment_that_crosses_the_end_of_an_unpaid_plan_goes_back() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    let invoice = unpaid_year(&shop, organization, &client).await;
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.dashboard(&format!("/v1/invoices/{invoice}/pay"), &[]).await;
+    assert_eq!(shop.at_stripe(), 200_000);
+    change(&client, json!({"kind": "cancel"})).await.expect(200);
+    shop.settle().await;
+    assert_eq!((shop.stripe.object(&invoice)["status"].as_str(), shop.at_stripe()), (Some("paid"), 100_000));
+    assert_eq!(shop.app.count("select count(*) from stripe_payments where not sold and reversed_micros = amount_micros").await, 1);
+    assert_eq!(shop.app.count("select count(*) from intents where sent_at is null").await, 0);
     shop.assert_clean().await;
 }
 

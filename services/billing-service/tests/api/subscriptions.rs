@@ -95,6 +95,35 @@ async fn the_calendar_renews_once_however_many_look() {
     );
 }
 
+/// [B-77] A row that nobody can read, or credit that no wallet can hold, is set aside; the others have their turn.
+#[tokio::test]
+async fn what_cannot_be_worked_on_keeps_nobody_else_from_being_renewed_and_given_credit() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let ((ada, _), (eve, _)) = (app.organization(), app.organization());
+    let broken = subscribe(&app, ada, "team", "USD").await.unwrap();
+    paid(&app, ada, broken.id).await;
+    app.as_owner(
+        "update subscriptions set state = '{}';
+         insert into subscription_grants (id, subscription_id, organization_id, period_start, reason, currency, amount_micros, created_at)
+         select gen_random_uuid(), id, organization_id, created_at, 'too much', 'USD', 9223372036854775807, '2000-01-01' from subscriptions",
+    )
+    .await;
+    let sound = subscribe(&app, eve, "team", "USD").await.unwrap();
+    paid(&app, eve, sound.id).await;
+    eventually("the credit of the others is posted", || async {
+        (app.count("select count(*) from subscription_grants where posted_at is null").await == 1).then_some(())
+    })
+    .await;
+    app.turn.advance(Duration::from_hours(32 * 24));
+    eventually("the other is renewed", || async { (app.count("select count(*) from subscription_charges").await == 3).then_some(()) })
+        .await;
+    let waits = "select count(*) from subscriptions s join subscription_grants g on g.subscription_id = s.id and g.next_at is not null
+                 where s.state = '{}' and s.next_action_at > s.updated_at + interval '32 days'";
+    eventually("the row is set aside", || async { (app.count(waits).await == 1).then_some(()) }).await;
+    app.assert_clean().await;
+}
+
 /// [B-71]
 #[tokio::test]
 async fn who_does_not_pay_in_23_hours_may_try_again_without_a_second_trial() {

@@ -56,10 +56,7 @@ pub fn upgrade(
         return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
     }
     let left = |micros, currency| unused(micros, subscription.period, now, currency);
-    let carried = Carried {
-        micros: left(subscription.value_micros, terms.currency),
-        credit_micros: left(subscription.terms.credit_micros(), CREDIT),
-    };
+    let carried = Carried { micros: left(subscription.value_micros, terms.currency), credit_micros: left(subscription.credited(), CREDIT) };
     subscription.terms = terms.clone();
     subscription.seats = seats;
     begin(subscription, now);
@@ -126,8 +123,15 @@ pub fn uncancel(subscription: &mut Subscription) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Over, for good. What is open stays known, so that money that comes late is dealt with.
-pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>) {
+/// Over, for good. What is open stays known, so that money that comes late is dealt with: what failed, and whatever is open when access was
+/// lost or on grace, is given up, so that nobody pays for a plan that he has no more. What else is on its way was had, and is paid. The
+/// first charge is that of a page, which goes by itself.
+pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>, effects: &mut Vec<Effect>) {
+    let owed = matches!(subscription.status, Status::PastDue | Status::Unpaid);
+    for charge in subscription.open.iter_mut().filter(|charge| charge.reason != "start" && (owed || charge.failed)) {
+        charge.given_up = true;
+        effects.push(Effect::GiveUp { period_start: charge.period_start, reason: charge.reason.clone() });
+    }
     subscription.status = status;
     subscription.ended_at = Some(now);
     subscription.pending = None;
@@ -173,7 +177,7 @@ pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut 
     }
     if subscription.cancel_at_period_end {
         let at = subscription.period.end;
-        end(subscription, Status::Canceled, at);
+        end(subscription, Status::Canceled, at, effects);
         return Ok(());
     }
     if subscription.status == Status::PastDue {
@@ -192,7 +196,8 @@ pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut 
     whole_period(subscription, "renewal", Carried::default(), effects)
 }
 
-fn apply_pending(subscription: &mut Subscription) {
+/// What was wanted for when the period ends, now that the next one begins: to be called before [`begin`].
+pub fn apply_pending(subscription: &mut Subscription) {
     if let Some(pending) = subscription.pending.take() {
         subscription.terms = pending.terms;
         subscription.seats = pending.seats;

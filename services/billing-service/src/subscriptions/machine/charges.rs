@@ -33,6 +33,7 @@ pub fn whole_period(subscription: &mut Subscription, reason: &str, carried: Carr
     use_coupon(subscription, off);
     lines.push(line(LineKind::Unused, -carried.micros));
     let grant = (terms.credit_micros() - carried.credit_micros).max(0);
+    subscription.credited_micros = terms.credit_micros().max(carried.credit_micros);
     demand(subscription, reason.to_owned(), lines, grant, effects)
 }
 
@@ -59,7 +60,10 @@ pub fn rest_of_period(
         },
         Line { kind: LineKind::Remaining, code: terms.plan.clone(), amount_micros: unused(value, period, now, currency), period: rest },
     ];
-    let grant = (unused(terms.credit_micros(), period, now, CREDIT) - unused(old.credit_micros(), period, now, CREDIT)).max(0);
+    // Measured by the most there was in the period, not by the plan before: to and fro between two plans gives the difference once.
+    let given = subscription.credited();
+    let grant = (unused(terms.credit_micros(), period, now, CREDIT) - unused(given, period, now, CREDIT)).max(0);
+    subscription.credited_micros = given.max(terms.credit_micros());
     subscription.value_micros = value;
     subscription.terms = terms.clone();
     subscription.seats = seats;
@@ -67,7 +71,7 @@ pub fn rest_of_period(
     demand(subscription, reason, lines, grant, effects)
 }
 
-/// Turns lines into a charge that is open, or into nothing to pay with the grant at once.
+/// Turns lines into a charge that is open, or into nothing to pay with the credit at once, as a gift.
 pub fn demand(
     subscription: &mut Subscription,
     reason: String,
@@ -85,10 +89,10 @@ pub fn demand(
     let grant = Grant { period_start, reason: reason.clone(), currency: CREDIT, amount_micros: grant_micros, expires_at };
     let grant = (grant_micros > 0).then_some(grant);
     if total > 0 {
-        subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, grant });
+        subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, given_up: false, grant });
         effects.push(Effect::Charge(Charge { period_start, reason, currency, lines, total_micros: total }));
     } else {
-        effects.extend(grant.map(Effect::Grant));
+        effects.extend(grant.map(Effect::Gift));
     }
     Ok(())
 }

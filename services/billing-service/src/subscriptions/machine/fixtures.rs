@@ -44,8 +44,9 @@ pub fn charges(effects: &[Effect]) -> Vec<&Charge> {
     effects.iter().filter_map(|effect| if let Effect::Charge(charge) = effect { Some(charge) } else { None }).collect()
 }
 
+/// All credit that is given, paid or not.
 pub fn grants(effects: &[Effect]) -> Vec<&Grant> {
-    effects.iter().filter_map(|effect| if let Effect::Grant(grant) = effect { Some(grant) } else { None }).collect()
+    effects.iter().filter_map(|effect| if let Effect::Grant(grant) | Effect::Gift(grant) = effect { Some(grant) } else { None }).collect()
 }
 
 /// A subscription under test: commands that are taken, and all effects so far.

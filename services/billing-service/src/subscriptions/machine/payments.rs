@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::changes::{begin, end, past_due};
+use super::changes::{apply_pending, begin, end, past_due};
 use super::charges::{Carried, whole_period};
 use crate::subscriptions::command::Refusal;
 use crate::subscriptions::state::{Effect, Subscription};
@@ -19,8 +19,9 @@ pub fn succeeded(
     let Some(index) = subscription.open.iter().position(|charge| charge.period_start == period_start && charge.reason == reason) else {
         return Ok(());
     };
+    let refused = subscription.refuses_payment(period_start, reason);
     let paid = subscription.open.remove(index);
-    if subscription.refuses_payment(reason) {
+    if refused {
         effects.push(Effect::Refund { period_start, reason: reason.to_owned() });
         return Ok(());
     }
@@ -35,9 +36,10 @@ pub fn succeeded(
         Status::Unpaid if settled => {
             subscription.status = Status::Active;
             if now >= subscription.period.end && subscription.cancel_at_period_end {
-                end(subscription, Status::Canceled, now);
+                end(subscription, Status::Canceled, now, effects);
             } else if now >= subscription.period.end {
-                // Nobody pays for the time without access: a new period begins now.
+                // Nobody pays for the time without access: a new period begins now, on the terms that were wanted for it.
+                apply_pending(subscription);
                 begin(subscription, now);
                 whole_period(subscription, "renewal", Carried::default(), effects)?;
             }
@@ -64,22 +66,22 @@ pub fn failed(subscription: &mut Subscription, period_start: DateTime<Utc>, reas
 }
 
 /// The first payment did not come in 23 hours.
-pub fn expire(subscription: &mut Subscription, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub fn expire(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
     if subscription.next_action_at().is_some_and(|at| now < at) {
         return Err(Refusal::NotDue);
     }
-    end(subscription, Status::IncompleteExpired, now);
+    end(subscription, Status::IncompleteExpired, now, effects);
     Ok(())
 }
 
 /// The time to mend a payment is over: no access until it is paid.
-pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
     if subscription.grace_until.is_some_and(|until| now < until) {
         return Err(Refusal::NotDue);
     }
     if subscription.cancel_at_period_end {
         // It was not to go on anyway, and nobody would look at it again.
-        end(subscription, Status::Canceled, now);
+        end(subscription, Status::Canceled, now, effects);
         return Ok(());
     }
     subscription.status = Status::Unpaid;

@@ -10,7 +10,7 @@ use super::start;
 use crate::catalog::Interval;
 use crate::catalog::amount::minor_micros;
 use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off};
-use crate::subscriptions::state::{Effect, Subscription};
+use crate::subscriptions::state::{Effect, OpenCharge, Subscription};
 use crate::subscriptions::status::{Access, Status};
 use crate::subscriptions::terms::Terms;
 
@@ -76,10 +76,18 @@ fn check_step(before: &Subscription, command: &Command, after: &Subscription, ef
     }
     let rights = |of: &Subscription| (of.status, of.terms.clone(), of.seats);
     assert_eq!(rights(before) != rights(after), effects.contains(&Effect::EntitlementsChanged), "whoever caches rights is told");
+    if !before.status.is_terminal() && after.status.is_terminal() {
+        let left = |charge: &OpenCharge| charge.failed && charge.reason != "start" && !charge.given_up;
+        assert!(!after.open.iter().any(left), "somebody would go on collecting: {:?}", after.open);
+    }
+    assert!(after.status.is_terminal() || !after.open.iter().any(|charge| charge.given_up));
     assert!(after.period.start < after.period.end);
     assert!(after.terms.allow_seats(after.seats).is_ok());
     assert!(after.value_micros >= 0);
     assert!(!(after.cancel_at_period_end && after.pending.is_some()));
+    if before.period.start != after.period.start {
+        assert_eq!(after.pending, None, "[B-72] what was wanted for the next period is forgotten by it: {command:?}");
+    }
     assert_eq!(after.grace_until.is_some(), after.status == Status::PastDue);
     assert_eq!(after.ended_at.is_some(), after.status.is_terminal());
 }

@@ -7,6 +7,7 @@ use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off, Refusal}
 use crate::subscriptions::preview::cost;
 use crate::subscriptions::state::Effect;
 use crate::subscriptions::status::Status;
+use crate::subscriptions::terms::{CreditEnd, CreditTerms, Terms};
 
 /// [B-71] [B-77] [B-70]
 #[test]
@@ -57,6 +58,35 @@ fn an_upgrade_now_costs_the_difference_for_the_rest_of_the_period() {
     assert_eq!(case.granted(), [10 * UNIT, 20 * UNIT], "half of the difference of the credit, when paid");
     case.does(&Command::Renew, day(28));
     assert_eq!(case.totals(), [20 * UNIT, 40 * UNIT, 100 * UNIT]);
+}
+
+/// [B-77] Nothing is paid for the change, so it must not bring the difference each time.
+#[test]
+fn to_and_fro_between_plans_of_one_price_gives_the_difference_of_the_credit_once() {
+    let credit = |micros| Some(CreditTerms { micros, ends: CreditEnd::PeriodEnd });
+    let (less, more) =
+        (Terms { credit: credit(10 * UNIT), ..pro() }, Terms { plan: "plus".parse().unwrap(), credit: credit(30 * UNIT), ..pro() });
+    let mut case = Case::active(less.clone());
+    for terms in [&more, &less, &more, &less, &more] {
+        case.does(&to(terms.clone()), day(14));
+    }
+    assert_eq!((case.totals(), case.granted()), (vec![20 * UNIT], vec![10 * UNIT, 10 * UNIT]), "half of the difference, once");
+    case.does(&to(less), day(14));
+    case.does(&to(Terms { credit: credit(120 * UNIT), ..terms("pro", "USD", Interval::Year, 200) }), day(14));
+    case.paid(day(14));
+    assert_eq!(case.granted()[2], 105 * UNIT, "what is left of the larger credit counts, whatever plan it is now");
+}
+
+/// What was stored before the credit of the period was kept is measured by its plan.
+#[test]
+fn a_subscription_that_was_stored_without_the_credit_of_its_period_gives_only_what_is_beyond_its_plan() {
+    let mut case = Case::active(pro());
+    let mut stored = serde_json::to_value(&case.is).unwrap();
+    stored.as_object_mut().unwrap().remove("credited_micros").unwrap();
+    case.is = serde_json::from_value(stored).unwrap();
+    case.does(&to(team()), day(14));
+    case.paid(day(14));
+    assert_eq!(case.granted(), [10 * UNIT, 20 * UNIT]);
 }
 
 /// [B-60]
@@ -155,6 +185,54 @@ fn a_failed_payment_keeps_access_for_the_grace_and_a_late_one_begins_a_new_perio
     assert_eq!(case.totals(), [20 * UNIT; 3], "nobody pays for the time without access");
 }
 
+/// [B-71] [B-72] What was wanted for the next period is what the late payment begins.
+#[test]
+fn a_late_payment_begins_the_new_period_on_the_plan_that_was_wanted_for_it() {
+    let mut case = Case::active(team());
+    case.does(&Command::Renew, day(28));
+    case.fails(day(28));
+    case.does(&down(pro()), day(29));
+    case.does(&Command::GraceOver, day(35));
+    case.paid(day(100));
+    assert_eq!((case.is.terms.plan.as_str(), case.is.pending.clone()), ("pro", None));
+    assert_eq!(case.totals(), [100 * UNIT, 100 * UNIT, 20 * UNIT]);
+}
+
+/// [B-71] Who has no access any more is not charged for it, and what comes all the same goes back.
+#[test]
+fn what_a_subscription_ended_over_is_given_up_and_a_payment_of_it_goes_back() {
+    let unpaid = |case: &mut Case| {
+        case.does(&Command::GraceOver, day(35));
+        case.does(&Command::CancelNow, day(36))
+    };
+    let at_the_end_of_the_grace = |case: &mut Case| {
+        case.does(&Command::CancelAtPeriodEnd, day(29));
+        case.does(&Command::GraceOver, day(35))
+    };
+    for ends in [unpaid, at_the_end_of_the_grace] {
+        let mut case = Case::active(pro());
+        case.does(&Command::Renew, day(28));
+        case.fails(day(28));
+        let (period_start, reason) = (day(28), "renewal".to_owned());
+        let given_up = Effect::GiveUp { period_start, reason: reason.clone() };
+        assert!(ends(&mut case).contains(&given_up));
+        let late = case.does(&Command::PaymentSucceeded { period_start, reason: reason.clone() }, day(40));
+        assert_eq!(late, [Effect::Refund { period_start, reason }]);
+        assert_eq!((case.is.status, case.granted()), (Status::Canceled, vec![10 * UNIT]));
+    }
+}
+
+/// What was had is paid, though its payment takes days.
+#[test]
+fn a_payment_that_is_on_its_way_when_the_period_ends_is_not_given_up() {
+    let mut case = Case::active(pro());
+    case.does(&Command::Renew, day(28));
+    case.does(&Command::CancelAtPeriodEnd, day(29));
+    assert_eq!(case.does(&Command::Renew, day(59)), [Effect::EntitlementsChanged]);
+    case.paid(day(60));
+    assert_eq!((case.is.status, case.granted()), (Status::Canceled, vec![10 * UNIT; 2]));
+}
+
 #[test]
 fn a_payment_that_is_mended_in_the_grace_changes_no_date() {
     let mut case = Case::active(pro());
@@ -238,7 +316,7 @@ fn a_discount_is_not_turned_into_money_by_an_upgrade() {
 #[test]
 fn another_group_or_currency_is_refused() {
     let mut case = Case::active(pro());
-    let other = crate::subscriptions::terms::Terms { group: "other".parse().unwrap(), ..team() };
+    let other = Terms { group: "other".parse().unwrap(), ..team() };
     assert_eq!(case.attempt(&to(other), day(1)), Err(Refusal::OtherGroup));
     assert_eq!(case.attempt(&to(terms("team", "EUR", Interval::Month, 100)), day(1)), Err(Refusal::OtherCurrency));
 }

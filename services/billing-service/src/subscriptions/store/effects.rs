@@ -1,5 +1,6 @@
 //! The effects of a decision, each in the transaction of the decision.
 
+use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
@@ -9,7 +10,7 @@ use crate::error::Error;
 use crate::intents::{self, Intent};
 use crate::state::AppState;
 use crate::subscriptions::SubscriptionId;
-use crate::subscriptions::state::{Charge, Effect, Grant, Outcome};
+use crate::subscriptions::state::{Charge, Effect, Grant, Outcome, Subscription};
 use crate::subscriptions::status::Status;
 
 /// Whose a decision is.
@@ -52,6 +53,8 @@ pub async fn record(
         match effect {
             Effect::Charge(charge) => insert_charge(state, transaction, owner, charge).await?,
             Effect::Grant(grant) => insert_grant(state, transaction, owner, grant).await?,
+            Effect::Gift(grant) => insert_gift(state, transaction, owner, subscription, grant).await?,
+            Effect::GiveUp { period_start, reason } => give_up(state, transaction, owner, *period_start, reason).await?,
             // Which payment it was is known to who told of it, and has it returned (`sales`).
             Effect::Refund { .. } => {}
             Effect::EntitlementsChanged => entitlements::changed(state, transaction, organization).await?,
@@ -83,12 +86,33 @@ async fn insert_charge(
     )
     .execute(&mut **transaction)
     .await?;
-    let key = format!("{}-{}", charge.period_start.timestamp_millis(), charge.reason);
+    let key = charge_key(charge.period_start, &charge.reason);
     // The first charge is paid by the customer, on a page (`checkouts`); the later ones are collected.
     if charge.reason == "start" {
         return Ok(());
     }
     want(state, transaction, owner, "subscription.charge", &key, json!({"charge_id": id, "charge": charge})).await
+}
+
+/// A charge that nobody is to pay any more: its invoice is taken away at Stripe, after whatever is still to be sent of it.
+async fn give_up(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    period_start: DateTime<Utc>,
+    reason: &str,
+) -> Result<(), Error> {
+    let charge = sqlx::query_scalar!(
+        "select id from subscription_charges where subscription_id = $1 and period_start = $2 and reason = $3",
+        owner.id.uuid(),
+        period_start,
+        reason
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    let key = charge_key(period_start, reason);
+    let charged = operation(owner, "subscription.charge", &key);
+    want(state, transaction, owner, "subscription.void", &key, json!({"charge_id": charge, "charged": charged})).await
 }
 
 /// Credit to be posted to the ledger by whoever owns grants there; once [B-77].
@@ -116,6 +140,47 @@ async fn insert_grant(
     Ok(())
 }
 
+/// Credit that nobody paid for: of a group of plans one subscription gives it in a calendar month (UTC), a year's credit in its twelve. Who
+/// ends a plan that costs nothing and begins it again is given nothing more, and keeps the plan.
+async fn insert_gift(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    owner: Owner,
+    subscription: &Subscription,
+    grant: &Grant,
+) -> Result<(), Error> {
+    let given = sqlx::query!(
+        "insert into subscription_gifts as g (organization_id, plan_group, subscription_id, until, updated_at)
+         values ($1, $2, $3, date_trunc('month', $5::timestamptz, 'UTC'), $6)
+         on conflict (organization_id, plan_group) do update
+         set subscription_id = excluded.subscription_id, until = greatest(g.until, excluded.until), updated_at = excluded.updated_at
+         where g.subscription_id = excluded.subscription_id or g.until <= date_trunc('month', $4::timestamptz, 'UTC')",
+        owner.organization.uuid(),
+        subscription.terms.group.as_str(),
+        owner.id.uuid(),
+        subscription.period.start,
+        subscription.period.end,
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if given.rows_affected() == 0 {
+        tracing::info!(subscription.id = %owner.id, organization.id = %owner.organization, amount_micros = grant.amount_micros, "credit that nobody paid for was given by another subscription of the group for this month: none is given");
+        return Ok(());
+    }
+    insert_grant(state, transaction, owner, grant).await
+}
+
+/// Which charge of a subscription.
+fn charge_key(period_start: DateTime<Utc>, reason: &str) -> String {
+    format!("{}-{reason}", period_start.timestamp_millis())
+}
+
+/// An operation at Stripe, for good: what is stored is known by it.
+fn operation(owner: Owner, kind: &str, key: &str) -> String {
+    format!("{kind}-{}-{key}", owner.id)
+}
+
 /// A wish towards Stripe about the subscription; `key` names the operation among those of its kind.
 async fn want(
     state: &AppState,
@@ -129,7 +194,7 @@ async fn want(
         kind,
         subject: owner.id.to_string(),
         organization_id: Some(owner.organization),
-        idempotency_key: format!("{kind}-{}-{key}", owner.id),
+        idempotency_key: operation(owner, kind, key),
         payload,
     };
     intents::want(state, transaction, &intent).await

@@ -26,13 +26,14 @@ pub struct Customer {
     pub currency: &'static str,
     pub did: Did,
     fails: bool,
+    redeemed: bool,
     disputed: Option<String>,
 }
 
 impl Customer {
     pub fn new(shop: &Shop, number: usize, currency: &'static str) -> Self {
         let (organization, client) = shop.customer();
-        Self { number, organization, client, currency, did: Did::default(), fails: false, disputed: None }
+        Self { number, organization, client, currency, did: Did::default(), fails: false, redeemed: false, disputed: None }
     }
 
     /// One thing that a customer does in a month, beside using what it has.
@@ -70,7 +71,10 @@ impl Customer {
             if self.fails {
                 self.mend_card(shop).await;
             }
-            let coupon = number.is_multiple_of(2).then_some("third");
+            // A coupon is redeemed once.
+            let redeems = number.is_multiple_of(2) && !self.redeemed;
+            self.redeemed |= redeems;
+            let coupon = redeems.then_some("third");
             let plan = ["lite", "pro"][(self.number + month / 3) % 2];
             let interval = if number % 7 == 3 { "year" } else { "month" };
             self.buy(shop, json!({"item": "plan", "plan": plan, "interval": interval, "seats": 1, "coupon": coupon})).await;

@@ -160,7 +160,7 @@ fn checked(event: CloudEvent) -> Result<CloudEvent, Rejection> {
 fn numbers_fit(json: &str) -> bool {
     let (mut in_text, mut escaped) = (false, false);
     let outside = |character: char| {
-        let is_text = in_text || character == '"';
+        let quoted = in_text || character == '"';
         match character {
             _ if escaped => escaped = false,
             '\\' => escaped = true,
@@ -168,7 +168,7 @@ fn numbers_fit(json: &str) -> bool {
             _ => {}
         }
         // What is within a text becomes something that no number has.
-        if is_text { ' ' } else { character }
+        if quoted { ' ' } else { character }
     };
     let bare: String = json.chars().map(outside).collect();
     bare.split(|character: char| !matches!(character, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).all(|number| {

@@ -4,9 +4,11 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
+from tools.dev.count import __file__ as count_file
 from tools.dev.count import count
 
 ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
@@ -74,10 +76,25 @@ class Up(unittest.TestCase):
 
 class Count(unittest.TestCase):
     def test_results_of_every_runner_are_summed(self):
-        self.assertEqual(count("test result: ok. 12 passed; 0 failed; 0 ignored\n"), (12, 0))
-        self.assertEqual(count("Ran 5 tests in 0.1s\n\nFAILED (failures=1, errors=1)\n"), (3, 2))
-        self.assertEqual(count("ok  a\n17 passed, 2 failed\n"), (17, 2))
-        self.assertEqual(count("a test that only ends well\n"), (1, 0))
+        self.assertEqual(count("test result: ok. 12 passed; 0 failed; 0 ignored\n"), (12, 0, 0))
+        self.assertEqual(count("Ran 5 tests in 0.1s\n\nOK\n"), (5, 0, 0))
+        self.assertEqual(count("Ran 5 tests in 0.1s\n\nFAILED (failures=1, errors=1)\n"), (3, 2, 0))
+        self.assertEqual(count("ok  a\n17 passed, 2 failed\n"), (17, 2, 0))
+        self.assertEqual(count("a test that only ends well\n"), (1, 0, 0))
+
+    def test_a_case_that_was_skipped_is_none_that_passed(self):
+        self.assertEqual(count("test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured\n"), (12, 0, 3))
+        self.assertEqual(count("Ran 5 tests in 0.1s\n\nOK (skipped=2)\n"), (3, 0, 2))
+        self.assertEqual(count("Ran 9 tests in 0.1s\n\nFAILED (failures=1, errors=2, skipped=3)\n"), (3, 3, 3))
+        self.assertEqual(count("Ran 2 tests in 0.1s\n\nOK (skipped=1, expected failures=1)\n"), (1, 0, 1))
+
+    def test_what_was_skipped_is_told_before_the_sum_which_stays_the_last_line(self):
+        folder = pathlib.Path(tempfile.mkdtemp(dir=os.environ.get("TEST_TMPDIR", "/tmp")))
+        (folder / "a").mkdir()
+        (folder / "a" / "test.log").write_text("Ran 5 tests in 0.1s\n\nOK (skipped=2)\n")
+        command = [sys.executable, count_file, "0", str(folder), str(folder / "none")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout), (0, "2 skipped\n3 passed, 0 failed\n"), done.stderr)
 
 
 class Shellcheck(unittest.TestCase):

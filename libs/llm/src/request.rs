@@ -4,6 +4,7 @@ mod limits;
 mod rules;
 mod upstream;
 
+use money::Audio;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ pub struct ChatRequest {
     max_tokens: Option<u64>,
     stream_options: Map<String, Value>,
     contents: Contents,
-    audio: bool,
+    audio: Audio,
 }
 
 impl ChatRequest {
@@ -48,7 +49,7 @@ impl ChatRequest {
             choices,
             max_tokens,
             stream_options: get(&fields, "stream_options", "an object")?.unwrap_or_default(),
-            audio: contents.audio || rules::asks_for_audio(&fields)?,
+            audio: Audio { input: contents.audio, output: rules::asks_for_audio(&fields)? },
             contents,
             fields,
         })
@@ -72,9 +73,9 @@ impl ChatRequest {
         self.max_tokens
     }
 
-    /// Whether prompt or answer may have audio tokens.
+    /// Whether prompt and answer may have audio tokens.
     #[must_use]
-    pub const fn audio(&self) -> bool {
+    pub const fn audio(&self) -> Audio {
         self.audio
     }
 
@@ -127,9 +128,12 @@ mod tests {
             ChatRequest::parse(body.as_bytes()).expect("a request").audio()
         };
         let text = r#"{"role":"user","content":"a"}"#;
-        assert!(!audio(text, r#","modalities":["text"],"audio":null"#));
-        assert!(audio(text, r#","modalities":["text","audio"]"#));
-        assert!(audio(r#"{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}"#, ""));
-        assert!(audio(r#"{"role":"assistant","audio":{"id":"a"}}"#, ""));
+        let sound = r#"{"role":"user","content":[{"type":"input_audio","input_audio":{}}]}"#;
+        let (heard, spoken) = (Audio { input: true, output: false }, Audio { input: false, output: true });
+        assert_eq!(audio(text, r#","modalities":["text"],"audio":null"#), Audio::NONE);
+        assert_eq!(audio(text, r#","modalities":["text","audio"]"#), spoken);
+        assert_eq!(audio(sound, ""), heard);
+        assert_eq!(audio(r#"{"role":"assistant","audio":{"id":"a"}}"#, ""), heard);
+        assert_eq!(audio(sound, r#","modalities":["audio"]"#), Audio::BOTH);
     }
 }

@@ -10,5 +10,5 @@ pub mod usage;
 pub use currency::{Currency, UnknownCurrency, from_minor_units, minor_units};
 pub use decimal::{Decimal, InvalidDecimal};
 pub use rate_card::{Ceiling, RateCard, Schedule, Tier};
-pub use rates::{PriceError, Rates};
+pub use rates::{Audio, PriceError, Rates};
 pub use usage::TokenUsage;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::currency::Currency;
-use crate::rates::{PriceError, Rates};
+use crate::rates::{Audio, PriceError, Rates};
 use crate::usage::TokenUsage;
 
 /// Rates that hold for prompts of more than so many tokens.
@@ -35,8 +35,8 @@ pub struct Ceiling {
     pub input_tokens: u64,
     /// Generated tokens of all kinds.
     pub output_tokens: u64,
-    /// Whether some of them may be audio.
-    pub audio: bool,
+    /// Where some of them may be audio.
+    pub audio: Audio,
     /// Images paid by the piece.
     pub images: u64,
 }
@@ -66,7 +66,7 @@ impl Schedule {
     ///
     /// # Errors
     /// [`PriceError`].
-    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: bool) -> Result<i64, PriceError> {
+    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: Audio) -> Result<i64, PriceError> {
         self.upper_bound_of(Ceiling { input_tokens, output_tokens, audio, images: 0 })
     }
 
@@ -86,6 +86,13 @@ impl Schedule {
     #[must_use]
     pub const fn has_audio(&self) -> bool {
         self.base.has_audio()
+    }
+
+    /// Whether audio has a rate wherever it may occur, in each tier that a prompt of so many tokens can end in.
+    #[must_use]
+    pub fn prices(&self, audio: Audio, input_tokens: u64) -> bool {
+        let mut reached = self.tiers.iter().filter(|tier| input_tokens > tier.above_input_tokens);
+        self.base.prices(audio) && reached.all(|tier| tier.rates.prices(audio))
     }
 
     /// This schedule with `basis_points` on top of each rate.
@@ -127,8 +134,10 @@ mod tests {
     proptest! {
         /// What is reserved always covers what is settled, however the totals split and in whichever tier they end.
         #[test]
-        fn the_upper_bound_covers_every_usage_within_the_totals(schedule in schedule(), audio: bool, seed in usage(true), fewer in 0..1_000_u64) {
-            let usage = if audio { seed } else { TokenUsage { audio_input_tokens: 0, audio_output_tokens: 0, ..seed } };
+        fn the_upper_bound_covers_every_usage_within_the_totals(schedule in schedule(), hears: bool, speaks: bool, seed in usage(true), fewer in 0..1_000_u64) {
+            let (heard, spoken) = (u64::from(hears) * seed.audio_input_tokens, u64::from(speaks) * seed.audio_output_tokens);
+            let usage = TokenUsage { audio_input_tokens: heard, audio_output_tokens: spoken, ..seed };
+            let audio = Audio { input: hears, output: speaks };
             let ceiling = Ceiling { input_tokens: usage.total_input() + fewer, output_tokens: usage.total_output() + fewer, audio, images: usage.images };
             prop_assert!(schedule.amount(&usage).unwrap() <= schedule.upper_bound_of(ceiling).unwrap());
         }
@@ -145,8 +154,18 @@ mod tests {
         assert_eq!(price(128_001, 0), 2 * 128_011);
         assert_eq!(price(200_000, 0), 2 * 200_010);
         assert_eq!(price(1, 200_000), 3 * 200_011);
-        assert_eq!(schedule.upper_bound(128_000, 10, false).unwrap(), 128_010);
-        assert_eq!(schedule.upper_bound(200_001, 10, false).unwrap(), 3 * 200_011);
+        assert_eq!(schedule.upper_bound(128_000, 10, Audio::NONE).unwrap(), 128_010);
+        assert_eq!(schedule.upper_bound(200_001, 10, Audio::NONE).unwrap(), 3 * 200_011);
+    }
+
+    /// [B-32]
+    #[test]
+    fn audio_needs_its_rate_in_every_tier_that_can_be_reached() {
+        let hears = Rates { audio_input: Some(1), ..Rates::default() };
+        let schedule = Schedule { base: hears, tiers: vec![Tier { above_input_tokens: 10, rates: Rates::default() }] };
+        let audio = Audio { input: true, output: false };
+        assert_eq!([10, 11].map(|tokens| schedule.prices(audio, tokens)), [true, false]);
+        assert!(schedule.prices(Audio::NONE, 11));
     }
 
     /// A long context that is cheaper must not make the hold of a long prompt too small for a short one.
@@ -154,7 +173,7 @@ mod tests {
     fn the_bound_is_that_of_the_dearest_tier_that_can_be_reached() {
         let rate = |input| Rates { input, ..Rates::default() };
         let schedule = Schedule { base: rate(5_000_000), tiers: vec![Tier { above_input_tokens: 10, rates: rate(1_000_000) }] };
-        assert_eq!(schedule.upper_bound(100, 0, false).unwrap(), 500);
+        assert_eq!(schedule.upper_bound(100, 0, Audio::NONE).unwrap(), 500);
     }
 
     /// [B-26]

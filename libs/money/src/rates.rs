@@ -40,6 +40,22 @@ pub struct Rates {
     pub request: i64,
 }
 
+/// Where audio may occur in a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Audio {
+    /// In the prompt.
+    pub input: bool,
+    /// In the answer.
+    pub output: bool,
+}
+
+impl Audio {
+    /// Nowhere.
+    pub const NONE: Self = Self { input: false, output: false };
+    /// In prompt and answer, or who knows where.
+    pub const BOTH: Self = Self { input: true, output: true };
+}
+
 /// Why usage has no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PriceError {
@@ -105,15 +121,15 @@ impl Rates {
     ///
     /// # Errors
     /// [`PriceError`].
-    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: bool) -> Result<i64, PriceError> {
+    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: Audio) -> Result<i64, PriceError> {
         self.amount_at_dearest(input_tokens, output_tokens, audio, 0)
     }
 
-    pub(crate) fn amount_at_dearest(&self, input_tokens: u64, output_tokens: u64, audio: bool, images: u64) -> Result<i64, PriceError> {
-        let heard = |rate: Option<i64>| if audio { rate.unwrap_or(0) } else { 0 };
+    pub(crate) fn amount_at_dearest(&self, input_tokens: u64, output_tokens: u64, audio: Audio, images: u64) -> Result<i64, PriceError> {
+        let heard = |may: bool, rate: Option<i64>| if may { rate.unwrap_or(0) } else { 0 };
         let written = self.cache_write.max(self.cache_write_1h.unwrap_or(0));
-        let input = self.input.max(self.cached_input).max(written).max(heard(self.audio_input));
-        let output = self.output.max(self.reasoning).max(heard(self.audio_output));
+        let input = self.input.max(self.cached_input).max(written).max(heard(audio.input, self.audio_input));
+        let output = self.output.max(self.reasoning).max(heard(audio.output, self.audio_output));
         let usage = TokenUsage { images, ..TokenUsage::text(input_tokens, output_tokens) };
         Self { input, output, ..*self }.amount(&usage)
     }
@@ -122,6 +138,12 @@ impl Rates {
     #[must_use]
     pub const fn has_audio(&self) -> bool {
         self.audio_input.is_some() || self.audio_output.is_some()
+    }
+
+    /// Whether audio has a rate wherever it may occur.
+    #[must_use]
+    pub const fn prices(&self, audio: Audio) -> bool {
+        (!audio.input || self.audio_input.is_some()) && (!audio.output || self.audio_output.is_some())
     }
 
     /// These rates with `basis_points` (hundredths of a percent) on top, each rounded up: nothing becomes free.
@@ -205,7 +227,7 @@ pub(crate) mod tests {
         #[test]
         fn audio_rates_are_no_part_of_the_bound_of_a_request_without_audio(rates in rates(), input in 0..1_000_000_u64, output in 0..1_000_000_u64) {
             let silent = Rates { audio_input: None, audio_output: None, ..rates };
-            prop_assert_eq!(rates.upper_bound(input, output, false), silent.upper_bound(input, output, true));
+            prop_assert_eq!(rates.upper_bound(input, output, Audio::NONE), silent.upper_bound(input, output, Audio::BOTH));
             prop_assert!(!silent.has_audio() && rates.has_audio());
         }
 
@@ -271,6 +293,20 @@ pub(crate) mod tests {
         assert_eq!(rates.amount(&usage), Ok(1_111_111_111));
         assert_eq!(rates.amount(&TokenUsage::default()), Ok(0), "a request that used nothing paid its fee");
         assert_eq!(Rates { output: -1, ..rates }.amount(&usage), Err(PriceError::NegativeRate));
+    }
+
+    /// [B-32] A rate for one direction is none for the other.
+    #[test]
+    fn audio_is_priced_where_it_may_occur_and_bounded_by_the_rate_of_its_own_direction() {
+        let hears = Rates { audio_input: Some(9_000_000), ..flat(1_000_000) };
+        let audio = |input, output| Audio { input, output };
+        for (asked, is_priced) in [(Audio::NONE, true), (audio(true, false), true), (audio(false, true), false), (Audio::BOTH, false)] {
+            assert_eq!(hears.prices(asked), is_priced, "{asked:?}");
+        }
+        let speaks = Rates { audio_output: Some(20_000_000), ..hears };
+        assert!(speaks.prices(Audio::BOTH));
+        let bound = |asked| speaks.upper_bound(10, 10, asked).unwrap();
+        assert_eq!([Audio::NONE, audio(true, false), audio(false, true), Audio::BOTH].map(bound), [20, 100, 210, 290]);
     }
 
     /// [B-32]

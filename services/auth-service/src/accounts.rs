@@ -74,6 +74,7 @@ struct Fingerprint<'f> {
 
 /// Sign up: a user and their personal organization.
 #[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = NewAccount,
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
     responses((status = 201, body = AccountCreated), (status = 422, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,

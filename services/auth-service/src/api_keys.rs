@@ -83,6 +83,7 @@ pub struct ListQuery {
 
 /// Make a key. A repetition with the same Idempotency-Key makes no other and shows this one again.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "api keys", request_body = NewApiKey, security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
     responses((status = 201, body = ApiKeyCreated), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,

@@ -19,7 +19,7 @@ use crate::ledger::{self, Balances};
 use crate::state::AppState;
 use crate::{leases, organizations};
 
-pub use at::before;
+pub use at::{before, history};
 
 /// What the organization has, in micro-units of the currency.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,7 +85,7 @@ pub async fn get(
 ) -> Result<Json<Balance>, Error> {
     principal.require(Scope::BillingRead)?;
     let balance = match query.at {
-        Some(at) => Balance::of(before(&state.pool, principal.organization_id, at).await?),
+        Some(at) => past(&state, principal.organization_id, at).await?,
         None => now(&state, principal.organization_id).await?.spending(leased(&state, principal.organization_id).await?),
     };
     Ok(Json(balance))
@@ -94,6 +94,13 @@ pub async fn get(
 /// What Redis does not say counts as held.
 async fn leased(state: &AppState, organization: OrganizationId) -> Result<i64, Error> {
     Ok(leases::unspent(state, organization).await?.unwrap_or(0))
+}
+
+async fn past(state: &AppState, organization: OrganizationId, at: DateTime<Utc>) -> Result<Balance, Error> {
+    let mut transaction = history(&state.pool).await?;
+    let balances = before(&mut transaction, organization, at).await?;
+    transaction.commit().await?;
+    Ok(Balance::of(balances))
 }
 
 impl Balance {

@@ -3,6 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use chassis::Problem;
 use chassis::postgres::{DatabaseError, is_unavailable};
+use chrono::{DateTime, Utc};
 use contracts::billing::{CODE_INSUFFICIENT_FUNDS, CODE_MODEL_NOT_PRICED, CODE_RESERVATION_CONFLICT};
 use http::StatusCode;
 use identity::authenticator::MissingScope;
@@ -113,6 +114,7 @@ impl IntoResponse for Error {
             Self::Database(error) if is_unstorable(error) => {
                 Problem::bad_request("invalid_text", "A text of the request cannot be stored: it must not have NUL characters")
             }
+            Self::Database(error) if has_code(error, &["22008"]) => unstorable_instant(),
             Self::Database(error) if is_unavailable(error) => Problem::unavailable("the database"),
             Self::Redis(error) if chassis::redis::is_unavailable(error) => Problem::unavailable("Redis"),
             Self::Database(_) | Self::Redis(_) | Self::Stripe(_) | Self::Unreadable(_) | Self::Internal(_) => Problem::internal(&self),
@@ -123,5 +125,24 @@ impl IntoResponse for Error {
 
 /// A character that no text of the database can have: only a request's own text can be the cause.
 fn is_unstorable(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "22021" || code == "22P05")
+    has_code(error, &["22021", "22P05"])
+}
+
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| codes.contains(&&*code))
+}
+
+/// The first instant that Postgres has, in seconds since 1970; its last is beyond ours.
+const EARLIEST: i64 = -210_866_803_200;
+
+fn unstorable_instant() -> Problem {
+    Problem::bad_request("invalid_instant", "An instant of the request is before the first that can be stored, -4713-11-24T00:00:00Z")
+}
+
+/// Refuses instants that the database does not have, where an answer begins before it is asked.
+///
+/// # Errors
+/// 400.
+pub fn check_instants(instants: &[DateTime<Utc>]) -> Result<(), Problem> {
+    if instants.iter().any(|instant| instant.timestamp() < EARLIEST) { Err(unstorable_instant()) } else { Ok(()) }
 }

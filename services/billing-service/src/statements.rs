@@ -73,7 +73,7 @@ impl StatementQuery {
     }
 }
 
-/// The organization's statement for a period. Holds are no movements: they change what is available and not what is owned.
+/// The organization's statement for a period. What requests cost is one line for each day (UTC); holds are no movements.
 #[utoipa::path(get, path = "/v1/statements", operation_id = "statement", tag = "ledger", params(StatementQuery), security(("bearer" = [])),
     responses((status = 200, content((Statement = "application/json"), (String = "text/csv"), (String = "text/html"))),
         (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]

@@ -20,7 +20,7 @@ use super::wallet::{WalletView, view};
 use crate::audit::{self, AuditQuery, AuditRow, Decision};
 use crate::budgets::{self, api::Budget};
 use crate::catalog::{self, Catalog, Code, apply};
-use crate::error::Error;
+use crate::error::{Error, check_instants};
 use crate::grants::{self, WalletChange};
 use crate::ledger::{export, verify};
 use crate::rates;
@@ -168,6 +168,7 @@ pub struct Period {
 /// The journal of a period as CSV.
 pub async fn journal(State(state): State<AppState>, caller: CallingService, Query(period): Query<Period>) -> Result<Response, Error> {
     caller.require(SCOPE_READ)?;
+    check_instants(&[period.from, period.to])?;
     let chunks = export::chunks(state.pool.clone(), period.from, period.to);
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], Body::from_stream(chunks)).into_response())
 }

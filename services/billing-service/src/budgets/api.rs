@@ -116,6 +116,7 @@ pub async fn list(State(state): State<AppState>, Authenticated(principal): Authe
 
 /// Make a budget.
 #[utoipa::path(post, path = "/v1/budgets", tag = "budgets", request_body = NewBudget, security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
     responses((status = 201, body = Budget), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,

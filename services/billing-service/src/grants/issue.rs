@@ -62,8 +62,8 @@ impl NewGrant {
         }
     }
 
-    const fn is_restricted(&self) -> bool {
-        self.models.is_some() || self.features.is_some()
+    fn is_restricted(&self) -> bool {
+        names(self.models.as_ref()).is_some() || names(self.features.as_ref()).is_some()
     }
 
     fn posting(&self, organization: OrganizationId, balances: Balances, at: DateTime<Utc>) -> Posting {
@@ -79,6 +79,11 @@ impl NewGrant {
             }
         }
     }
+}
+
+/// A list without names restricts nothing.
+fn names(list: Option<&Vec<String>>) -> Option<&Vec<String>> {
+    list.filter(|list| !list.is_empty())
 }
 
 /// Gives a lot to an organization that has a wallet; none when the same fact gave one before, and nothing is changed. What is owed is
@@ -146,8 +151,8 @@ async fn insert(
         ledger::CREDIT.code(),
         priority,
         grant.expires_at,
-        grant.models.as_ref().map(Json) as _,
-        grant.features.as_ref().map(Json) as _,
+        names(grant.models.as_ref()).map(Json) as _,
+        names(grant.features.as_ref()).map(Json) as _,
         grant.reason,
         state.clock.now()
     )

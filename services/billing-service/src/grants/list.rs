@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::lot::{GrantId, Source};
+use super::lot::{GrantId, Source, restriction};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -84,8 +84,8 @@ pub async fn list(
             remaining_micros: row.remaining_micros,
             priority: row.priority,
             expires_at: row.expires_at,
-            models: row.models.map(|Json(models)| models),
-            features: row.features.map(|Json(features)| features),
+            models: row.models.and_then(|Json(models)| restriction(models)),
+            features: row.features.and_then(|Json(features)| restriction(features)),
             reason: row.reason,
             created_at: row.created_at,
         })

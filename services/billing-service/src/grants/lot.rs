@@ -90,6 +90,11 @@ impl<'a> Use<'a> {
     }
 }
 
+/// The names that a lot may pay for; an empty list restricts nothing, as if none were given.
+pub(super) fn restriction(names: Vec<String>) -> Option<Vec<String>> {
+    (!names.is_empty()).then_some(names)
+}
+
 /// A lot that has something left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lot {
@@ -107,9 +112,9 @@ pub struct Lot {
     pub position: i64,
     /// When it was given.
     pub created_at: DateTime<Utc>,
-    /// The models it may pay for; all when empty.
+    /// The models it may pay for; all when none.
     pub models: Option<Vec<String>>,
-    /// The features it may pay for; all when empty.
+    /// The features it may pay for; all when none.
     pub features: Option<Vec<String>>,
     /// How often it moved.
     pub version: i32,

@@ -9,7 +9,7 @@ use sqlx::{PgExecutor, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::burn::{self, Burned};
-use super::lot::{GrantId, Lot, Source};
+use super::lot::{GrantId, Lot, Source, restriction};
 use crate::error::Error;
 
 /// Why a lot moved.
@@ -97,8 +97,8 @@ pub async fn lots_of(
             position: row.position,
             expires_at: row.expires_at,
             created_at: row.created_at,
-            models: row.models.map(|Json(models)| models),
-            features: row.features.map(|Json(features)| features),
+            models: row.models.and_then(|Json(models)| restriction(models)),
+            features: row.features.and_then(|Json(features)| restriction(features)),
             version: row.version,
             held_before: row.held_before,
         });

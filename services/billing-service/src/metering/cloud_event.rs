@@ -10,6 +10,10 @@ use serde_json::value::RawValue;
 /// Events in a batch at most.
 pub const MAX_BATCH: usize = 1_000;
 const MAX_DATA: usize = 64 * 1024;
+/// Digits of a number in `data`, and how far its exponent may go: more than a double has, and far within Postgres' `numeric`, which
+/// would refuse the whole batch.
+const MAX_DIGITS: usize = 1_000;
+const MAX_EXPONENT: u32 = 1_000;
 const BATCH: &str = "application/cloudevents-batch+json";
 const STRUCTURED: &str = "application/cloudevents+json";
 
@@ -146,7 +150,33 @@ fn checked(event: CloudEvent) -> Result<CloudEvent, Rejection> {
     if data.get().len() > MAX_DATA || data.get().contains("\\u0000") || serde_json::from_str::<serde_json::Value>(data.get()).is_err() {
         return rule("data must be JSON of at most 65536 bytes without NUL");
     }
+    if !numbers_fit(data.get()) {
+        return rule("data must have numbers of at most 1000 characters with an exponent from -1000 to 1000");
+    }
     Ok(event)
+}
+
+/// Whether Postgres can keep each number of a text that is JSON.
+fn numbers_fit(json: &str) -> bool {
+    let (mut in_text, mut escaped) = (false, false);
+    let outside = |character: char| {
+        let quoted = in_text || character == '"';
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => in_text = !in_text,
+            _ => {}
+        }
+        // What is within a text becomes something that no number has.
+        if quoted { ' ' } else { character }
+    };
+    let bare: String = json.chars().map(outside).collect();
+    bare.split(|character: char| !matches!(character, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).all(|number| {
+        let exponent =
+            number.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| number.split_once(['e', 'E'])).flatten();
+        let fits = |exponent: &str| exponent.parse::<i32>().is_ok_and(|exponent| exponent.unsigned_abs() <= MAX_EXPONENT);
+        number.len() <= MAX_DIGITS && exponent.is_none_or(|(_, exponent)| fits(exponent))
+    })
 }
 
 impl CloudEvent {
@@ -211,6 +241,26 @@ mod tests {
             ),
         ] {
             assert_eq!(parse(json).unwrap_err(), Rejection::new("invalid_event", detail), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_postgres_cannot_keep_are_refused_wherever_they_are_and_digits_in_texts_are_no_numbers() {
+        let refusal =
+            Rejection::new("invalid_event", "data must have numbers of at most 1000 characters with an exponent from -1000 to 1000");
+        let long = "1".repeat(1_001);
+        for data in ["1e-20000", "[1,{\"a\":[-1E+1001]}]", "1e99999999999", "{\"a\\\"\":1e-1001}", &long] {
+            let refused = event(&format!(",\"data\":{data}")).map(|_| ());
+            // Beyond a double it is no JSON to serde either.
+            let known = refused.as_ref().is_err_and(|found| *found == refusal || found.detail.starts_with("data must be JSON"));
+            assert!(known, "{data}: {refused:?}");
+        }
+        assert_eq!(event(",\"data\":1e-1001").unwrap_err(), refusal);
+        let (fits, text) = ("1".repeat(300), "1".repeat(60_000));
+        for data in
+            ["1e-1000", "-1.5E+300", "true", "\"1e-20000\"", "{\"1e-20000\":\"\\\"1e-20000\"}", "0e-0", &fits, &format!("\"{text}\"")]
+        {
+            assert!(event(&format!(",\"data\":{data}")).is_ok(), "{data}");
         }
     }
 

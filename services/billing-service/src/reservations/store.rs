@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use contracts::billing::{Reservation, ReservationRequest};
 use contracts::{RequestId, ReservationId};
 use identity::{ApiKeyId, OrganizationId, UserId};
+use money::Audio;
 use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 
@@ -62,7 +63,9 @@ pub async fn reserve(
     if request.audio && !price.has_audio() {
         return Err(Error::ModelNotPriced);
     }
-    let amount = price.upper_bound(request.max_input_tokens, request.max_output_tokens, request.audio)?;
+    // A service says that there may be audio and not where.
+    let audio = if request.audio { Audio::BOTH } else { Audio::NONE };
+    let amount = price.upper_bound(request.max_input_tokens, request.max_output_tokens, audio)?;
     organizations::ensure_wallet(state, transaction, request.organization_id).await?;
     let mut spendable = grants::spendable(state, transaction, request.organization_id, Use::model(&request.model)).await?.micros;
     // Another try of the same request may have come first while this one waited for the lock.

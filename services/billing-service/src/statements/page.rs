@@ -31,9 +31,10 @@ pub fn html(statement: &Statement) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            "<tr><td>{}</td><td>{}{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             time(movement.time),
             escaped(&movement.kind),
+            requests(movement.requests),
             escaped(&movement.reference),
             decimal(movement.amount_micros),
             decimal(movement.balance_micros)
@@ -42,6 +43,15 @@ pub fn html(statement: &Statement) -> String {
     total(&mut page, &to, "Closing balance", statement.closing.posted_micros);
     page.push_str("</tbody></table>\n</body></html>\n");
     page
+}
+
+/// How many requests a line is of, behind its name.
+fn requests(requests: Option<i64>) -> String {
+    match requests {
+        None => String::new(),
+        Some(1) => " (1 request)".to_owned(),
+        Some(many) => format!(" ({many} requests)"),
+    }
 }
 
 fn total(page: &mut String, at: &str, name: &str, micros: i64) {

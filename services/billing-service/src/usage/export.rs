@@ -18,7 +18,7 @@ use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, check_instants};
 use crate::spreadsheet::{Cell, row};
 use crate::state::AppState;
 
@@ -67,6 +67,7 @@ pub async fn export(
     if query.to <= query.from {
         return Err(Problem::invalid_field("to", "must be after from").into());
     }
+    check_instants(&[query.from, query.to])?;
     let content_type = match query.format {
         Format::Csv => "text/csv; charset=utf-8",
         Format::Jsonl => "application/jsonl",

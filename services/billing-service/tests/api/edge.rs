@@ -62,6 +62,31 @@ async fn the_list_of_usage_filters_and_refuses_what_it_does_not_understand() {
     client.get("/v1/usage?from=yesterday").await.expect(400);
 }
 
+/// Postgres has no instant before this one; ours go further back.
+#[tokio::test]
+async fn an_instant_that_the_database_does_not_have_is_refused_wherever_one_is_asked_for() {
+    let app = App::start().await;
+    let (_, client) = app.organization();
+    let console = app.service("billing:admin:read margin:read");
+    let (first, to) = ("-4713-11-24T00:00:00Z", "2030-01-02T00:00:00Z");
+    client.get(&format!("/v1/balance?at={first}")).await.expect(200);
+    client.get(&format!("/v1/usage?from={first}")).await.expect(200);
+    client.get(&format!("/v1/usage/export?format=csv&from={first}&to={to}")).await.expect(200);
+    for before in ["-10000-01-01T00:00:00Z", "-4713-11-23T23:59:59.999Z"] {
+        for (client, path) in [
+            (&client, format!("/v1/balance?at={before}")),
+            (&client, format!("/v1/usage?from={before}")),
+            (&client, format!("/v1/usage?to={before}")),
+            (&client, format!("/v1/usage/export?format=csv&from={before}&to={to}")),
+            (&client, "/v1/statements?from=-10000-01-01T00:00:00Z&to=-10000-01-02T00:00:00Z".to_owned()),
+            (&console, format!("/v1/admin/margin?by=day&from={before}&to={to}")),
+            (&console, format!("/v1/admin/ledger/journal?from={before}&to={to}")),
+        ] {
+            assert_eq!(client.get(&path).await.expect(400).json["code"], "invalid_instant", "{path}");
+        }
+    }
+}
+
 /// All rows of a list and how many pages they came in.
 async fn all(client: &TestClient, path: &str) -> (Vec<Value>, usize) {
     let (mut rows, mut pages) = (Vec::new(), 0);

@@ -130,6 +130,30 @@ async fn credit_for_one_model_cannot_be_spent_on_another() {
     app.assert_clean().await;
 }
 
+/// An empty list is what a form sends where nothing is chosen; a row of an earlier version may have one too.
+#[tokio::test]
+async fn credit_with_an_empty_list_of_models_or_features_is_not_restricted() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    app.sell("special", true).await;
+    let empty = || Some(Vec::new());
+    let grant = NewGrant { models: empty(), features: empty(), ..NewGrant::plain(Source::Promotion, "k", 1200) };
+    app.give(organization, &grant).await;
+    app.give(organization, &NewGrant { features: empty(), ..NewGrant::plain(Source::Promotion, "f", 600) }).await;
+    assert_eq!(app.count("select count(*) from grants where models is null and features is null and priority = 100").await, 2);
+    let shown = client.get("/v1/balance").await.expect(200).json;
+    assert!(shown["lots"].as_array().unwrap().iter().all(|lot| lot["models"].is_null() && lot["features"].is_null()), "{shown}");
+    app.as_owner("alter table grants disable trigger user").await;
+    app.as_owner("update grants set models = '[]', features = '[]'").await;
+    app.as_owner("alter table grants enable trigger user").await;
+    let held = reserve(&app, organization, "sim-large", 150).await.expect(201).string("id");
+    app.settle(&held, &app.usage(0, 150)).await.expect(200);
+    assert_eq!((app.balance(&client).await, app.debt(organization).await), ((0, 0), 0));
+    let listed = client.get("/v1/grants").await.expect(200).json;
+    assert!(listed["data"].as_array().unwrap().iter().all(|grant| grant["models"].is_null()), "{listed}");
+    app.assert_clean().await;
+}
+
 /// [B-40] What goes beyond a hold is owed where only credit for something else is left.
 #[tokio::test]
 async fn usage_that_no_lot_may_pay_is_owed_and_the_restricted_credit_stays() {

@@ -80,17 +80,33 @@ async fn a_write_that_fails_leaves_no_claim_and_the_same_batch_is_taken_whole_af
     let (app, client) = start().await;
     let count = meter(&client, "count", &json!({})).await;
     let good = event("1", app.clock.now(), &json!({}));
-    // JSON to everybody but Postgres, whose numbers end somewhere.
-    let mut bad = json!([good]).to_string();
-    bad.truncate(bad.len() - 1);
-    bad.push_str(r#",{"specversion":"1.0","id":"2","source":"/jobs","type":"job.done","data":1e-99999}]"#);
-    client.header("content-type", BATCH).send(Method::POST, "/v1/usage-events", Some(bad)).await.expect(422);
-    assert_eq!(app.count("select count(*) from metered_events").await, 0);
     app.as_owner("alter table meter_deltas rename to gone").await;
     send(&client, std::slice::from_ref(&good)).await.expect(500);
     app.as_owner("alter table gone rename to meter_deltas").await;
     assert_eq!(statuses(send(&client, std::slice::from_ref(&good)).await), ["accepted"]);
     assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=1"]);
+}
+
+/// [B-55] JSON to everybody but Postgres, whose numbers end somewhere.
+#[tokio::test]
+async fn a_number_that_the_database_cannot_keep_spoils_its_own_event_and_no_other_of_the_batch() {
+    let (app, client) = start().await;
+    let count = meter(&client, "count", &json!({})).await;
+    let small = format!("0.{}1", "0".repeat(20_000));
+    for (round, number) in ["1e-20000", "1E-16384", &small].into_iter().enumerate() {
+        let mut events: Vec<String> =
+            (0..1_000).map(|id| event(&format!("{round}-{id}"), app.clock.now(), &json!({})).to_string()).collect();
+        events[500] = events[500].replace("\"data\":{}", &format!("\"data\":{{\"x\":{number}}}"));
+        assert!(events[500].contains(number), "{}", events[500]);
+        let body = format!("[{}]", events.join(","));
+        let answer = client.header("content-type", BATCH).send(Method::POST, "/v1/usage-events", Some(body)).await.expect(200);
+        let results = answer.json["results"].as_array().unwrap();
+        let refused: Vec<&Value> = results.iter().filter(|result| result["status"] != "accepted").collect();
+        assert_eq!((results.len(), refused.len()), (1_000, 1), "{refused:?}");
+        assert_eq!((&refused[0]["index"], &refused[0]["code"]), (&json!(500), &json!("invalid_event")));
+        assert!(refused[0]["detail"].as_str().unwrap().starts_with("data must have numbers"), "{}", refused[0]);
+    }
+    assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=2997"]);
 }
 
 /// [B-55] [B-57]

@@ -1,5 +1,6 @@
 //! Statements, balances of the past, and the journal: what they say is what the ledger holds.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::app::App;
@@ -67,6 +68,18 @@ async fn statement(client: &TestClient, from: DateTime<Utc>, to: DateTime<Utc>) 
     client.get(&path(from, to)).await.expect(200).json
 }
 
+/// Amounts and requests of lines of the same thing together, however many lines it was told in.
+fn by_reference(movements: &[Value]) -> BTreeMap<(String, String), (i64, i64)> {
+    let mut sums = BTreeMap::new();
+    for line in movements {
+        let text = |field: &str| line[field].as_str().unwrap().to_owned();
+        let (amount, requests): &mut (i64, i64) = sums.entry((text("kind"), text("reference"))).or_default();
+        *amount += micros(line, "amount_micros");
+        *requests += line["requests"].as_i64().unwrap_or(0);
+    }
+    sums
+}
+
 /// [B-36] Periods of any length: they add up, they meet, and they agree with balances and ledger.
 #[tokio::test]
 async fn statements_add_up_meet_at_their_ends_and_agree_with_the_ledger() {
@@ -108,7 +121,7 @@ async fn statements_add_up_meet_at_their_ends_and_agree_with_the_ledger() {
                 break;
             }
         }
-        assert_eq!(json!(moved), whole["movements"], "seed {seed}: the parts are not the whole");
+        assert_eq!(by_reference(&moved), by_reference(whole["movements"].as_array().unwrap()), "seed {seed}: the parts are not the whole");
         assert!(moved.iter().all(|movement| micros(movement, "amount_micros") != 0));
     }
 }
@@ -125,9 +138,9 @@ async fn a_statement_is_json_csv_or_a_page_as_it_is_asked_for_and_texts_stay_tex
     let csv = client.get(&format!("{path}&format=csv")).await.expect(200);
     assert_eq!(csv.header("content-type"), "text/csv; charset=utf-8");
     let lines: Vec<&str> = csv.text.lines().collect();
-    assert_eq!((lines.len(), lines[0]), (5, "time,kind,reference,amount,balance,currency"));
-    assert!(lines[2].contains(",signup_grant,org_") && lines[2].ends_with(",5.000000,5.000000,USD"), "{}", lines[2]);
-    assert!(lines[3].contains(",sale,\"'=HYPERLINK(\"\"x\"\"),<script>") && lines[3].ends_with(",0.000005,5.000005,USD"), "{}", lines[3]);
+    assert_eq!((lines.len(), lines[0]), (5, "time,kind,reference,amount,balance,currency,requests"));
+    assert!(lines[2].contains(",signup_grant,org_") && lines[2].ends_with(",5.000000,5.000000,USD,"), "{}", lines[2]);
+    assert!(lines[3].contains(",sale,\"'=HYPERLINK(\"\"x\"\"),<script>") && lines[3].ends_with(",0.000005,5.000005,USD,"), "{}", lines[3]);
     assert!(lines[4].contains(",closing,,,5.000005,"), "{}", lines[4]);
     let page = client.header("accept", "text/html,application/xhtml+xml;q=0.9").get(&path).await.expect(200);
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
@@ -137,6 +150,79 @@ async fn a_statement_is_json_csv_or_a_page_as_it_is_asked_for_and_texts_stay_tex
     assert_eq!(client.header("accept", "text/csv").get(&path).await.expect(200).text, csv.text);
     assert!(client.header("accept", "text/csv").get(&format!("{path}&format=json")).await.expect(200).json.is_object());
     assert!(client.get(&path).await.expect(200).json.is_object());
+}
+
+/// What the `n`th of many requests cost.
+const fn cost(n: i64) -> i64 {
+    n % 100 + 1
+}
+
+/// One request every two minutes from `start`, 20,000 of them, and as many that were free.
+async fn use_for_a_month(app: &App, organization: OrganizationId, start: DateTime<Utc>) {
+    let mut transaction = app.database.owner.begin().await.unwrap();
+    for insert in [
+        "insert into ledger_transactions (id, kind, external_key, organization_id, occurred_at)
+         select md5(n::text)::uuid, 'settlement', n::text, $1, $2 + n % 20000 * interval '2 minutes' from generate_series(0, 39999) n",
+        "insert into ledger_entries (transaction_id, account_id, amount_micros)
+         select md5(n::text)::uuid, a.id, case a.kind when 'wallet' then -1 else 1 end * (n % 100 + 1)
+         from generate_series(0, 39999) n join accounts a on a.currency = 'USD' and ((a.organization_id = $1 and a.kind = 'wallet')
+           or (n < 20000 and a.organization_id is null and a.kind = 'promotion') or (n >= 20000 and a.organization_id = $1 and a.kind = 'holds'))
+         where $2 is not null",
+    ] {
+        sqlx::query(insert).bind(organization.uuid()).bind(start).execute(&mut *transaction).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+/// What requests cost is one line for a day, so a month of any number of them has a statement.
+#[tokio::test]
+async fn a_month_of_twenty_thousand_requests_is_a_short_statement_that_adds_up() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    app.balance(&client).await;
+    let start = app.clock.now();
+    use_for_a_month(&app, organization, start).await;
+    app.turn.advance(Duration::from_hours(10 * 24 + 12));
+    app.give(organization, &NewGrant { paid: Some(7), ..NewGrant::plain(Source::Purchase, "p", 7) }).await;
+    let now = ledger::balances(&app.database.pool, organization).await.unwrap().unwrap();
+    let end = start + TimeDelta::days(31);
+    let whole = statement(&client, start, end).await;
+    let lines = whole["movements"].as_array().unwrap();
+    let days: Vec<&Value> = lines.iter().filter(|line| line["kind"] == "settlement").collect();
+    assert_eq!((lines.len(), days.len()), (30, 28), "28 days, what was given and what was bought");
+    for (day, line) in (0..).zip(&days) {
+        let of: Vec<i64> = (0..20_000)
+            .filter(|n| (start + TimeDelta::minutes(2 * n)).date_naive() == (start + TimeDelta::days(day)).date_naive())
+            .collect();
+        let last = start + TimeDelta::minutes(2 * of.last().unwrap());
+        let expected = (-of.iter().map(|n| cost(*n)).sum::<i64>(), i64::try_from(of.len()).unwrap());
+        assert_eq!((micros(line, "amount_micros"), micros(line, "requests")), expected, "day {day}");
+        assert_eq!(line["reference"], last.format("%Y-%m-%d").to_string());
+        assert_eq!(line["time"].as_str().unwrap().parse::<DateTime<Utc>>().unwrap(), last);
+    }
+    let bought = lines.iter().position(|line| line["kind"] == "sale").unwrap();
+    assert_eq!((&lines[bought - 1]["reference"], &lines[bought]["requests"]), (&json!("2030-01-10"), &Value::Null));
+    let mut balance = 0;
+    for line in lines {
+        balance += micros(line, "amount_micros");
+        assert_eq!(micros(line, "balance_micros"), balance);
+    }
+    assert_eq!((micros(&whole["closing"], "posted_micros"), balance), (now.wallet + now.held - now.debt, balance));
+    assert_eq!(micros(&whole["closing"], "held_micros"), now.held);
+    // Both halves of the history, by whichever way their balances are found.
+    for hours in [1, 5 * 24, 20 * 24, 27 * 24 + 18] {
+        let at = start + TimeDelta::hours(hours);
+        let (left, right) = (statement(&client, start, at).await, statement(&client, at, end).await);
+        let spent: i64 = (0..20_000).filter(|n| 2 * n < hours * 60).map(cost).sum();
+        let given = 5_000_000 + if hours > 10 * 24 + 12 { 7 } else { 0 };
+        assert_eq!((micros(&left["closing"], "posted_micros"), &left["closing"]), (given - spent, &right["opening"]), "{hours} hours");
+    }
+    let path = path(start, end);
+    let csv = client.get(&format!("{path}&format=csv")).await.expect(200).text;
+    assert_eq!(csv.lines().count(), 33);
+    assert_eq!(csv.lines().filter(|line| line.contains(",settlement,2030-01-") && line.ends_with(",USD,720")).count(), 27);
+    let page = client.get(&format!("{path}&format=html")).await.expect(200).text;
+    assert_eq!(page.matches("<td>settlement (720 requests)</td>").count(), 27);
 }
 
 /// [B-79]

@@ -127,12 +127,12 @@ impl Call {
     /// The usage event with nothing used yet, the rates of the model, and the most tokens that the request can use.
     async fn event(&self) -> Result<(UsageEvent, Schedule, u64), ApiError> {
         let card = self.state.prices.find(&self.model.id, self.caller.organization_id, self.started_at).await?;
-        // Audio without a rate would be free [B-32].
-        if self.request.audio() && !card.price.has_audio() {
-            return Err(ApiError::ModelNotFound);
-        }
         let allowances = self.model.allowances();
         let (input, output) = (self.request.max_input_tokens(&allowances), self.request.max_output_tokens(&allowances));
+        // Audio without a rate would be free, or its usage could never be posted [B-32].
+        if !card.price.prices(self.request.audio(), input) {
+            return Err(ApiError::ModelNotFound);
+        }
         let reserved = card.price.upper_bound(input, output, self.request.audio());
         let event = UsageEvent {
             request_id: self.id,

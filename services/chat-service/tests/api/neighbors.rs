@@ -47,6 +47,7 @@ struct Inner {
     leases: Mutex<HashMap<OrganizationId, (LeaseId, i64)>>,
     asked: Mutex<Vec<LeaseRequest>>,
     unpriced: Mutex<Vec<String>>,
+    rates: Mutex<Rates>,
     settled: Mutex<Vec<UsageEvent>>,
     traces: Mutex<Vec<String>>,
     /// What organizations may do, where it is not everything.
@@ -72,6 +73,7 @@ impl Neighbors {
             leases: Mutex::default(),
             asked: Mutex::default(),
             unpriced: Mutex::default(),
+            rates: Mutex::new(RATES),
             settled: Mutex::default(),
             traces: Mutex::default(),
             plans: Mutex::default(),
@@ -116,6 +118,11 @@ impl Neighbors {
     /// This model has no price. Only for a service that is not started yet.
     pub fn does_not_sell(&self, model: &str) {
         self.0.unpriced.lock().expect("no panic").push(model.to_owned());
+    }
+
+    /// Models are sold at other rates. Only for a service that is not started yet.
+    pub fn sells_at(&self, rates: Rates) {
+        *self.0.rates.lock().expect("no panic") = rates;
     }
 
     /// From now on this is what an organization may do.
@@ -232,13 +239,14 @@ async fn rate_cards(State(state): State<Neighbors>, headers: HeaderMap) -> Respo
     }
     assert_eq!(headers["authorization"], "Bearer for billing-service");
     let unpriced = state.0.unpriced.lock().expect("no panic").clone();
+    let rates = *state.0.rates.lock().expect("no panic");
     let card = |(id, model): (i64, &str)| PricedModel {
         rate_card_id: id,
         model: model.into(),
         organization_id: None,
         valid_from: chrono::DateTime::UNIX_EPOCH,
         valid_to: None,
-        price: RATES.into(),
+        price: rates.into(),
     };
     let models = ["sim-small", "sim-large", "gpt-4o"].into_iter().filter(|model| !unpriced.iter().any(|other| other == model));
     Json(PriceList { data: (1..).zip(models).map(card).collect() }).into_response()

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use contracts::usage::Outcome;
 use identity::{Scope, VerifiedApiKey};
-use money::TokenUsage;
+use money::{Rates, TokenUsage};
 use serde_json::{Value, json};
 use testkit::http::{Answer, TestClient};
 
 use crate::harness::{Chat, read, streamed, whole};
+use crate::neighbors::RATES;
 
 #[track_caller]
 pub fn assert_shape(answer: &Answer, status: u16, kind: &str, code: &str, param: &Value) {
@@ -80,6 +81,35 @@ async fn a_model_that_is_unknown_or_has_no_price_is_a_404() {
     body["model"] = "sim-large".into();
     assert_shape(&chat.ask(&body).await, 404, "invalid_request_error", "model_not_found", &json!("model"));
     assert!(chat.upstream.seen().is_empty() && chat.neighbors.asked().is_empty());
+}
+
+/// [B-32] Usage without a rate is refused where it is posted, and what was used would be paid by nobody.
+#[tokio::test]
+async fn audio_is_refused_before_the_call_where_its_direction_has_no_rate_and_let_through_where_it_has_one() {
+    let (text, both) = (json!(["text"]), json!(["text", "audio"]));
+    let (silent, sound) = (json!("hello"), json!([{"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}]));
+    let (hears, speaks) = (Rates { audio_output: None, ..RATES }, Rates { audio_input: None, ..RATES });
+    for (rates, content, modalities, status) in [
+        (hears, &sound, &text, 200),
+        (hears, &silent, &both, 404),
+        (hears, &sound, &both, 404),
+        (speaks, &silent, &both, 200),
+        (speaks, &sound, &text, 404),
+        (RATES, &sound, &both, 200),
+    ] {
+        let chat = Chat::before(|neighbors| neighbors.sells_at(rates), |_| {}).await;
+        chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
+        let mut body = whole();
+        body["messages"] = json!([{"role": "user", "content": content}]);
+        body["modalities"] = modalities.clone();
+        let answer = chat.ask(&body).await;
+        if status == 200 {
+            answer.expect(200);
+        } else {
+            assert_shape(&answer, 404, "invalid_request_error", "model_not_found", &json!("model"));
+            assert!(chat.upstream.seen().is_empty() && chat.admitted().await == 0, "{body}");
+        }
+    }
 }
 
 /// [trap 3]

@@ -7,3 +7,4 @@ pub mod store;
 mod wish;
 
 pub use api::{__path_create, checked_url, create};
+pub(crate) use page::give_up;

@@ -7,6 +7,7 @@ use chassis::problem::ProblemBody;
 use http::StatusCode;
 use identity::{Authenticated, Scope};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::checkouts::checked_url;
@@ -15,7 +16,7 @@ use crate::state::AppState;
 use crate::stripe::call::Call;
 use crate::stripe::customers;
 use crate::stripe::object::Object;
-use crate::stripe::transport::TransportError;
+use crate::stripe::transport::{Transport, TransportError};
 
 /// A visit to the portal.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -75,21 +76,31 @@ pub async fn create(
     principal.require(Scope::BillingWrite)?;
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
     checked_url("return_url", &request.return_url)?;
-    let customer = customers::ensure(&state, stripe, principal.organization_id).await?;
     // Each visit is one of its own; one too many harms nobody.
-    let call = Call::post("/billing_portal/sessions", format!("portal-{}", state.random.uuid_v7(&state.clock)))
-        .with("customer", customer)
-        .with("return_url", request.return_url);
-    let session = stripe.ask_patiently(&call).await.map_err(refused)?;
+    let visit = state.random.uuid_v7(&state.clock);
+    let call = |customer: &str| {
+        let call = Call::post("/billing_portal/sessions", format!("portal-{visit}-{customer}"));
+        call.with("customer", customer).with("return_url", &request.return_url)
+    };
+    let session = customers::ask(&state, stripe, principal.organization_id, call).await.map_err(refused)?;
     Ok((StatusCode::CREATED, axum::Json(PortalView { url: Object(&session).needs("url")?.to_owned() })))
 }
 
-/// What Stripe refuses of a request that is well-formed is the one thing that was asked for.
-fn refused(error: TransportError) -> Error {
-    if error.status() == Some(400) && error.code() != Some("resource_missing") {
-        return Problem::invalid_field("return_url", "must be a URL that Stripe takes").into();
+/// What Stripe refuses of a request that is well-formed is the one thing that was asked for, and it says so; or else the portal itself, of
+/// which it names no field, and which an operator has to set up.
+fn refused(error: Error) -> Error {
+    let Error::Stripe(TransportError::Refused { status: 400, code, param, .. }) = &error else { return error };
+    match param.as_deref() {
+        Some("return_url") => Problem::invalid_field("return_url", "must be a URL that Stripe takes").into(),
+        None if code == "invalid_request_error" => {
+            tracing::error!(
+                error.message = error.chain(),
+                "Stripe opens no portal: its configuration has to be saved on the dashboard once"
+            );
+            Problem::new(StatusCode::NOT_IMPLEMENTED, "portal_not_configured", "The portal is not set up at Stripe").into()
+        }
+        _ => error,
     }
-    error.into()
 }
 
 /// The cards of the organization, as Stripe has them now.
@@ -105,11 +116,24 @@ pub async fn payment_methods(
     let Some(customer) = customers::find(&state, principal.organization_id).await? else {
         return Ok(axum::Json(PaymentMethodList { data: Vec::new(), next_cursor: None }));
     };
-    let found = stripe.ask_patiently(&Call::get(format!("/customers/{customer}"))).await?;
+    Ok(axum::Json(PaymentMethodList { data: cards(stripe, &customer).await?, next_cursor: None }))
+}
+
+/// The cards of a customer; none of one that was deleted at Stripe, before or between the two looks.
+async fn cards(stripe: &Transport, customer: &str) -> Result<Vec<PaymentMethodView>, Error> {
+    let found = there(stripe, Call::get(format!("/customers/{customer}"))).await?;
+    let page = there(stripe, Call::get(format!("/customers/{customer}/payment_methods")).with("limit", 100)).await?;
+    let (Some(found), Some(page)) = (found, page) else { return Ok(Vec::new()) };
     let default = Object(&found).at("invoice_settings").related("default_payment_method");
-    let page = stripe.ask_patiently(&Call::get(format!("/customers/{customer}/payment_methods")).with("limit", 100)).await?;
-    let data = Object(&page).list("data").map(|method| view(method, default)).collect::<Result<_, Error>>()?;
-    Ok(axum::Json(PaymentMethodList { data, next_cursor: None }))
+    Object(&page).list("data").map(|method| view(method, default)).collect()
+}
+
+/// What Stripe has of that name, if it has it.
+async fn there(stripe: &Transport, call: Call) -> Result<Option<Value>, Error> {
+    match stripe.ask_patiently(&call).await {
+        Err(error) if error.is_missing() => Ok(None),
+        asked => Ok(Some(asked?)),
+    }
 }
 
 fn view(method: Object<'_>, default: Option<&str>) -> Result<PaymentMethodView, Error> {

@@ -11,7 +11,7 @@ use crate::{coupons, discounts, money, page, prices, tax_rates};
 mod completion;
 pub(crate) mod pages;
 
-pub(crate) use completion::{Outcome, complete, expire_session};
+pub(crate) use completion::{Outcome, complete, expire_session, payment_ended};
 
 pub(crate) const FIELDS: &str = "metadata.* collected_information.*";
 pub(crate) const NEW_FIELDS: &str = "mode line_items.price line_items.price_data.* line_items.quantity line_items.tax_rates \
@@ -46,6 +46,8 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     let items = line_items(call, &mode)?;
     let id = call.world.id("cs_test");
     let url = format!("{}/c/pay/{id}", call.world.public_url);
+    let asked = call.params.texts("payment_method_types");
+    let types = if asked.is_empty() { vec!["card".to_owned()] } else { asked };
     let currency = items.first().map_or(call.params.value("currency"), |item| item["currency"].clone());
     let mut session = json!({
         "id": id, "object": "checkout.session", "adaptive_pricing": { "enabled": false }, "after_expiration": null,
@@ -60,7 +62,7 @@ pub(crate) fn create(call: &mut Call) -> Answer {
         "invoice": null, "invoice_creation": { "enabled": false, "invoice_data": { "account_tax_ids": null, "custom_fields": null, "description": null, "footer": null, "issuer": null, "metadata": {}, "rendering_options": null } },
         "livemode": false, "locale": call.params.value("locale"), "metadata": {}, "mode": mode, "origin_context": null,
         "payment_intent": null, "payment_link": null, "payment_method_collection": if mode == "subscription" { "always" } else { "if_required" },
-        "payment_method_configuration_details": null, "payment_method_options": {}, "payment_method_types": ["card"],
+        "payment_method_configuration_details": null, "payment_method_options": {}, "payment_method_types": types,
         "payment_status": if mode == "setup" { "no_payment_required" } else { "unpaid" }, "permissions": null,
         "phone_number_collection": { "enabled": false }, "recovered_from": null, "saved_payment_method_options": null,
         "setup_intent": null, "shipping_address_collection": null, "shipping_cost": null, "shipping_options": [], "status": "open",

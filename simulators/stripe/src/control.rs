@@ -104,6 +104,13 @@ pub(crate) struct Complete {
     payment_method: String,
 }
 
+/// How a payment ends that is on its way.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndPayment {
+    pays: bool,
+}
+
 /// What is disputed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -136,6 +143,10 @@ pub(crate) async fn ledger(State(simulator): State<Simulator>) -> Json<Vec<Ledge
 
 pub(crate) async fn complete(State(simulator): State<Simulator>, Path(id): Path<String>, Json(with): Json<Complete>) -> Acted {
     acted(simulator.complete_checkout(&id, &with.payment_method))
+}
+
+pub(crate) async fn end_payment(State(simulator): State<Simulator>, Path(id): Path<String>, Json(end): Json<EndPayment>) -> Acted {
+    acted(simulator.end_processing(&id, end.pays))
 }
 
 pub(crate) async fn open_dispute(State(simulator): State<Simulator>, Json(wanted): Json<OpenDispute>) -> Acted {

@@ -111,6 +111,14 @@ async fn answer(simulator: &Simulator, request: Request) -> Response {
     })
 }
 
+fn refused(param: Option<&str>) -> Failure {
+    let failure = Failure::invalid("This value is not taken.");
+    match param {
+        Some(param) => failure.param(param),
+        None => failure,
+    }
+}
+
 async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -> Response {
     let turn = simulator.reporting().begin(&request.path, &request.form);
     if let Some(fault) = fault.as_ref().filter(|fault| fault.kind == FaultKind::Slow) {
@@ -124,7 +132,7 @@ async fn finish(simulator: &Simulator, request: Request, fault: Option<Fault>) -
     let mut outcome = match (kind, turn) {
         (_, Err(failure)) => Err(failure),
         (Some(FaultKind::ErrorBeforeEffect), _) => Err(Failure::internal()),
-        (Some(FaultKind::Refused), _) => Err(Failure::invalid("This value is not taken.")),
+        (Some(FaultKind::Refused), _) => Err(refused(fault.as_ref().and_then(|fault| fault.param.as_deref()))),
         // The turn lasts until it is done.
         (_, Ok(_turn)) => execute(simulator, request),
     };

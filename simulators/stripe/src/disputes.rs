@@ -7,7 +7,7 @@ use crate::error::Failure;
 use crate::page;
 use crate::world::{World, number, text};
 
-/// What a dispute costs, whoever wins.
+/// What a dispute costs, whoever wins, in the smallest units of the currency in which the account is settled.
 const FEE: i64 = 1500;
 const ANSWER_SECONDS: i64 = 9 * 86_400;
 
@@ -38,10 +38,12 @@ pub(crate) fn open(world: &mut World, charge: &str, amount: Option<i64>, reason:
     Ok(dispute)
 }
 
+/// A movement of the account's balance: in the currency in which that is settled.
 fn movement(world: &mut World, amount: i64, fee: i64, charge: &Value, now: i64) -> Value {
+    let (currency, amount, rate) = world.settings.settled(&text(charge, "currency"), amount);
     json!({
         "id": world.id("txn"), "object": "balance_transaction", "amount": amount, "available_on": now, "balance_type": "payments",
-        "created": now, "currency": charge["currency"], "fee": fee, "fee_details": [], "net": amount - fee,
+        "created": now, "currency": currency, "exchange_rate": rate, "fee": fee, "fee_details": [], "net": amount - fee,
         "reporting_category": "dispute", "source": charge["id"], "status": "available", "type": "adjustment",
     })
 }

@@ -108,6 +108,9 @@ pub struct Fault {
     /// Pause of a slow one, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
+    /// The parameter that a refused one is about, if it is to be named.
+    #[serde(default)]
+    pub param: Option<String>,
 }
 
 impl Fault {
@@ -115,7 +118,7 @@ impl Fault {
     #[must_use]
     pub fn next(kind: FaultKind, method: &str, path: &str) -> Self {
         let method = Some(method.to_owned());
-        Self { kind, method, path: path.to_owned(), count: 1, retry_after_s: 1, should_retry: None, delay_ms: 0 }
+        Self { kind, method, path: path.to_owned(), count: 1, retry_after_s: 1, should_retry: None, delay_ms: 0, param: None }
     }
 }
 

@@ -64,7 +64,7 @@ pub use acts::Refused;
 pub use clock::Start;
 pub use knobs::{Fault, FaultKind, Knobs, Order};
 pub use ledger::LedgerRow;
-pub use settings::{AfterRetries, Settings};
+pub use settings::{AfterRetries, Settings, Settlement};
 pub use simulator::{Options, Running, Simulator, StripeSimulator, Webhook};
 pub use webhooks::DeliveryRow;
 

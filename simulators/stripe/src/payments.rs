@@ -6,7 +6,7 @@ use crate::call::{Answer, Call};
 use crate::cards::Behavior;
 use crate::error::Failure;
 use crate::world::{World, number, text};
-use crate::{charges, disputes, invoices, money, page, payment_methods};
+use crate::{charges, checkout, disputes, invoices, money, page, payment_methods};
 
 pub(crate) const FIELDS: &str = "amount currency customer description metadata.* payment_method payment_method_types receipt_email \
     setup_future_usage statement_descriptor statement_descriptor_suffix shipping.* payment_method_options.*";
@@ -203,13 +203,16 @@ pub(crate) fn end_processing(world: &mut World, id: &str, pays: bool) -> Answer 
     must_be(&intent, &["processing"])?;
     let method = world.related(&intent, "payment_method");
     if pays {
-        return Ok(succeed(world, &intent, &method, Mode::default()));
+        let paid = succeed(world, &intent, &method, Mode::default());
+        checkout::payment_ended(world, &paid, true);
+        return Ok(paid);
     }
     let failure = Failure::card("payment_method_provider_decline", None, "The payment was returned.");
     refuse(world, &intent, &method, failure);
     if intent["__invoice"].is_string() {
         invoices::refused_by(world, &text(&intent, "__invoice"));
     }
+    checkout::payment_ended(world, &intent, false);
     world.get("payment_intent", id, "id")
 }
 

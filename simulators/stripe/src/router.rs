@@ -30,6 +30,7 @@ pub(crate) fn router(simulator: Simulator) -> Router {
         .route("/_simulator/deliveries", get(control::deliveries))
         .route("/_simulator/ledger", get(control::ledger))
         .route("/_simulator/checkout/sessions/{id}/complete", post(control::complete))
+        .route("/_simulator/payment_intents/{id}/end", post(control::end_payment))
         .route("/_simulator/disputes", post(control::open_dispute))
         .route("/_simulator/disputes/{id}/close", post(control::close_dispute))
         .route("/health", get(control::health))

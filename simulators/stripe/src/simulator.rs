@@ -15,7 +15,7 @@ use crate::clock::{Clock, Start};
 use crate::idempotency::Keys;
 use crate::knobs::Knobs;
 use crate::reporting::Reporting;
-use crate::settings::Settings;
+use crate::settings::{Settings, Settlement};
 use crate::state_file::Progress;
 use crate::webhooks::{self, Delivery, Sender};
 use crate::world::{Origin, World};
@@ -291,6 +291,12 @@ impl Simulator {
     /// From now on tax of so many percent is computed where that is asked of Stripe.
     pub fn tax_automatically(&self, percent: i64) {
         self.world().settings.automatic_tax_percent = percent;
+    }
+
+    /// From now on the account's balance is settled in this currency (as `usd`), whatever is paid in: so many of its smallest units are given
+    /// for a million of another currency's.
+    pub fn settles_in(&self, currency: &str, per_million: i64) {
+        self.world().settings.settlement = Some(Settlement { currency: currency.to_owned(), per_million });
     }
 
     /// Waits until no event is on its way to an endpoint.

@@ -175,7 +175,7 @@ async fn pack(
         // Written, or there already; one that is for another price or is over makes place.
         let found: Result<(Checkout, bool), Error> = in_transaction!(state.pool, |transaction| {
             ensure_wallet(state, transaction, organization).await?;
-            let wish = wish::credit_pack(transaction, code, currency, urls.clone()).await?;
+            let wish = wish::credit_pack(transaction, organization, code, currency, urls.clone()).await?;
             store::insert(state, transaction, organization, &wish, wish::expires_at(state.clock.now())).await?;
             let open = store::open(transaction, organization, &[wish.kind.as_str()], code.as_str()).await?;
             let open = open.ok_or(Error::Internal("a checkout that was written is not there"))?;

@@ -48,16 +48,11 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
 }
 
 async fn ask(state: &AppState, stripe: &Transport, checkout: &Checkout) -> Result<Value, Error> {
-    let customer = customers::ensure(state, stripe, checkout.organization).await?;
-    chassis::step!("checkout.customer_known");
-    match stripe.ask_patiently(&request(state, checkout, &customer)).await {
-        Err(error) if error.code() == Some("resource_missing") => {
-            customers::forget(state, checkout.organization, &customer).await?;
-            let customer = customers::ensure(state, stripe, checkout.organization).await?;
-            Ok(stripe.ask_patiently(&request(state, checkout, &customer)).await?)
-        }
-        asked => Ok(asked?),
-    }
+    let request = |customer: &str| {
+        chassis::step!("checkout.customer_known");
+        request(state, checkout, customer)
+    };
+    customers::ask(state, stripe, checkout.organization, request).await
 }
 
 fn refused() -> Error {
@@ -73,6 +68,8 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         .with("success_url", &checkout.success_url)
         .with("cancel_url", &checkout.cancel_url)
         .with("expires_at", checkout.expires_at.timestamp())
+        // What pays at once or not at all: a debit of a bank account takes days, and neither page nor subscription waits so long.
+        .with("payment_method_types[0]", "card")
         .metadata("checkout_id", checkout.id)
         .metadata("organization_id", checkout.organization);
     let currency = checkout.currency.code().to_lowercase();
@@ -135,7 +132,7 @@ pub(super) async fn take_away(stripe: &Transport, checkout: &Checkout) -> Result
 }
 
 /// Gives up a checkout that nobody can pay any more, and the subscription that waited for it.
-pub(super) async fn give_up(state: &AppState, transaction: &mut Transaction<'static, Postgres>, checkout: &Checkout) -> Result<(), Error> {
+pub(crate) async fn give_up(state: &AppState, transaction: &mut Transaction<'static, Postgres>, checkout: &Checkout) -> Result<(), Error> {
     // In the order in which an event of the page would lock them.
     store::lock(transaction, checkout.id).await?;
     if let Some(id) = checkout.subscription {

@@ -1,5 +1,6 @@
 //! What somebody wants to buy, priced. A plan begins as a subscription that waits for its first payment.
 
+use chassis::Problem;
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use money::Currency;
@@ -61,9 +62,10 @@ pub(super) fn plan_key(wanted: &Wanted) -> Value {
     json!({"plan": wanted.plan, "interval": wanted.interval, "currency": wanted.currency, "seats": wanted.seats, "coupon": wanted.coupon})
 }
 
-/// A pack that is sold in the currency.
+/// A pack that is sold in the currency, which is that of the organization's first purchase.
 pub(super) async fn credit_pack(
     transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
     code: &Code,
     currency: Currency,
     urls: Urls,
@@ -73,6 +75,10 @@ pub(super) async fn credit_pack(
     let not_sold = || crate::subscriptions::command::Refusal::NotSold;
     let amount = *pack.prices.get(&currency).ok_or_else(not_sold)?;
     let credit = *pack.credit.get(&CREDIT).ok_or_else(not_sold)?;
+    if let Some(own) = store::currency(transaction, organization).await?.filter(|own| *own != currency) {
+        let rule = format!("must be {}, in which the organization pays", own.code());
+        return Err(Problem::invalid_field("currency", rule).into());
+    }
     let par = pack.prices.get(&CREDIT).copied();
     let credit_days = match pack.expires {
         Expiry::Days(days) => Some(i32::try_from(days).map_err(|_| Error::Internal("an expiry does not fit"))?),

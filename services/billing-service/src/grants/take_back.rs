@@ -14,7 +14,7 @@ use super::store::{self, Movement};
 use crate::catalog::stored;
 use crate::error::Error;
 use crate::ledger::chart::Account;
-use crate::ledger::postings::{self, Exchange, Posting, Sale};
+use crate::ledger::postings::{self, Exchange, Fee, Posting, Sale};
 use crate::ledger::{self, CREDIT};
 use crate::state::AppState;
 
@@ -25,8 +25,8 @@ pub enum Dispute {
     Won,
     /// The charge is reversed.
     Lost {
-        /// What the payment provider takes for it, in micro-units.
-        fee: i64,
+        /// What the payment provider takes for it, if it does.
+        fee: Option<Fee>,
     },
 }
 
@@ -157,7 +157,7 @@ pub async fn close_dispute(
     let currency = exchange.filter(|_| outcome != Dispute::Won).map_or(CREDIT, |exchange| exchange.currency);
     let posting = match outcome {
         Dispute::Won => postings::dispute_won(key, part, balances, now),
-        Dispute::Lost { fee } => postings::dispute_lost(key, part.paid, fee, now),
+        Dispute::Lost { fee } => postings::dispute_lost(key, (currency, part.paid), fee, now),
     };
     give_back(state, transaction, organization, currency, &posting, (Movement::Dispute, key)).await
 }

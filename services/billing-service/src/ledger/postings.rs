@@ -17,7 +17,7 @@ use super::chart::Account;
 pub use credit::{adjustment, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out};
 pub use exchange::{Exchange, Rate, Sale};
 pub use holds::{late_settlement, lease, lease_return, reservation, settlement, shortfall, void};
-pub use refunds::{dispute_lost, dispute_opened, dispute_won, refund, usage_refund};
+pub use refunds::{Fee, dispute_lost, dispute_opened, dispute_won, refund, usage_refund};
 
 /// What a ledger transaction is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ pub struct Posting {
     /// What moves: at least two entries that sum to zero.
     pub entries: Vec<(Account, i64)>,
     /// What moves in another currency beside it, on accounts of the house, and sums to zero by itself: what was paid, where that was
-    /// exchanged for credit.
+    /// exchanged for credit; or the fee of a dispute.
     pub money: Option<(Currency, Vec<(Account, i64)>)>,
 }
 

@@ -8,7 +8,7 @@ use sqlx::{Postgres, Transaction};
 use crate::catalog::stored;
 use crate::error::Error;
 use crate::grants::{self, Dispute};
-use crate::ledger::postings::{Exchange, Posting, Sale};
+use crate::ledger::postings::{Exchange, Fee, Posting, Sale};
 use crate::ledger::{self, CREDIT, postings};
 use crate::state::AppState;
 
@@ -41,6 +41,13 @@ struct Known {
     /// What was taken back of the sale when it was posted.
     part: Sale,
     closed: bool,
+}
+
+impl Known {
+    /// The currency of a part's posting: with a side of its own for the money, the other one is in credit.
+    const fn part_in(&self, part: Sale) -> Currency {
+        if part.exchange.is_some() { CREDIT } else { self.currency }
+    }
 }
 
 /// Which of the two takes something back.
@@ -79,7 +86,7 @@ pub async fn refunded(state: &AppState, transaction: &mut Transaction<'static, P
     Ok(())
 }
 
-/// A dispute: its part of the sale is taken back while it lasts; won, it returns; lost, it is gone, and the fee (in micro-units) with it.
+/// A dispute: its part of the sale is taken back while it lasts; won, it returns; lost, it is gone, and the fee with it.
 ///
 /// # Errors
 /// [`Error::NotFound`] while the payment is not known; the database's.
@@ -87,7 +94,7 @@ pub async fn disputed(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     dispute: &Reversal,
-    fee: i64,
+    fee: Option<Fee>,
 ) -> Result<(), Error> {
     // A question of the bank's that has taken no money.
     if dispute.status.starts_with("warning") || dispute.status == "prevented" {
@@ -197,7 +204,7 @@ async fn take_back(
             Taking::Refund => postings::refund(key, part, balances, now),
             Taking::Dispute => postings::dispute_opened(key, part, balances, now),
         };
-        post(state, transaction, known, &posting).await?;
+        post(state, transaction, known, known.part_in(part), &posting).await?;
     }
     Ok(part)
 }
@@ -217,16 +224,20 @@ async fn close(
         return Ok(());
     }
     let (balances, now) = (ledger::lock(transaction, known.organization).await?, state.clock.now());
-    let posting = match outcome {
-        Dispute::Won => postings::dispute_won(&dispute.id, known.part, balances, now),
-        Dispute::Lost { fee } => postings::dispute_lost(&dispute.id, known.part.paid, fee, now),
+    let (currency, posting) = match outcome {
+        Dispute::Won => (known.part_in(known.part), postings::dispute_won(&dispute.id, known.part, balances, now)),
+        Dispute::Lost { fee } => (known.currency, postings::dispute_lost(&dispute.id, (known.currency, known.part.paid), fee, now)),
     };
-    post(state, transaction, known, &posting).await
+    post(state, transaction, known, currency, &posting).await
 }
 
-async fn post(state: &AppState, transaction: &mut Transaction<'static, Postgres>, known: &Known, posting: &Posting) -> Result<(), Error> {
-    // With a side of its own for the money, the other one is in credit.
-    let currency = if posting.money.is_some() { CREDIT } else { known.currency };
+async fn post(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    known: &Known,
+    currency: Currency,
+    posting: &Posting,
+) -> Result<(), Error> {
     ledger::post(state, transaction, Some(known.organization), currency, posting).await?;
     Ok(())
 }

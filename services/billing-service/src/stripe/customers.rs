@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::postgres::keep_running;
 use contracts::events::OrganizationCreated;
 use identity::OrganizationId;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 use stripe::{IdempotencyKey, RequestStrategy, StripeRequest};
 use stripe_core::customer::CreateCustomer;
@@ -136,6 +136,23 @@ pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) 
     .execute(&state.pool)
     .await?;
     Ok(())
+}
+
+/// Asks Stripe something about the organization's customer (`call`, of its id), for somebody who waits. One that turns out to be gone there
+/// is made anew, and asked about once more.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub async fn ask(state: &AppState, stripe: &Transport, organization: OrganizationId, call: impl Fn(&str) -> Call) -> Result<Value, Error> {
+    let customer = ensure(state, stripe, organization).await?;
+    match stripe.ask_patiently(&call(&customer)).await {
+        Err(error) if error.code() == Some("resource_missing") => {
+            forget(state, organization, &customer).await?;
+            let customer = ensure(state, stripe, organization).await?;
+            Ok(stripe.ask_patiently(&call(&customer)).await?)
+        }
+        asked => Ok(asked?),
+    }
 }
 
 /// Whether a customer of the organization's is gone at Stripe, or was forgotten before; then another takes its place, made now if it is not

@@ -62,7 +62,7 @@ impl Family {
 
     fn call(self, id: &str) -> Call {
         match self {
-            Self::Checkout => Call::get(format!("/checkout/sessions/{id}")),
+            Self::Checkout => Call::get(format!("/checkout/sessions/{id}")).with("expand[]", "payment_intent"),
             Self::Invoice => Call::get(format!("/invoices/{id}")).with("expand[]", "payments.data.payment.payment_intent"),
             Self::Refund => Call::get(format!("/refunds/{id}")).with("expand[]", "payment_intent"),
             Self::Dispute => Call::get(format!("/disputes/{id}")).with("expand[]", "payment_intent"),

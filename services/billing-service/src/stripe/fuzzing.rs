@@ -29,7 +29,7 @@ fn outcomes(object: Object<'_>) -> Vec<String> {
                 .and_then(|currency| tax_on_top(object, currency))
                 .map(|tax| if tax < 0 { "below zero".into() } else { String::new() }),
         ),
-        of("fee", object.currency().and_then(|currency| reversal::fees(object, currency)).map(|_| String::new())),
+        of("fee", reversal::fee(object).map(|_| String::new())),
         format!("paid {} related {}", paid_with(object).is_some(), object.related("customer").is_some()),
         format!("id {} time {}", object.metadata::<uuid::Uuid>("charge_id").is_some(), object.time("created").is_some()),
     ]

@@ -116,11 +116,14 @@ async fn waiting(state: &AppState) -> Result<i64, Error> {
     Ok(waiting.fetch_one(&state.pool).await?)
 }
 
-/// Puts what is missing into the inbox: of our mode, and about something that means anything to us.
+/// Puts what is missing into the inbox: of our mode and account, and about something that means anything to us.
 async fn insert(state: &AppState, page: &Value) -> Result<u64, Error> {
     let ours = |event: &Object<'_>| {
         let named = event.text("id").is_some_and(|id| !id.is_empty() && id.len() <= MAX_ID);
-        named && event.0["livemode"] == state.config.stripe.livemode && event.text("type").and_then(Family::of).is_some()
+        named
+            && event.0["account"].is_null()
+            && event.0["livemode"] == state.config.stripe.livemode
+            && event.text("type").and_then(Family::of).is_some()
     };
     // As the webhook stores them: what Postgres cannot keep must not stop the walk.
     let (events, created): (Vec<Value>, Vec<DateTime<Utc>>) = Object(page)

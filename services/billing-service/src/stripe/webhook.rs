@@ -29,6 +29,8 @@ pub(super) struct Event {
     pub(super) kind: String,
     livemode: bool,
     api_version: Option<String>,
+    /// The connected account that it is of; none of our own.
+    account: Option<String>,
     pub(super) created: i64,
 }
 
@@ -80,8 +82,17 @@ async fn store(state: &AppState, body: &[u8]) -> Result<(), Error> {
     if event.api_version.as_deref() != Some(stripe_client_core::VERSION.as_str()) {
         metrics::counter!("billing_stripe_events_of_other_version_total").increment(1);
     }
+    // Nothing here is done for accounts of others, and their objects are no objects of ours, whatever they are called.
+    if let Some(account) = &event.account {
+        metrics::counter!("billing_stripe_events_of_connected_accounts_total").increment(1);
+        tracing::warn!(
+            stripe.event.id = event.id,
+            stripe.account.id = account,
+            "an event of a connected account is kept and has no effect"
+        );
+    }
     // What is nothing to us is kept as told, and nobody has to look at it again.
-    let waits = Family::of(&event.kind).is_some();
+    let waits = event.account.is_none() && Family::of(&event.kind).is_some();
     sqlx::query!(
         "insert into stripe_events (event_id, kind, livemode, api_version, payload, state, created_at, received_at, next_attempt_at, traceparent, handled_at)
          values ($1, $2, $3, $4, $5, case when $9 then 'received' else 'ignored' end, $6, $7, $7, $8, case when not $9 then $7::timestamptz end)

@@ -23,6 +23,10 @@ plans:
     prices: {USD: {month: "20.00"}, JPY: {month: "3000"}}
     included_credit: {amounts: {USD: "15.00"}, expires: period_end}
     seats: {included: 1, max: 9, prices: {USD: {month: "10.00"}, JPY: {month: "1500"}}}
+  plain:
+    name: Plain
+    group: extra
+    prices: {JPY: {month: "700"}}
   gulf:
     name: Gulf
     group: main
@@ -183,6 +187,45 @@ async fn disputes_of_yen_are_won_and_lost_in_yen() {
         assert_eq!(house(&shop, "exchange", "USD").await, -10_000_000, "of the one that was won");
         assert_clean(&shop).await;
     }
+}
+
+/// [B-48] Stripe takes the fee in the currency in which it settles with us: 15.00 dollars are no 1,500 yen.
+#[tokio::test]
+async fn the_fee_of_a_dispute_of_yen_is_in_the_dollars_that_stripe_settles_in() {
+    let shop = open().await;
+    shop.stripe.settles_in("usd", 666_667);
+    for (disputes, page) in [(1, "small"), (2, "plain")] {
+        let (_, client) = shop.customer();
+        shop.pay(&if page == "small" { pack(&client, page, "JPY").await } else { plan(&client, page, "JPY", json!({})).await });
+        shop.settle().await;
+        let dispute = shop.stripe.open_dispute(&payment(&shop).await, None, "fraudulent").unwrap();
+        shop.settle().await;
+        shop.stripe.close_dispute(dispute["id"].as_str().unwrap(), false).unwrap();
+        shop.settle().await;
+        assert_eq!((house(&shop, "disputes", "JPY").await, house(&shop, "stripe_clearing", "JPY").await), (0, 0), "{page}");
+        let fees = disputes * 15_000_000;
+        assert_eq!((house(&shop, "disputes", "USD").await, house(&shop, "stripe_clearing", "USD").await), (-fees, fees), "{page}");
+        assert_eq!(house(&shop, "exchange", "JPY").await, 0);
+        assert_clean(&shop).await;
+    }
+}
+
+/// A customer pays in one currency, whatever it buys.
+#[tokio::test]
+async fn a_pack_in_another_currency_than_that_of_the_first_purchase_is_refused() {
+    let shop = open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&pack(&client, "large", "KWD").await);
+    shop.settle().await;
+    for (code, currency) in [("large", "USD"), ("small", "JPY")] {
+        let refused = buy(&client, json!({"item": "credit_pack", "credit_pack": code, "currency": currency})).await.expect(422);
+        let error = json!([{"field": "currency", "rule": "must be KWD, in which the organization pays"}]);
+        assert_eq!(refused.json["errors"], error, "{currency}");
+    }
+    assert_eq!(shop.app.count("select count(*) from checkouts").await, 1);
+    shop.pay(&pack(&client, "large", "KWD").await);
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (220_000_000, 0));
 }
 
 /// [B-49] Automatic purchases are in the currency of credit, and who pays in another is told so.

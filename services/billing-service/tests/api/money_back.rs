@@ -3,10 +3,11 @@
 use super::app::App;
 use billing_service::error::Error;
 use billing_service::grants::{self, Dispute, NewGrant, Source};
-use billing_service::ledger::postings::Sale;
+use billing_service::ledger::postings::{Fee, Sale};
 use chassis::in_transaction;
 use contracts::RequestId;
 use identity::OrganizationId;
+use money::Currency;
 use serde_json::json;
 
 async fn start() -> App {
@@ -90,10 +91,10 @@ async fn a_dispute_that_is_won_restores_the_lots_it_took_from_and_one_that_is_lo
     assert_eq!(dispute(&app, organization, "cs_1", 1000, "dp_1").await, Some(1000));
     assert_eq!((app.balance(&client).await, app.house("disputes").await), ((400, 0), 1000));
     assert!(close(&app, organization, "dp_1", Dispute::Won).await.unwrap());
-    assert!(!close(&app, organization, "dp_1", Dispute::Lost { fee: 0 }).await.unwrap(), "it ended twice");
+    assert!(!close(&app, organization, "dp_1", Dispute::Lost { fee: None }).await.unwrap(), "it ended twice");
     assert_eq!((app.lots(&client).await, app.house("disputes").await), (before, 0));
     dispute(&app, organization, "cs_2", 1000, "dp_2").await;
-    assert!(close(&app, organization, "dp_2", Dispute::Lost { fee: 15 }).await.unwrap());
+    assert!(close(&app, organization, "dp_2", Dispute::Lost { fee: Some(Fee { currency: Currency::USD, amount: 15 }) }).await.unwrap());
     assert_eq!((app.balance(&client).await, app.house("disputes").await, app.house("stripe_clearing").await), ((400, 0), -15, -985));
     assert!(matches!(close(&app, organization, "dp_3", Dispute::Won).await, Err(Error::NotFound)));
     app.assert_clean().await;

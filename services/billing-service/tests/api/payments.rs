@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use stripe_simulator::{Fault, FaultKind};
+use testkit::http::Answer;
 
 use super::shop::Shop;
 
@@ -117,6 +118,52 @@ async fn another_wish_takes_the_open_page_away_and_a_paid_plan_refuses_a_second(
     let living = client.get("/v1/subscription").await.expect(200).json;
     assert_eq!((living["data"].as_array().unwrap().len(), living["data"][0]["plan"].as_str()), (1, Some("pro")));
     shop.assert_clean().await;
+}
+
+/// Begins to pay a page from a bank account, which takes days; Stripe was asked for cards alone.
+async fn pay_slowly(shop: &Shop, page: &Answer) {
+    let session = Shop::session(page);
+    assert_eq!(shop.stripe.object(&session)["payment_method_types"], json!(["card"]));
+    let complete = shop.stripe.complete_checkout(&session, "pm_usBankAccount_processing").unwrap();
+    assert_eq!((&complete["status"], &complete["payment_status"]), (&json!("complete"), &json!("unpaid")));
+    shop.settle().await;
+}
+
+/// [B-70] Of a page that was made before only cards were asked for, or by hand.
+#[tokio::test]
+async fn credit_that_is_paid_from_a_bank_account_is_there_when_the_money_is() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    pay_slowly(&shop, &shop.pack(&client, "small").await.expect(201)).await;
+    assert_eq!(shop.app.balance(&client).await, (0, 0));
+    shop.pass(Duration::from_hours(4 * 24));
+    shop.stripe.end_processing(&shop.payment("payment_intent.processing"), true).unwrap();
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+    shop.assert_clean().await;
+}
+
+/// [B-69] [B-70] Its page is complete at Stripe and will never be paid: it stands in nobody's way from then on.
+#[tokio::test]
+async fn a_payment_from_a_bank_account_that_comes_back_makes_place_for_another_try_at_once() {
+    let shop = Shop::open().await;
+    for plan in [false, true] {
+        let (_, client) = shop.customer();
+        let ask = async || if plan { shop.plan(&client, "team").await } else { shop.pack(&client, "small").await };
+        pay_slowly(&shop, &ask().await.expect(201)).await;
+        assert_eq!(ask().await.expect(409).string("code"), "checkout_ended", "it is on its way");
+        shop.stripe.end_processing(&shop.payment("payment_intent.processing"), false).unwrap();
+        let news = shop.news();
+        for event in news.iter().chain(&news) {
+            shop.deliver(event).await;
+        }
+        shop.handled().await;
+        assert_eq!(shop.app.balance(&client).await, (0, 0));
+        shop.pay(&ask().await.expect(201));
+        shop.settle().await;
+        assert_eq!(shop.app.balance(&client).await, (if plan { 60_000_000 } else { 10_000_000 }, 0));
+        shop.assert_clean().await;
+    }
 }
 
 /// [B-48] In parts and whole, by us or at Stripe's dashboard: with all the money all the credit goes, the bonus too.
@@ -292,9 +339,39 @@ async fn what_stripe_refuses_to_make_a_page_of_is_refused_and_given_up() {
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (70_000_000, 0));
     shop.assert_clean().await;
-    let refuse = Fault::next(FaultKind::Refused, "POST", "/v1/billing_portal/sessions");
-    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![refuse]);
-    client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(422);
+}
+
+/// What Stripe says of a field is told of that field, and that its portal was never set up is nothing that a customer can mend.
+#[tokio::test]
+async fn a_portal_that_stripe_does_not_open_is_refused_for_what_it_says() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let ask = async |param: Option<&str>| {
+        let refuse = Fault::next(FaultKind::Refused, "POST", "/v1/billing_portal/sessions");
+        shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { param: param.map(ToOwned::to_owned), ..refuse }]);
+        client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await
+    };
+    assert_eq!(ask(Some("return_url")).await.expect(422).json["errors"][0]["field"], "return_url");
+    assert_eq!(ask(None).await.expect(501).string("code"), "portal_not_configured");
+    ask(Some("configuration")).await.expect(500);
+}
+
+/// [B-68]
+#[tokio::test]
+async fn who_was_deleted_at_stripe_has_no_cards_there_and_visits_the_portal_as_a_new_customer() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let gone = shop.stripe_customer(organization).await;
+    shop.delete_at_stripe(&format!("/v1/customers/{gone}")).await;
+    assert_eq!(client.get("/v1/payment-methods").await.expect(200).json["data"], json!([]));
+    let page = client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(201);
+    let visit = shop.stripe.object(page.string("url").rsplit('/').next().unwrap());
+    let customer = shop.stripe_customer(organization).await;
+    assert_ne!(customer, gone);
+    assert_eq!(visit["customer"], json!(customer));
+    assert_eq!(client.get("/v1/payment-methods").await.expect(200).json["data"], json!([]));
 }
 
 /// [B-69] Another tab wants something else while a page is made: that page cannot be paid any more.

@@ -62,6 +62,30 @@ async fn an_event_of_live_mode_is_refused_in_test_mode() {
     assert_eq!(app.count("select count(*) from stripe_events").await, 0);
 }
 
+/// [B-9] An endpoint that was made with `connect` gets events of other accounts. They are acknowledged, or Stripe would come again, and
+/// have no effect, not even where what they are about is called like something of ours.
+#[tokio::test]
+async fn an_event_of_a_connected_account_is_acknowledged_and_has_no_effect() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    let news = shop.news();
+    for mut event in news.clone() {
+        event["id"] = json!(format!("{}_theirs", event["id"].as_str().unwrap()));
+        event["account"] = json!("acct_theirs");
+        shop.deliver(&event).await;
+    }
+    let ignored = "select count(*) from stripe_events where state = 'ignored' and handled_at is not null and attempts = 0";
+    assert_eq!(shop.app.count(ignored).await, i64::try_from(news.len()).unwrap());
+    assert_eq!(shop.app.balance(&client).await, (0, 0));
+    for mut event in news {
+        event["account"] = json!(null);
+        shop.deliver(&event).await;
+    }
+    shop.handled().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+}
+
 /// [B-10] [B-12] [B-15]
 #[tokio::test]
 async fn an_event_delivered_64_times_at_once_is_stored_and_worked_through_once() {

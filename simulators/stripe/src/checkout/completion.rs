@@ -100,9 +100,23 @@ fn new_intent(world: &mut World, session: &Value, customer: &Value) -> Value {
         "description setup_future_usage receipt_email capture_method statement_descriptor statement_descriptor_suffix",
     );
     data.change_metadata(&mut intent);
+    intent["__session"] = session["id"].clone();
     world.put(&intent);
     world.emit("payment_intent.created", &intent);
     intent
+}
+
+/// The payment of a session that was complete before it was paid has arrived, or come back.
+pub(crate) fn payment_ended(world: &mut World, intent: &Value, paid: bool) {
+    let mut session = world.related(intent, "__session");
+    if session["status"] != "complete" {
+        return;
+    }
+    if paid {
+        session["payment_status"] = "paid".into();
+        world.put(&session);
+    }
+    world.emit(if paid { "checkout.session.async_payment_succeeded" } else { "checkout.session.async_payment_failed" }, &session);
 }
 
 fn pay(world: &mut World, session: &mut Value, customer: &Value, method: &Value, authenticated: bool) -> Result<(), Failure> {
@@ -116,8 +130,8 @@ fn pay(world: &mut World, session: &mut Value, customer: &Value, method: &Value,
     }
     intent["customer"] = customer["id"].clone();
     session["payment_intent"] = intent["id"].clone();
-    payments::charge(world, &intent, method, Mode { authenticated, off_session: false })?;
-    session["payment_status"] = "paid".into();
+    let charged = payments::charge(world, &intent, method, Mode { authenticated, off_session: false })?;
+    session["payment_status"] = if charged["status"] == "processing" { "unpaid" } else { "paid" }.into();
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Checkout sessions, by the page and by the method for tests.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Shop, id};
+use super::control::control;
 
 async fn session(shop: &Shop, kind: &str, price: &str, more: &str) -> Value {
     let form = format!(
@@ -113,4 +114,26 @@ async fn the_portal_shows_what_a_customer_has_and_cancels_it() {
     assert!(page.contains("7.00 USD") && page.contains("http://shop.example/back"), "{page}");
     assert_eq!(shop.press(url, "cancel", &id(&bought)).await.status(), 303);
     assert_eq!(shop.get(&format!("subscriptions/{}", id(&bought))).await["cancel_at_period_end"], true);
+}
+
+#[tokio::test]
+async fn a_session_that_is_paid_by_slow_means_is_complete_before_it_is_paid() {
+    let shop = Shop::start().await;
+    let price = shop.price(1250, "usd", None).await;
+    for (pays, event, status, left) in [
+        (true, "checkout.session.async_payment_succeeded", "paid", "succeeded"),
+        (false, "checkout.session.async_payment_failed", "unpaid", "requires_payment_method"),
+    ] {
+        let open = session(&shop, "payment", &price, "&payment_method_types[0]=us_bank_account").await;
+        assert_eq!(open["payment_method_types"], json!(["us_bank_account"]));
+        let complete = shop.simulator.complete_checkout(&id(&open), "pm_usBankAccount_processing").unwrap();
+        assert_eq!((&complete["status"], &complete["payment_status"]), (&"complete".into(), &"unpaid".into()));
+        assert_eq!(shop.event_types().last().unwrap(), "checkout.session.completed");
+        let (code, _) =
+            control(&shop, &format!("payment_intents/{}/end", complete["payment_intent"].as_str().unwrap()), json!({"pays": pays})).await;
+        assert_eq!((code, shop.event_types().last().unwrap().as_str()), (200, event));
+        let found = shop.get(&format!("checkout/sessions/{}?expand[]=payment_intent", id(&open))).await;
+        let ended = (&found["status"], &found["payment_status"], &found["payment_intent"]["status"]);
+        assert_eq!(ended, (&"complete".into(), &status.into(), &left.into()));
+    }
 }

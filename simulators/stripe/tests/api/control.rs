@@ -7,7 +7,7 @@ use super::client::{Shop, id};
 
 const DAY: i64 = 86_400;
 
-async fn control(shop: &Shop, path: &str, body: Value) -> (u16, Value) {
+pub async fn control(shop: &Shop, path: &str, body: Value) -> (u16, Value) {
     let url = format!("{}/_simulator/{path}", shop.simulator.url);
     let response = shop.http.post(url).json(&body).send().await.unwrap();
     (response.status().as_u16(), serde_json::from_str(&response.text().await.unwrap()).unwrap_or_default())

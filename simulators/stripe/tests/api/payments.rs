@@ -92,6 +92,22 @@ async fn a_dispute_takes_the_money_and_a_won_one_brings_it_back() {
 }
 
 #[tokio::test]
+async fn the_movements_of_a_dispute_are_in_the_currency_in_which_the_account_is_settled() {
+    let shop = Shop::start().await;
+    let customer = shop.customer().await;
+    let form = |currency: &str| format!("amount=1500&currency={currency}&customer={customer}&payment_method=pm_card_visa&confirm=true");
+    shop.simulator.settles_in("usd", 666_667);
+    for (currency, amount, rate) in [("jpy", -1000, json!(0.666_667)), ("usd", -1500, Value::Null)] {
+        let paid = shop.post("payment_intents", &form(currency)).await;
+        let dispute = shop.simulator.open_dispute(&id(&paid), None, "fraudulent").unwrap();
+        assert_eq!((&dispute["currency"], &dispute["amount"]), (&currency.into(), &1500.into()));
+        let moved = &dispute["balance_transactions"][0];
+        assert_eq!((&moved["currency"], &moved["amount"], &moved["fee"]), (&"usd".into(), &amount.into(), &1500.into()));
+        assert_eq!(moved["exchange_rate"], rate);
+    }
+}
+
+#[tokio::test]
 async fn an_authorized_payment_is_captured_in_part_or_canceled() {
     let shop = Shop::start().await;
     let form = "amount=1000&currency=usd&payment_method=pm_card_visa&confirm=true&capture_method=manual";

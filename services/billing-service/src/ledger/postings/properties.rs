@@ -51,9 +51,19 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         refund("k", Sale::of(price, amount), balances, AT),
         dispute_opened("k", Sale::of(price, amount), balances, AT),
         dispute_won("k", Sale::of(price, amount), balances, AT),
-        dispute_lost("k", amount, cost, AT),
+        dispute_lost("k", (Currency::USD, amount), fee_of(Currency::USD, cost), AT),
+        dispute_lost("k", (yen(), amount), fee_of(Currency::USD, cost), AT),
         rounding("k", amount, AT),
     ]
+}
+
+fn yen() -> Currency {
+    "JPY".parse().unwrap()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a posting takes it")]
+const fn fee_of(currency: Currency, amount: i64) -> Option<Fee> {
+    Some(Fee { currency, amount })
 }
 
 proptest! {
@@ -128,9 +138,12 @@ proptest! {
         let won = dispute_won("k", Sale::of(amount, amount), after, AT);
         prop_assert_eq!(opened.moved(Account::Disputes) + won.moved(Account::Disputes), 0);
         prop_assert_eq!(after.available() + won.moved(Account::Wallet) + won.moved(Account::Debt), balances.available());
-        let lost = dispute_lost("k", amount, fee, AT);
+        let lost = dispute_lost("k", (Currency::USD, amount), fee_of(Currency::USD, fee), AT);
         prop_assert_eq!(opened.moved(Account::Disputes) + lost.moved(Account::Disputes), -fee);
         prop_assert_eq!(lost.moved(Account::StripeClearing), amount + fee);
+        let abroad = dispute_lost("k", (yen(), amount), fee_of(Currency::USD, fee), AT);
+        prop_assert_eq!(opened.moved(Account::Disputes) + abroad.moved(Account::Disputes), 0);
+        prop_assert_eq!(abroad.money, Some((Currency::USD, vec![(Account::Disputes, -fee), (Account::StripeClearing, fee)])));
     }
 
     /// [B-47] The customer gets the credit whole; the difference to the money is promotion or the plan's fee, never both.

@@ -1,10 +1,20 @@
 //! Usage and money that go back. Credit that was bought is taken back with the money; what of it was burned already is owed [B-48].
 
 use chrono::{DateTime, Utc};
+use money::Currency;
 
 use super::{Kind, Posting, Sale, returned, taken};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
+
+/// What a payment provider takes for something: in the currency in which it settles with the house, whatever the payment was in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fee {
+    /// In what.
+    pub currency: Currency,
+    /// In micro-units.
+    pub amount: i64,
+}
 
 /// Usage given back as credit: revenue stays what it was, and this is less of it [B-50].
 #[must_use]
@@ -31,8 +41,15 @@ pub fn dispute_won(key: impl Into<String>, part: Sale, balances: Balances, at: D
     part.posting(Kind::DisputeWon, key, Account::Disputes, returned(part.credit, balances), at, false)
 }
 
-/// The charge is reversed: the money has left Stripe, and its fee with it, which stays on the account as what disputes cost.
+/// The charge is reversed: the money (of a currency) has left Stripe, and its fee with it, which stays on the account as what disputes cost.
+/// A fee in another currency is a side of its own.
 #[must_use]
-pub fn dispute_lost(key: impl Into<String>, paid: i64, fee: i64, at: DateTime<Utc>) -> Posting {
-    Posting::new(Kind::DisputeLost, key, at, vec![(Account::Disputes, -paid - fee), (Account::StripeClearing, paid + fee)])
+pub fn dispute_lost(key: impl Into<String>, (currency, paid): (Currency, i64), fee: Option<Fee>, at: DateTime<Utc>) -> Posting {
+    let moved = |amount: i64| vec![(Account::Disputes, -amount), (Account::StripeClearing, amount)];
+    match fee {
+        Some(fee) if fee.currency != currency => {
+            Posting { money: Some((fee.currency, moved(fee.amount))), ..Posting::new(Kind::DisputeLost, key, at, moved(paid)) }
+        }
+        fee => Posting::new(Kind::DisputeLost, key, at, moved(paid + fee.map_or(0, |fee| fee.amount))),
+    }
 }

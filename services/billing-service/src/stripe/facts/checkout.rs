@@ -4,6 +4,7 @@ use money::Currency;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use crate::checkouts;
 use crate::checkouts::store::{self, Checkout};
 use crate::error::Error;
 use crate::sales::{self, PaidBy, Payment};
@@ -19,11 +20,18 @@ pub(super) async fn apply(state: &AppState, transaction: &mut Transaction<'stati
     let Some(checkout) = checkout else { return Ok(false) };
     match (session.needs("status")?, session.text("payment_status")) {
         ("complete", Some("paid" | "no_payment_required")) => paid(state, transaction, &checkout, session).await?,
-        // Paid by a slow means, on its way: an event of its own tells how that ends.
+        // Paid by a slow means that came back: nobody can pay this page any more, and it is in the way of the next one.
+        ("complete", _) if is_returned(session) => checkouts::give_up(state, transaction, &checkout).await?,
+        // On its way: an event of its own tells how that ends.
         ("complete" | "open", _) => {}
         _ => store::end(state, transaction, checkout.id, "expired").await?,
     }
     Ok(true)
+}
+
+/// Whether the payment of a page that is complete has failed: while it is on its way, it waits for nobody to pay it.
+fn is_returned(session: Object<'_>) -> bool {
+    matches!(session.at("payment_intent").text("status"), Some("requires_payment_method" | "canceled"))
 }
 
 async fn paid(

@@ -102,22 +102,31 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
     let rows = sqlx::query_as!(
         Found,
         r#"with listed as (
-             select r.id as payment, r.organization, r.asked, r.currency, r.amount, 0::bigint as gone, 0::bigint as fees
+             select r.id as payment, r.organization, r.asked, r.currency, r.amount, 0::bigint as gone, null::text as fee_currency, null::bigint as fee
              from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint)
              where l.run_id = $1 and l.list = 'payments'
              union all
-             select r.payment_intent, null, null, null, null, r.amount, case when r.phase = 'lost' then coalesce(r.fee, 0) else 0 end
-             from reconciliation_listed l cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee bigint)
+             select r.payment_intent, null, null, null, null, r.amount, case when r.phase = 'lost' then r.fee_currency end, r.fee
+             from reconciliation_listed l
+             cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee_currency text, fee bigint)
              where l.run_id = $1 and l.list = 'reversals' and r.phase in ('taken', 'lost')),
            -- Grouped and not joined: what was just listed is taken for a few rows, each to be looked for among all of the others.
            t as (
              select payment, (array_agg(organization) filter (where currency is not null))[1] as organization, bool_or(asked) as asked,
-               max(currency) as currency, max(amount) as amount, sum(gone) as gone, sum(fees) as fees
+               max(currency) as currency, max(amount) as amount, sum(gone) as gone,
+               array_agg(fee_currency) filter (where fee_currency is not null) as fee_currencies,
+               array_agg(fee) filter (where fee_currency is not null) as fees
              from listed group by payment having max(currency) is not null),
+           counted as (
+             select t.* from t left join stripe_payments p on p.payment_intent_id = t.payment
+             where p.sold is distinct from false and (p.sold or t.asked)),
+           -- Fees in the currency in which Stripe settles, which may be another than the payment's.
            theirs as (
-             select t.organization, t.currency, -sum(greatest(t.amount - t.gone, 0) - t.fees)::bigint as amount
-             from t left join stripe_payments p on p.payment_intent_id = t.payment
-             where p.sold is distinct from false and (p.sold or t.asked) group by t.organization, t.currency),
+             select organization, currency, sum(amount)::bigint as amount from (
+               select organization, currency, -greatest(amount - gone, 0) as amount from counted
+               union all
+               select c.organization, f.currency, f.fee from counted c cross join unnest(c.fee_currencies, c.fees) as f (currency, fee)) as moved
+             group by organization, currency),
            ours as (
              select l.organization_id as organization, a.currency, sum(e.amount_micros)::bigint as amount
              from accounts a join ledger_entries e on e.account_id = a.id join ledger_transactions l on l.id = e.transaction_id

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::stripe::facts::checkout::tax_on_top;
 use crate::stripe::facts::invoice::{Sums, paid_with};
-use crate::stripe::facts::reversal::fees;
+use crate::stripe::facts::reversal::fee;
 use crate::stripe::object::Object;
 
 /// Which list a row belongs to. Amounts are micro-units, times seconds since 1970.
@@ -20,7 +20,7 @@ pub(super) enum List {
     Customers,
     /// `id`, `organization`, `object` (what it paid), `asked` (whether that was ours), `currency`, `amount` (without tax), `at`
     Payments,
-    /// `id`, `kind`, `payment_intent`, `amount`, `fee`, `phase`, `at`
+    /// `id`, `kind`, `payment_intent`, `amount`, `fee` and `fee_currency`, `phase`, `at`
     Reversals,
     /// `id`, `organization`, `status`, `currency`, `total`, `agrees`, `charge`, `at`
     Invoices,
@@ -160,9 +160,10 @@ fn reversal(known: &Known, object: Object<'_>, kind: &str, phase: &str, rows: &m
     let Some((payment, currency)) = object.related("payment_intent").and_then(|id| known.payments.get_key_value(id)) else {
         return Ok(());
     };
-    let id = object.needs("id")?;
+    let (id, fee) = (object.needs("id")?, fee(object)?);
     let row = json!({"id": id, "kind": kind, "payment_intent": payment, "amount": object.micros("amount", *currency)?,
-        "fee": fees(object, *currency)?, "phase": phase, "at": object.number("created")});
+        "fee": fee.map(|fee| fee.amount), "fee_currency": fee.map(|fee| fee.currency.code()), "phase": phase,
+        "at": object.number("created")});
     rows.insert((List::Reversals, id.to_owned()), row);
     Ok(())
 }

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use billing_service::audit::Decision;
 use billing_service::error::Error;
 use billing_service::grants::{self, Dispute as Outcome, NewGrant, Source, WalletChange};
-use billing_service::ledger::postings::Sale;
+use billing_service::ledger::CREDIT;
+use billing_service::ledger::postings::{Fee, Sale};
 use billing_service::state::AppState;
 use billing_service::{leases, reservations};
 use chassis::in_transaction;
@@ -231,7 +232,10 @@ impl<'a> World<'a> {
             }
             Command::Close { which, fee } => {
                 let Some(at) = pick(0..side.disputes.len(), which) else { return Ok(()) };
-                let (name, outcome) = (side.disputes[at].clone(), fee.map_or(Outcome::Won, |fee| Outcome::Lost { fee }));
+                let (name, outcome) = (
+                    side.disputes[at].clone(),
+                    fee.map_or(Outcome::Won, |amount| Outcome::Lost { fee: Some(Fee { currency: CREDIT, amount }) }),
+                );
                 let closed: Result<bool, Error> = in_transaction!(state.pool, |transaction| {
                     grants::close_dispute(&state, transaction, organization, &name, outcome).await
                 });

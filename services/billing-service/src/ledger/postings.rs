@@ -117,6 +117,13 @@ impl Posting {
         Self { kind, external_key: key.into(), occurred_at: at, entries, money: None }
     }
 
+    /// Whether it moves nothing at all: then there is nothing to post, and the ledger would refuse it.
+    #[must_use]
+    pub fn moves_nothing(&self) -> bool {
+        let money = self.money.iter().flat_map(|(_, entries)| entries);
+        self.entries.iter().chain(money).all(|(_, amount)| *amount == 0)
+    }
+
     /// What it moves on an account, in the currency of its entries.
     #[must_use]
     pub fn moved(&self, account: Account) -> i64 {

@@ -252,7 +252,7 @@ mod tests {
     fn a_list_in_another_currency_than_that_of_credit_is_refused() {
         let of = |currency: &str| format!("currency: {currency}\ncards:\n- {{model: a, cost: {RATES}}}\n");
         assert!(parse(&of("USD"), 0).is_ok());
-        assert_eq!(told(&of("JPY")), ["currency: must be USD: usage is paid from credit, which is in it"]);
+        assert_eq!(told(&of("JPY")), ["currency must be USD: usage is paid from credit, which is in it"]);
         assert_eq!(told(&of("XXX")).len(), 1, "one mistake for what is no currency");
     }
 

@@ -238,6 +238,10 @@ async fn post(
     currency: Currency,
     posting: &Posting,
 ) -> Result<(), Error> {
+    // A dispute over what was given back already takes nothing, and has nothing to return.
+    if posting.moves_nothing() {
+        return Ok(());
+    }
     ledger::post(state, transaction, Some(known.organization), currency, posting).await?;
     Ok(())
 }

@@ -172,7 +172,7 @@ impl Work {
     /// A posting, what pays for it, and what nothing may pay for.
     fn post(&mut self, event: &UsageEvent, posting: Posting) {
         note_debt(event.organization_id, event.request_id, &posting);
-        if posting.entries.iter().all(|(_, amount)| *amount == 0) {
+        if posting.moves_nothing() {
             return;
         }
         let short = self.payments.follow(event.organization_id, &posting, Use::model(&event.model), event.started_at);

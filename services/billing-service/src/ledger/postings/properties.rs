@@ -210,3 +210,13 @@ proptest! {
         }
     }
 }
+
+/// A dispute over a sale that was given back already takes nothing: there is no transaction without entries.
+#[test]
+fn a_dispute_that_took_nothing_moves_nothing_when_it_ends_and_its_fee_alone_is_posted() {
+    let fee = |currency| Some(Fee { currency, amount: 15 });
+    assert!(dispute_lost("k", (Currency::USD, 0), None, AT).moves_nothing());
+    for currency in [Currency::USD, "JPY".parse().expect("a currency")] {
+        assert!(!dispute_lost("k", (Currency::USD, 0), fee(currency), AT).moves_nothing());
+    }
+}

@@ -96,7 +96,7 @@ impl Gateway {
         };
         stream::iter(&gateway.wallets)
             .map(|wallet| {
-                let request = LeaseRequest { organization_id: *wallet, needed_micros: each_micros, seen: None };
+                let request = LeaseRequest { organization_id: *wallet, needed_micros: each_micros, seen: None, model: None };
                 let gateway = &gateway;
                 async move { gateway.billing.lease(&request).await }
             })
@@ -144,18 +144,17 @@ impl Gateway {
         let deadline = now + Duration::from_mins(5);
         let admission = Admission { request_id, organization_id, cost_micros: RESERVED, now, deadline, limits: &[], note: &note };
         event.lease_id = loop {
-            let (needed_micros, seen) = match self.admissions.admit(&admission).await? {
-                Verdict::Admitted { lease, low } => {
+            let request = match self.admissions.admit(&admission).await? {
+                Verdict::Admitted { lease, of_model, low } => {
                     if low {
-                        self.fill_in_passing(LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) });
+                        self.fill_in_passing(admission.low(lease, of_model));
                     }
                     break lease.lease_id;
                 }
-                Verdict::Short { lease, missing_micros } => (missing_micros, Some(lease)),
-                Verdict::NoLease => (RESERVED, None),
+                Verdict::Short { all, model } => admission.short(all, model),
                 refused => bail!("{refused:?}"),
             };
-            self.billing.lease(&LeaseRequest { organization_id, needed_micros, seen }).await?;
+            self.billing.lease(&request).await?;
         };
         let admitted = u64::try_from(began.elapsed().as_micros())?;
         event.usage = TokenUsage::text(10, 10);

@@ -54,6 +54,8 @@ pub enum Verdict {
     Admitted {
         /// The lease that it is taken from.
         lease: SeenLease,
+        /// Whether that one is for requests of its model alone.
+        of_model: bool,
         /// Whether the lease should be filled up before it runs dry.
         low: bool,
     },
@@ -64,17 +66,24 @@ pub enum Verdict {
         /// When there may be room again.
         retry_after: Duration,
     },
-    /// The lease does not reach.
+    /// Neither lease reaches.
     Short {
-        /// The lease.
-        lease: SeenLease,
-        /// What is missing, in micro-units.
-        missing_micros: i64,
+        /// The one for all requests.
+        all: Shortage,
+        /// The one for requests of this model.
+        model: Shortage,
     },
-    /// There is no lease.
-    NoLease,
     /// The request id is in use, or was.
     Duplicate,
+}
+
+/// A lease that does not reach, or that there is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage {
+    /// The lease, if there is one.
+    pub lease: Option<SeenLease>,
+    /// What is missing in it, in micro-units: all, when there is none.
+    pub missing_micros: i64,
 }
 
 /// A flight whose deadline has passed.
@@ -104,7 +113,11 @@ impl Admissions {
         let shard = Shard::of(admission.organization_id);
         let request = admission.request_id.to_string();
         let mut invocation = self.scripts.admit.prepare_invoke();
-        invocation.key(lease_key(admission.organization_id)).key(flights_key(shard)).key(flight_key(shard, &request));
+        invocation
+            .key(lease_key(admission.organization_id, None))
+            .key(lease_key(admission.organization_id, Some(&admission.note.event.model)))
+            .key(flights_key(shard))
+            .key(flight_key(shard, &request));
         for limit in admission.limits {
             invocation.key(&limit.key);
         }
@@ -190,18 +203,21 @@ fn verdict(reply: &[Value]) -> Result<Verdict, RedisError> {
         let value = reply.get(index).cloned().ok_or_else(|| unreadable("a verdict"))?;
         from_redis_value(value).map_err(|_| unreadable("a verdict"))
     };
-    let lease = || -> Result<SeenLease, RedisError> {
-        let lease_id: LeaseId = text(1).parse().map_err(|_| unreadable("a lease"))?;
-        Ok(SeenLease { lease_id, funded_micros: number(2)? })
+    let lease = |index: usize| -> Result<SeenLease, RedisError> {
+        let lease_id: LeaseId = text(index).parse().map_err(|_| unreadable("a lease"))?;
+        Ok(SeenLease { lease_id, funded_micros: number(index + 1)? })
+    };
+    let shortage = |index: usize| -> Result<Shortage, RedisError> {
+        let lease = if text(index).is_empty() { None } else { Some(lease(index)?) };
+        Ok(Shortage { lease, missing_micros: number(index + 2)? })
     };
     match text(0).as_str() {
-        "admitted" => Ok(Verdict::Admitted { lease: lease()?, low: number(3)? == 1 }),
+        "admitted" => Ok(Verdict::Admitted { lease: lease(1)?, of_model: number(4)? == 1, low: number(3)? == 1 }),
         "limited" => {
             let limit = usize::try_from(number(1)? - 1).map_err(|_| unreadable("a verdict"))?;
             Ok(Verdict::Limited { limit, retry_after: Duration::from_millis(u64::try_from(number(2)?).unwrap_or(0)) })
         }
-        "short" => Ok(Verdict::Short { lease: lease()?, missing_micros: number(3)? }),
-        "none" => Ok(Verdict::NoLease),
+        "short" => Ok(Verdict::Short { all: shortage(1)?, model: shortage(4)? }),
         "duplicate" => Ok(Verdict::Duplicate),
         _ => Err(unreadable("a verdict")),
     }

@@ -17,6 +17,8 @@ pub struct Instance(pub String);
 pub struct Funding<'l> {
     /// Whose.
     pub organization_id: OrganizationId,
+    /// The model whose requests alone it pays for; none for all.
+    pub model: Option<&'l str>,
     /// The lease.
     pub lease_id: LeaseId,
     /// Rises with each lease of the organization.
@@ -81,7 +83,7 @@ impl Admissions {
     pub async fn fund(&self, funding: &Funding<'_>) -> Result<Funded, RedisError> {
         let mut invocation = self.scripts.fund.prepare_invoke();
         invocation
-            .key(lease_key(funding.organization_id))
+            .key(lease_key(funding.organization_id, funding.model))
             .key(instance_key(Shard::of(funding.organization_id)))
             .arg(funding.lease_id.to_string())
             .arg(funding.epoch)
@@ -104,9 +106,9 @@ impl Admissions {
     ///
     /// # Errors
     /// When Redis does not answer; it may be repeated.
-    pub async fn close(&self, organization: OrganizationId, lease: LeaseId) -> Result<Closed, RedisError> {
+    pub async fn close(&self, organization: OrganizationId, model: Option<&str>, lease: LeaseId) -> Result<Closed, RedisError> {
         let mut invocation = self.scripts.close.prepare_invoke();
-        invocation.key(lease_key(organization)).arg(lease.to_string());
+        invocation.key(lease_key(organization, model)).arg(lease.to_string());
         let (remaining_micros, last_deadline_ms) = invocation.invoke_async(&mut self.redis.connection()).await?;
         Ok(Closed { remaining_micros, last_deadline_ms })
     }
@@ -115,16 +117,17 @@ impl Admissions {
     ///
     /// # Errors
     /// When Redis does not answer; it may be repeated.
-    pub async fn forget(&self, organization: OrganizationId, lease: LeaseId) -> Result<(), RedisError> {
-        redis::cmd("HDEL").arg(lease_key(organization)).arg(format!("closed:{lease}")).query_async(&mut self.redis.connection()).await
+    pub async fn forget(&self, organization: OrganizationId, model: Option<&str>, lease: LeaseId) -> Result<(), RedisError> {
+        let key = lease_key(organization, model);
+        redis::cmd("HDEL").arg(key).arg(format!("closed:{lease}")).query_async(&mut self.redis.connection()).await
     }
 
-    /// The open lease and what is left of it, for whoever wants to know and not to spend.
+    /// The open lease for all requests, or for those of a model, and what is left of it, for whoever wants to know and not to spend.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn remaining(&self, organization: OrganizationId) -> Result<Option<(LeaseId, i64)>, RedisError> {
-        let command = redis::cmd("HMGET").arg(lease_key(organization)).arg("id").arg("remaining").to_owned();
+    pub async fn remaining(&self, organization: OrganizationId, model: Option<&str>) -> Result<Option<(LeaseId, i64)>, RedisError> {
+        let command = redis::cmd("HMGET").arg(lease_key(organization, model)).arg("id").arg("remaining").to_owned();
         let (id, remaining): (Option<String>, Option<i64>) = command.query_async(&mut self.redis.connection()).await?;
         Ok(id.and_then(|id| id.parse().ok()).zip(remaining))
     }

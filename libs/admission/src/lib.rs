@@ -8,13 +8,14 @@
 //! chat-service admits, checkpoints and settles; billing-service funds and closes leases and settles what dead processes left behind.
 //! All keys of one call are of one [shard](contracts::Shard), so that the scripts run unchanged on a cluster.
 
-pub mod flight;
+pub mod asking;
+mod flight;
 pub mod lease;
 pub mod limit;
 mod scripts;
 pub mod settlement;
 
-pub use flight::{Admission, Expired, Note, Verdict};
+pub use flight::{Admission, Expired, Note, Shortage, Verdict};
 pub use lease::{Closed, Funded, Funding, Instance};
 pub use limit::{Counted, Limit, Meter, Window};
 pub use scripts::Admissions;

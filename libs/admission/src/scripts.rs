@@ -40,8 +40,10 @@ impl Admissions {
     }
 }
 
-pub(crate) fn lease_key(organization: OrganizationId) -> String {
-    Shard::of(organization).key(&format!("lease:{organization}"))
+/// Where the lease for all requests of an organization is kept, or the one for those of a model.
+pub(crate) fn lease_key(organization: OrganizationId, model: Option<&str>) -> String {
+    let shard = Shard::of(organization);
+    model.map_or_else(|| shard.key(&format!("lease:{organization}")), |model| shard.key(&format!("lease:{organization}:{model}")))
 }
 
 pub(crate) fn flights_key(shard: Shard) -> String {

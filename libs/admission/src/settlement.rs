@@ -55,7 +55,8 @@ impl Admissions {
         let shard = Shard::of(event.organization_id);
         let mut invocation = self.scripts.settle.prepare_invoke();
         invocation
-            .key(lease_key(event.organization_id))
+            .key(lease_key(event.organization_id, None))
+            .key(lease_key(event.organization_id, Some(&event.model)))
             .key(flights_key(shard))
             .key(of_request(event.organization_id, event.request_id))
             .key(shard.usage_stream());

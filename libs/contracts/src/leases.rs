@@ -19,6 +19,24 @@ pub struct LeaseRequest {
     pub needed_micros: i64,
     /// The lease as the caller saw it; none, when there was none.
     pub seen: Option<SeenLease>,
+    /// The model of the request that asks: where the lease for all requests cannot be filled, credit that may pay for this model alone
+    /// may fill another. With nothing needed, that other is the one that runs low.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRequest>,
+}
+
+/// What a request misses of the lease for its model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRequest {
+    /// The model, as rate cards name it.
+    pub model: String,
+    /// What is missing in the lease for it, in micro-units; zero when it only runs low.
+    pub needed_micros: i64,
+    /// What the request costs at most, in micro-units: with that, what lies in the lease for all requests can be known.
+    pub cost_micros: i64,
+    /// That lease as the caller saw it; none, when there was none.
+    pub seen: Option<SeenLease>,
 }
 
 /// A lease as a request saw it.

@@ -93,7 +93,7 @@ pub async fn get(
 
 /// What Redis does not say counts as held.
 async fn leased(state: &AppState, organization: OrganizationId) -> Result<i64, Error> {
-    Ok(leases::unspent(state, organization).await?.unwrap_or(0))
+    Ok(leases::unspent(state, organization).await?.map_or(0, |unspent| unspent.all + unspent.models))
 }
 
 async fn past(state: &AppState, organization: OrganizationId, at: DateTime<Utc>) -> Result<Balance, Error> {

@@ -5,8 +5,8 @@
 //! hold: a hold is of the organization, and a request pays with the lots that were valid when it was admitted.
 //!
 //! **Restrictions.** A lot for certain models or features pays for those and nothing else, debt included. What may be spent on a model
-//! is the wallet less the debt less every lot that may not pay for it ([`spendable`]): all holds are taken to stand on the lots that
-//! the model may use, which is never too much and sometimes less than there is. Restricted lots burn before others (a lower priority,
+//! is the wallet less the debt less every lot that may not pay for it ([`spendable`]). A lease for one model is taken to stand on the lots
+//! that would burn for it; all other holds on the lots that the model may use, which is never too much and sometimes less than there is. Restricted lots burn before others (a lower priority,
 //! unless it is said), so that what others are needed for stays. What no lot may pay for is owed (`shortfall`).
 //!
 //! **Expiry.** A lot may pay for requests that were admitted before it expires, and not for one admitted at that instant [B-46]. At that
@@ -31,5 +31,5 @@ pub use issue::{NewGrant, issue};
 pub use list::{__path_list, Grant, list};
 pub use lot::{GrantId, Lot, Source, Use};
 pub use spend::{Spendable, burn, follow, spendable};
-pub use store::{Movement, lots, overdraft};
+pub use store::{Movement, lots, model_holds, overdraft};
 pub use take_back::{Dispute, close_dispute, open_dispute, refund, refund_usage};

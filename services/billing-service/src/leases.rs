@@ -35,27 +35,38 @@ pub async fn create(
     Ok(axum::Json(fill::fill(&state, &request).await?))
 }
 
-/// What of an organization's lease no request has taken. It is held in the ledger and can be spent all the same. None when Redis does not
+/// What of an organization's leases no request has taken, in micro-units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unspent {
+    /// Of the one for all requests.
+    pub all: i64,
+    /// Of those for single models.
+    pub models: i64,
+}
+
+/// What of an organization's leases no request has taken. It is held in the ledger and can be spent all the same. None when Redis does not
 /// say.
 ///
 /// # Errors
 /// The database's.
-pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<Option<i64>, Error> {
-    let remaining = match state.admissions.remaining(organization).await {
-        Ok(remaining) => remaining,
-        Err(error) => {
-            tracing::warn!(error.message = error.category(), "what is left of a lease is not known");
-            return Ok(None);
-        }
-    };
-    let Some((lease, remaining)) = remaining else { return Ok(Some(0)) };
-    let held = sqlx::query_scalar!(
-        "select held_micros from leases where id = $1 and organization_id = $2 and state in ('opening', 'open')",
-        lease.uuid(),
+pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<Option<Unspent>, Error> {
+    let active = sqlx::query!(
+        "select id, model, held_micros from leases where organization_id = $1 and state in ('opening', 'open')",
         organization.uuid()
     );
-    let held = held.fetch_optional(&state.pool).await?.unwrap_or(0);
-    Ok(Some(remaining.clamp(0, held)))
+    let mut unspent = Unspent::default();
+    for lease in active.fetch_all(&state.pool).await? {
+        let remaining = match state.admissions.remaining(organization, lease.model.as_deref()).await {
+            Ok(remaining) => remaining,
+            Err(error) => {
+                tracing::warn!(error.message = error.category(), "what is left of a lease is not known");
+                return Ok(None);
+            }
+        };
+        let remaining = remaining.filter(|(id, _)| id.uuid() == lease.id).map_or(0, |(_, remaining)| remaining.clamp(0, lease.held_micros));
+        *(if lease.model.is_some() { &mut unspent.models } else { &mut unspent.all }) += remaining;
+    }
+    Ok(Some(unspent))
 }
 
 /// Post what a request used, when the stream cannot be had. Its lease gives up all that was reserved; the unused part goes back to the

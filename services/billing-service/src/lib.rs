@@ -101,6 +101,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0101_subscription_gifts",
         "0102_coupon_redemptions",
         "0103_grants_set_aside",
+        "0104_model_leases",
     ],
 };
 

@@ -68,7 +68,7 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
 /// The database's, when it cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
     let Some(organization) = low(state).await? else { return Ok(false) };
-    let leased = leases::unspent(state, organization).await?;
+    let leased = leases::unspent(state, organization).await?.map(|unspent| unspent.all);
     let done = in_transaction!(state.pool, |transaction| { top_up(state, transaction, organization, leased).await });
     let Err(error) = &done else { return done };
     let Some(pause) = aside::pause(TASK, organization.uuid(), error) else { return done };
@@ -95,7 +95,8 @@ async fn top_up(
     let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
     let balances = ledger::lock(transaction, organization).await?;
     let lots = grants::lots(&mut **transaction, organization, now).await?;
-    let available = grants::burn::spendable(&lots, balances, Use::CHAT, now);
+    let holds = grants::model_holds(&mut **transaction, organization, &lots).await?;
+    let available = grants::burn::spendable(&lots, &holds, balances, Use::CHAT, now);
     let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)));
     let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
         // What is in the lease may be used in a moment, or Redis may say what it is.

@@ -39,6 +39,8 @@ mod lots_migration;
 mod metering;
 #[path = "api/migrations.rs"]
 mod migrations;
+#[path = "api/model_leases.rs"]
+mod model_leases;
 #[path = "api/money_back.rs"]
 mod money_back;
 #[path = "api/months.rs"]

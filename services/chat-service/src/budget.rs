@@ -7,7 +7,7 @@ use std::time::Duration;
 use admission::{Admission, Admissions, Verdict};
 use contracts::LeaseId;
 use contracts::billing::BillingClient;
-use contracts::leases::{LeaseError, LeaseRequest, SeenLease};
+use contracts::leases::{LeaseError, LeaseRequest};
 use identity::OrganizationId;
 use tokio::sync::Mutex as Gate;
 use tokio_util::task::TaskTracker;
@@ -70,12 +70,11 @@ impl Budget {
         let taken = async {
             let _one_at_a_time = gate.lock().await;
             for _ in 0..TRIES {
-                let (needed_micros, seen) = match self.admit(admission).await? {
+                let request = match self.admit(admission).await? {
                     Ok(lease) => return Ok(lease),
-                    Err(missing) => missing,
+                    Err(request) => request,
                 };
                 let span = tracing::info_span!("lease", otel.kind = "client");
-                let request = LeaseRequest { organization_id, needed_micros, seen };
                 chassis::step!("lease.asking");
                 self.billing.lease(&request).instrument(span).await.map_err(|error| match error {
                     LeaseError::InsufficientFunds => ApiError::InsufficientQuota,
@@ -90,34 +89,33 @@ impl Budget {
         taken
     }
 
-    /// One round trip. What is missing, when the lease does not reach.
-    async fn admit(&self, admission: &Admission<'_>) -> Result<Result<LeaseId, (i64, Option<SeenLease>)>, Refusal> {
+    /// One round trip. What to ask for, when no lease reaches.
+    async fn admit(&self, admission: &Admission<'_>) -> Result<Result<LeaseId, LeaseRequest>, Refusal> {
         let span = tracing::info_span!("admission", otel.kind = "client", otel.name = "EVALSHA admit", db.system.name = "redis");
         let verdict = self.admissions.admit(admission).instrument(span).await.map_err(|error| {
             tracing::warn!(error.message = error.category(), "a request could not be admitted");
             Refusal::Unknown
         })?;
         match verdict {
-            Verdict::Admitted { lease, low } => {
+            Verdict::Admitted { lease, of_model, low } => {
                 if low {
-                    self.fill_in_passing(admission.organization_id, lease);
+                    self.fill_in_passing(admission.low(lease, of_model));
                 }
                 Ok(Ok(lease.lease_id))
             }
-            Verdict::Short { lease, missing_micros } => Ok(Err((missing_micros, Some(lease)))),
-            Verdict::NoLease => Ok(Err((admission.cost_micros, None))),
+            Verdict::Short { all, model } => Ok(Err(admission.short(all, model))),
             Verdict::Limited { limit, retry_after } => Err(Refusal::Limited(limit, retry_after)),
             Verdict::Duplicate => Err(ApiError::Internal("a request id was used twice").into()),
         }
     }
 
     /// Before the lease runs dry, so that no request has to wait for it; unless somebody is at it already.
-    fn fill_in_passing(&self, organization_id: OrganizationId, lease: SeenLease) {
+    fn fill_in_passing(&self, request: LeaseRequest) {
+        let organization_id = request.organization_id;
         let gate = self.gate(organization_id);
         let Ok(alone) = Arc::clone(&gate).try_lock_owned() else { return };
         let budget = self.clone();
         let filling = async move {
-            let request = LeaseRequest { organization_id, needed_micros: 0, seen: Some(lease) };
             if budget.billing.lease(&request).await == Err(LeaseError::Unavailable) {
                 tracing::warn!(organization.id = %organization_id, "a lease that runs low could not be filled");
             }

@@ -1,6 +1,6 @@
 //! Filling and ending a lease, whatever order the calls arrive in.
 
-use admission::{Funded, Instance, Verdict};
+use admission::{Funded, Instance, Shortage, Verdict};
 use contracts::{LeaseId, Shard};
 use futures::future::join_all;
 
@@ -13,7 +13,7 @@ async fn of_many_requests_at_once_exactly_those_that_fit_are_admitted() {
     let events: Vec<_> = (0..64).map(|_| world.event(300)).collect();
     let verdicts = join_all(events.iter().map(|event| world.admit(event, &[]))).await;
     assert_eq!(verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Admitted { .. })).count(), 21);
-    let short = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Short { missing_micros: 1, .. })).count();
+    let short = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Short { all: Shortage { missing_micros: 1, .. }, .. })).count();
     assert_eq!((short, world.remaining().await), (43, 299));
 }
 
@@ -36,7 +36,7 @@ async fn an_older_lease_never_comes_back_over_a_newer_one_nor_one_that_was_close
     let oldest = LeaseId::new(&world.clock, &world.random);
     assert_eq!(world.fund(oldest, 0, 900, true).await, Funded::Superseded);
     assert_eq!(world.remaining().await, 500);
-    let closed = world.admissions.close(world.organization, world.lease).await.expect("Redis");
+    let closed = world.admissions.close(world.organization, None, world.lease).await.expect("Redis");
     assert_eq!(closed.remaining_micros, Some(100));
 }
 
@@ -44,16 +44,17 @@ async fn an_older_lease_never_comes_back_over_a_newer_one_nor_one_that_was_close
 async fn a_closed_lease_says_what_was_left_until_it_is_forgotten_and_admits_nothing() {
     let world = World::with(100).await;
     world.begin(60).await;
-    let closed = join_all((0..8).map(|_| world.admissions.close(world.organization, world.lease))).await;
+    let closed = join_all((0..8).map(|_| world.admissions.close(world.organization, None, world.lease))).await;
     for closed in closed {
         let closed = closed.expect("Redis");
         assert_eq!(closed.remaining_micros, Some(40));
         assert!(closed.last_deadline_ms > world.clock.now().timestamp_millis());
     }
-    assert_eq!(world.admit(&world.event(1), &[]).await, Verdict::NoLease);
+    let none = Shortage { lease: None, missing_micros: 1 };
+    assert_eq!(world.admit(&world.event(1), &[]).await, Verdict::Short { all: none, model: none });
     assert_eq!(world.fund(world.lease, 1, 900, false).await, Funded::Closed);
-    world.admissions.forget(world.organization, world.lease).await.expect("Redis");
-    assert_eq!(world.admissions.close(world.organization, world.lease).await.expect("Redis").remaining_micros, None);
+    world.admissions.forget(world.organization, None, world.lease).await.expect("Redis");
+    assert_eq!(world.admissions.close(world.organization, None, world.lease).await.expect("Redis").remaining_micros, None);
 }
 
 /// Redis lost everything and is empty: the money in the old lease is not made a second time.
@@ -78,7 +79,9 @@ async fn a_server_that_lost_its_data_does_not_get_its_leases_again() {
 async fn a_request_is_told_when_its_lease_runs_low() {
     let world = World::with(1000).await;
     for (cost, expected) in [(750, false), (1, true)] {
-        let Verdict::Admitted { low, lease } = world.admit(&world.event(cost), &[]).await else { panic!("there is enough") };
+        let Verdict::Admitted { low, lease, of_model: false } = world.admit(&world.event(cost), &[]).await else {
+            panic!("there is enough")
+        };
         assert_eq!((low, lease.lease_id, lease.funded_micros), (expected, world.lease, 1000));
     }
 }
@@ -118,4 +121,28 @@ async fn a_lease_admits_until_just_before_its_end() {
         let verdict = world.admissions.admit(&admission).await.expect("Redis");
         assert_eq!(matches!(verdict, Verdict::Admitted { .. }), admitted, "{early} ms before");
     }
+}
+
+/// [B-37] Credit for one model: its requests take it when the lease for all does not reach, and give back what they did not use to it.
+#[tokio::test]
+async fn the_lease_for_a_model_pays_for_its_requests_alone_and_only_where_the_one_for_all_does_not_reach() {
+    let world = World::with(100).await;
+    let special = LeaseId::new(&world.clock, &world.random);
+    assert_eq!(world.fund_of(Some("m"), special, 2, 300, true).await, Funded::Yes);
+    let left = || async { world.admissions.remaining(world.organization, Some("m")).await.expect("Redis").expect("a lease").1 };
+    let event = world.event(90);
+    let Verdict::Admitted { lease, of_model: false, .. } = world.admit(&event, &[]).await else { panic!("the one for all reaches") };
+    assert_eq!((lease.lease_id, world.remaining().await, left().await), (world.lease, 10, 300));
+    let other = contracts::usage::UsageEvent { model: "other".into(), ..world.event(90) };
+    let Verdict::Short { all, model } = world.admit(&other, &[]).await else { panic!("it is not for that one") };
+    assert_eq!((all.missing_micros, model), (80, Shortage { lease: None, missing_micros: 90 }));
+    let event = world.event(250);
+    let Verdict::Admitted { lease, of_model: true, low: true } = world.admit(&event, &[]).await else { panic!("it is for this one") };
+    assert_eq!((lease.lease_id, lease.funded_micros, world.remaining().await, left().await), (special, 300, 10, 50));
+    let Verdict::Short { all, model } = world.admit(&world.event(90), &[]).await else { panic!("neither reaches") };
+    assert_eq!((all.missing_micros, model.missing_micros, model.lease), (80, 40, Some(lease)));
+    assert_eq!((world.settle(&event, 100).await, world.settle(&event, 100).await), (100, 100));
+    assert_eq!((world.remaining().await, left().await), (10, 200));
+    let closed = world.admissions.close(world.organization, Some("m"), special).await.expect("Redis");
+    assert_eq!((closed.remaining_micros, world.remaining().await), (Some(200), 10), "each ends alone");
 }

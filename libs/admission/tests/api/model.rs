@@ -79,7 +79,7 @@ async fn apply(world: &World, model: &mut Model, step: Step) -> Result<(), TestC
                     model.remaining -= cost;
                     model.in_flight.push((event, cost));
                 }
-                Verdict::Short { missing_micros, .. } => prop_assert!(!fits && missing_micros == cost - model.remaining),
+                Verdict::Short { all, .. } => prop_assert!(!fits && all.missing_micros == cost - model.remaining),
                 other => prop_assert!(false, "{other:?}"),
             }
         }

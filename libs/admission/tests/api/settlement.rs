@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use admission::{Counted, End, Limit, Meter, Verdict, Window};
+use admission::{Counted, End, Limit, Meter, Shortage, Verdict, Window};
 use contracts::usage::{CountedBy, UsageEvent};
 use futures::future::join_all;
 use money::TokenUsage;
@@ -29,7 +29,9 @@ async fn what_costs_more_than_was_taken_comes_from_the_lease_and_the_next_reques
     let event = world.begin(300).await;
     assert_eq!(world.settle(&event, 600).await, 600);
     assert_eq!(world.remaining().await, -100);
-    let Verdict::Short { missing_micros, .. } = world.admit(&world.event(50), &[]).await else { panic!("there is nothing left") };
+    let Verdict::Short { all: Shortage { missing_micros, .. }, .. } = world.admit(&world.event(50), &[]).await else {
+        panic!("there is nothing left")
+    };
     assert_eq!(missing_micros, 150, "the next one and what is owed");
 }
 
@@ -60,7 +62,7 @@ async fn the_call_that_was_not_made_knows_its_lease_from_its_flight() {
 async fn on_a_lease_that_was_closed_a_request_takes_all_that_was_reserved() {
     let world = World::with(1000).await;
     let event = world.begin(300).await;
-    assert_eq!(world.admissions.close(world.organization, world.lease).await.expect("Redis").remaining_micros, Some(700));
+    assert_eq!(world.admissions.close(world.organization, None, world.lease).await.expect("Redis").remaining_micros, Some(700));
     assert_eq!(world.settle(&event, 120).await, 300);
     assert_eq!(world.appended().await, [(event.request_id, 300)]);
 }

@@ -31,8 +31,14 @@ impl World {
     }
 
     pub async fn fund(&self, lease: LeaseId, epoch: i64, funded: i64, is_new: bool) -> Funded {
+        self.fund_of(None, lease, epoch, funded, is_new).await
+    }
+
+    /// The lease for one model, or for all.
+    pub async fn fund_of(&self, model: Option<&str>, lease: LeaseId, epoch: i64, funded: i64, is_new: bool) -> Funded {
         let funding = Funding {
             organization_id: self.organization,
+            model,
             lease_id: lease,
             epoch,
             funded_micros: funded,
@@ -95,7 +101,7 @@ impl World {
     }
 
     pub async fn remaining(&self) -> i64 {
-        self.admissions.remaining(self.organization).await.expect("Redis").expect("a lease").1
+        self.admissions.remaining(self.organization, None).await.expect("Redis").expect("a lease").1
     }
 
     pub async fn in_flight(&self) -> u64 {

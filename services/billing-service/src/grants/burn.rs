@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::lot::{GrantId, Lot, Use};
+use super::lot::{GrantId, Lot, ModelHold, Use};
 use crate::ledger::Balances;
 
 /// Brings lots into the order in which they burn: priority, then the earliest expiry, then the oldest [B-45].
@@ -69,13 +69,52 @@ pub fn expiring(lots: &[Lot], now: DateTime<Utc>) -> Vec<(&Lot, i64)> {
     expiring
 }
 
-/// What may be spent on something now, without any overdraft; below zero when more is owed than that. All holds are taken to stand on
-/// lots that it may use.
+/// What holds for models rest on, if all that they hold is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Resting {
+    /// On lots that may not pay for what is wanted.
+    elsewhere: i64,
+    /// On lots that may.
+    among: i64,
+}
+
+/// Lets each hold take the lots that would burn for it. What it finds no lot for was promised by an overdraft, which is anybody's.
+fn resting(lots: &[Lot], holds: &[ModelHold], wanted: Use<'_>, now: DateTime<Utc>) -> Resting {
+    let expired = expiring(lots, now);
+    let gone = |lot: &Lot| expired.iter().filter(|(gone, _)| gone.id == lot.id).map(|(_, amount)| amount).sum::<i64>();
+    let mut left: Vec<(&Lot, i64)> = lots.iter().map(|lot| (lot, lot.remaining - gone(lot))).collect();
+    let mut resting = Resting::default();
+    for hold in holds {
+        let mut held = hold.held;
+        for (lot, left) in left.iter_mut().filter(|(lot, _)| lot.pays_for(Use::model(&hold.model))) {
+            let part = held.min(*left);
+            *left -= part;
+            held -= part;
+            // An expired lot is kept for the hold and counts nowhere else.
+            if lot.is_valid_at(now) && !lot.pays_for(wanted) {
+                resting.elsewhere += part;
+            } else {
+                resting.among += part;
+            }
+        }
+        resting.among += held;
+    }
+    resting
+}
+
+/// What may be spent on something now, without any overdraft; below zero when more is owed than that. Holds for a model (`holds`) rest on
+/// the lots that burn for it; all others are taken to stand on lots that it may use.
 #[must_use]
-pub fn spendable(lots: &[Lot], balances: Balances, wanted: Use<'_>, now: DateTime<Utc>) -> i64 {
+pub fn spendable(lots: &[Lot], holds: &[ModelHold], balances: Balances, wanted: Use<'_>, now: DateTime<Utc>) -> i64 {
     let expired: i64 = expiring(lots, now).iter().map(|(_, amount)| amount).sum();
     let others: i64 = lots.iter().filter(|lot| lot.is_valid_at(now) && !lot.pays_for(wanted)).map(|lot| lot.remaining).sum();
-    balances.available() - expired - others
+    balances.available() - expired - (others - resting(lots, holds, wanted, now).elsewhere)
+}
+
+/// What holds for models keep of what something else might use as well: so much may come back when they end.
+#[must_use]
+pub fn bound(lots: &[Lot], holds: &[ModelHold], wanted: Use<'_>, now: DateTime<Utc>) -> i64 {
+    resting(lots, holds, wanted, now).among
 }
 
 #[cfg(test)]
@@ -146,7 +185,7 @@ mod tests {
         let due = |millis| expiring(&lots, NOW + TimeDelta::milliseconds(millis)).len();
         assert_eq!((due(-1), due(0), due(1)), (0, 1, 1));
         let balances = Balances { wallet: 5, held: 0, debt: 0 };
-        let there = |millis| spendable(&lots, balances, Use::ANYTHING, NOW + TimeDelta::milliseconds(millis));
+        let there = |millis| spendable(&lots, &[], balances, Use::ANYTHING, NOW + TimeDelta::milliseconds(millis));
         assert_eq!((there(-1), there(0), there(1)), (5, 0, 0));
     }
 
@@ -168,7 +207,7 @@ mod tests {
             [Lot { held_before: 7, ..lot(1, 5, 1, Some(0), 0) }, Lot { held_before: 7, ..lot(2, 5, 1, Some(0), 0) }, lot(3, 5, 1, None, 0)];
         let due: Vec<i64> = expiring(&lots, NOW).into_iter().map(|(_, amount)| amount).collect();
         assert_eq!(due, [3]);
-        assert_eq!(spendable(&lots, Balances { wallet: 8, held: 7, debt: 0 }, Use::ANYTHING, NOW), 5);
+        assert_eq!(spendable(&lots, &[], Balances { wallet: 8, held: 7, debt: 0 }, Use::ANYTHING, NOW), 5);
     }
 
     proptest! {
@@ -202,8 +241,26 @@ mod tests {
             let payable: i64 = lots.iter().filter(|lot| lot.is_valid_at(NOW) && lot.pays_for(wanted)).map(|lot| lot.remaining).sum();
             let kept: i64 = lots.iter().filter(|lot| !lot.is_valid_at(NOW)).map(|lot| lot.remaining).sum::<i64>()
                 - expiring(&lots, NOW).iter().map(|(_, amount)| amount).sum::<i64>();
-            let there = spendable(&lots, Balances { wallet, held, debt }, wanted, NOW);
+            let there = spendable(&lots, &[], Balances { wallet, held, debt }, wanted, NOW);
             prop_assert_eq!(there, payable - (held - kept) - debt);
+        }
+
+        /// [B-37] What a lease for one model has taken stays payable, and so does what is promised to others beside it.
+        #[test]
+        fn what_a_hold_for_a_model_may_use_is_promised_to_nothing_else(lots in lots(), wish in 0..3000_i64, other in any::<bool>()) {
+            let lots: Vec<Lot> = lots.into_iter().map(|lot| Lot { held_before: 0, ..lot }).filter(|lot| lot.is_valid_at(NOW)).collect();
+            let all: i64 = lots.iter().map(|lot| lot.remaining).sum();
+            let held = wish.min(all);
+            let wanted = if other { Use::model("n") } else { Use::CHAT };
+            let holds = [ModelHold { model: "m".to_owned(), held }];
+            let there = spendable(&lots, &holds, Balances { wallet: all - held, held, debt: 0 }, wanted, NOW);
+            let used = burn(&lots, held, Use::model("m"), NOW);
+            let payable = |lot: &&Lot| lot.pays_for(wanted);
+            let burned = |lot: &Lot| used.iter().filter(|(id, _)| *id == lot.id).map(|(_, part)| part).sum::<i64>();
+            let left: i64 = lots.iter().filter(payable).map(|lot| lot.remaining - burned(lot)).sum();
+            prop_assert_eq!(there, left);
+            let back: i64 = lots.iter().filter(payable).map(burned).sum();
+            prop_assert_eq!(bound(&lots, &holds, wanted, NOW), back);
         }
     }
 }

@@ -90,6 +90,15 @@ impl<'a> Use<'a> {
     }
 }
 
+/// What leases hold for the requests of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelHold {
+    /// The model.
+    pub model: String,
+    /// In micro-units.
+    pub held: i64,
+}
+
 /// The names that a lot may pay for; an empty list restricts nothing, as if none were given.
 pub(super) fn restriction(names: Vec<String>) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)

@@ -19,6 +19,8 @@ use crate::state::AppState;
 pub struct Spendable {
     /// The amount in micro-units, the overdraft counted in; below zero when more is owed. The limit of holds, to the last micro-unit [B-39].
     pub micros: i64,
+    /// What leases for single models keep of lots that might pay for it too, in micro-units.
+    pub bound: i64,
     /// When some of it expires next: a hold for requests to come should end no later.
     pub until: Option<DateTime<Utc>>,
     /// The balances that it was computed from, under the lock that was taken.
@@ -46,7 +48,9 @@ pub async fn spendable(
     let overdraft = store::overdraft(&mut **transaction, organization).await?;
     let usable = lots.iter().filter(|lot| lot.is_valid_at(now) && lot.pays_for(wanted));
     let until = usable.filter_map(|lot| lot.expires_at).min();
-    Ok(Spendable { micros: pure::spendable(&lots, balances, wanted, now).saturating_add(overdraft), until, balances })
+    let holds = store::model_holds(&mut **transaction, organization, &lots).await?;
+    let micros = pure::spendable(&lots, &holds, balances, wanted, now).saturating_add(overdraft);
+    Ok(Spendable { micros, bound: pure::bound(&lots, &holds, wanted, now), until, balances })
 }
 
 /// Lets lots pay for what a posting took out of an organization's wallet and holds: usage by lots that may pay for it, debt that was

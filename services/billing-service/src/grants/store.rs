@@ -9,7 +9,7 @@ use sqlx::{PgExecutor, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::burn::{self, Burned};
-use super::lot::{GrantId, Lot, Source, restriction};
+use super::lot::{GrantId, Lot, ModelHold, Source, restriction};
 use crate::error::Error;
 
 /// Why a lot moved.
@@ -63,6 +63,24 @@ impl Movement {
 /// The database's.
 pub async fn lots(executor: impl PgExecutor<'_>, organization: OrganizationId, now: DateTime<Utc>) -> Result<Vec<Lot>, Error> {
     Ok(lots_of(executor, &[organization.uuid()], now).await?.remove(&organization).unwrap_or_default())
+}
+
+/// What leases hold for the requests of single models, for whoever has these lots: nothing was ever held so while none was restricted.
+///
+/// # Errors
+/// The database's.
+pub async fn model_holds(executor: impl PgExecutor<'_>, organization: OrganizationId, lots: &[Lot]) -> Result<Vec<ModelHold>, Error> {
+    if !lots.iter().any(Lot::is_restricted) {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query!(
+        r#"select model as "model!", sum(held_micros)::bigint as "held!" from leases
+           where organization_id = $1 and state <> 'closed' and model is not null group by model order by model"#,
+        organization.uuid()
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|row| ModelHold { model: row.model, held: row.held }).collect())
 }
 
 /// The same for several organizations.

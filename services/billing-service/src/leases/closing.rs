@@ -39,11 +39,11 @@ pub async fn sweep(state: &AppState) -> Result<(), Error> {
         begin(state, id).await?;
         chassis::step!("lease.ending");
     }
-    let closing = sqlx::query!("select id, organization_id from leases where state = 'closing' order by id limit $1", BATCH)
+    let closing = sqlx::query!("select id, organization_id, model from leases where state = 'closing' order by id limit $1", BATCH)
         .fetch_all(&state.pool)
         .await?;
     for row in closing {
-        close(state, OrganizationId::from_uuid(row.organization_id), LeaseId::from_uuid(row.id)).await?;
+        close(state, OrganizationId::from_uuid(row.organization_id), row.model.as_deref(), LeaseId::from_uuid(row.id)).await?;
     }
     let drained = sqlx::query_scalar!(
         "select id from leases where state in ('draining', 'lost') and (held_micros = 0 or drained_at <= $1) order by id limit $2",
@@ -75,14 +75,14 @@ async fn begin(state: &AppState, id: LeaseId) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the database or Redis is away.
-pub async fn close(state: &AppState, organization: OrganizationId, id: LeaseId) -> Result<(), Error> {
-    let closed = state.admissions.close(organization, id).await?;
+pub async fn close(state: &AppState, organization: OrganizationId, model: Option<&str>, id: LeaseId) -> Result<(), Error> {
+    let closed = state.admissions.close(organization, model, id).await?;
     chassis::step!("lease.closed_in_redis");
     let known = closed.remaining_micros.is_some();
     let next = if known { ("draining", instant(closed.last_deadline_ms) + GRACE) } else { ("lost", horizon(state)) };
     give_back(state, id, &["closing"], closed.remaining_micros.unwrap_or(0), next).await?;
     chassis::step!("lease.given_back");
-    state.admissions.forget(organization, id).await?;
+    state.admissions.forget(organization, model, id).await?;
     chassis::step!("lease.forgotten");
     Ok(())
 }

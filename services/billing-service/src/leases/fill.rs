@@ -11,7 +11,7 @@ use super::closing;
 use super::sizing::{Demand, size};
 use super::store::{self, StoredLease};
 use crate::error::Error;
-use crate::grants::{self, Use};
+use crate::grants::{self, Spendable, Use};
 use crate::state::AppState;
 use crate::{organizations, reservations};
 
@@ -39,7 +39,7 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
             Step::Fund(lease) => lease,
             Step::Close(leases) => {
                 for lease in leases {
-                    closing::close(state, lease.organization_id, lease.id).await?;
+                    closing::close(state, lease.organization_id, lease.model.as_deref(), lease.id).await?;
                 }
                 continue;
             }
@@ -62,6 +62,7 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
 async fn fund(state: &AppState, lease: &StoredLease) -> Result<Funded, Error> {
     let funding = Funding {
         organization_id: lease.organization_id,
+        model: lease.model.as_deref(),
         lease_id: lease.id,
         epoch: lease.epoch,
         funded_micros: lease.funded,
@@ -73,6 +74,35 @@ async fn fund(state: &AppState, lease: &StoredLease) -> Result<Funded, Error> {
     Ok(state.admissions.fund(&funding).await?)
 }
 
+/// What is asked of one lease.
+#[derive(Clone, Copy)]
+struct Wanted<'r> {
+    model: Option<&'r str>,
+    /// What the caller misses in it.
+    needed: i64,
+    /// What it needs if that lease is over.
+    cost: i64,
+    seen: Option<SeenLease>,
+}
+
+impl<'r> Wanted<'r> {
+    /// The lease for all requests first, then the one for the model; that one alone when it is what runs low.
+    fn of(request: &'r LeaseRequest) -> Vec<Self> {
+        let cost = request.model.as_ref().map_or(request.needed_micros, |model| model.cost_micros);
+        let all = Self { model: None, needed: request.needed_micros, cost, seen: request.seen };
+        let model = request.model.as_ref();
+        let model = model.map(|model| Self { model: Some(&model.model), needed: model.needed_micros, cost, seen: model.seen });
+        match model {
+            Some(low) if low.needed == 0 => vec![low],
+            model => std::iter::once(all).chain(model).collect(),
+        }
+    }
+
+    fn use_of(self) -> Use<'r> {
+        self.model.map_or(Use::CHAT, Use::model)
+    }
+}
+
 async fn ask(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -81,30 +111,64 @@ async fn ask(
 ) -> Result<Step, Error> {
     let organization = request.organization_id;
     organizations::ensure_wallet(state, transaction, organization).await?;
-    let mut spendable = grants::spendable(state, transaction, organization, Use::CHAT).await?;
-    let leases = store::unfinished(transaction, organization).await?;
-    let active = leases.iter().find(|lease| lease.state == "opening" || lease.state == "open");
+    let mut freed = false;
+    loop {
+        let general = grants::spendable(state, transaction, organization, Use::CHAT).await?;
+        let leases = store::unfinished(transaction, organization).await?;
+        let mut spendable = general;
+        for wanted in Wanted::of(request) {
+            if wanted.model.is_some() {
+                spendable = grants::spendable(state, transaction, organization, wanted.use_of()).await?;
+            }
+            if let Some(step) = try_fill(state, transaction, (organization, wanted), &leases, (general, spendable), instance).await? {
+                return Ok(step);
+            }
+        }
+        if std::mem::replace(&mut freed, true) {
+            let step = without_funds(&leases, request, (general, spendable))?;
+            if let Step::Close(leases) = &step {
+                for lease in leases {
+                    store::closing(transaction, lease.id).await?;
+                }
+            }
+            return Ok(step);
+        }
+        reservations::free(state, transaction, organization, request.needed_micros.saturating_sub(general.micros)).await?;
+    }
+}
+
+/// One lease filled, or ended when its time is over; none when what there is for it does not reach.
+async fn try_fill(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    (organization, wanted): (OrganizationId, Wanted<'_>),
+    leases: &[StoredLease],
+    (general, spendable): (Spendable, Spendable),
+    instance: &Instance,
+) -> Result<Option<Step>, Error> {
+    let active = leases.iter().find(|lease| lease.model.as_deref() == wanted.model && lease.is_active());
     if let Some(lease) = active.filter(|lease| lease.deadline <= state.clock.now()) {
         // It would admit nothing any more.
         store::closing(transaction, lease.id).await?;
-        return Ok(Step::Close(vec![lease.clone()]));
+        return Ok(Some(Step::Close(vec![lease.clone()])));
     }
-    if let Some(lease) = active.filter(|lease| !is_dry(lease, request.seen)) {
-        return Ok(Step::Fund(lease.clone()));
-    }
-    if request.needed_micros > spendable.micros {
-        reservations::free(state, transaction, organization, request.needed_micros.saturating_sub(spendable.micros)).await?;
-        spendable = grants::spendable(state, transaction, organization, Use::CHAT).await?;
+    if let Some(lease) = active.filter(|lease| !is_dry(lease, wanted.seen)) {
+        return Ok(Some(Step::Fund(lease.clone())));
     }
     let last = active.map(|lease| (lease.low.saturating_mul(4), state.clock.now() - lease.funded_at));
-    let demand = Demand { needed: request.needed_micros, available: spendable.micros, last, start: state.config.lease.start };
-    match (size(demand).filter(|amount| *amount > 0), active) {
-        (Some(amount), Some(lease)) => Ok(Step::Fund(store::add(state, transaction, lease.clone(), amount, spendable.until).await?)),
-        (Some(amount), None) => Ok(Step::Fund(store::open(state, transaction, organization, amount, &instance.0, spendable.until).await?)),
+    let own = if wanted.model.is_some() { spendable.micros.saturating_sub(general.micros.max(0)) } else { spendable.micros };
+    let needed = if active.is_none() && wanted.needed > 0 { wanted.cost } else { wanted.needed };
+    let demand = Demand { needed, available: spendable.micros, own, last, start: state.config.lease.start };
+    let lease = match (size(demand).filter(|amount| *amount > 0), active) {
+        (Some(amount), Some(lease)) => store::add(state, transaction, lease.clone(), amount, spendable.until).await?,
+        (Some(amount), None) => {
+            store::open(state, transaction, (organization, wanted.model), (amount, spendable.until), &instance.0).await?
+        }
         // Nobody needs it now: what is there stays as it is.
-        (None, Some(lease)) if request.needed_micros == 0 => Ok(Step::Fund(lease.clone())),
-        (None, _) => without_funds(&leases, organization),
-    }
+        (None, Some(lease)) if wanted.needed == 0 => lease.clone(),
+        (None, _) => return Ok(None),
+    };
+    Ok(Some(Step::Fund(lease)))
 }
 
 /// Whether the caller saw all that is in the lease. Otherwise somebody else has been served meanwhile, or Redis is behind.
@@ -112,15 +176,42 @@ fn is_dry(lease: &StoredLease, seen: Option<SeenLease>) -> bool {
     lease.state == "open" && seen.is_some_and(|seen| seen.lease_id == lease.id && seen.funded_micros >= lease.funded)
 }
 
-/// The wallet does not reach; what ended leases still hold may.
-fn without_funds(leases: &[StoredLease], organization: OrganizationId) -> Result<Step, Error> {
+/// The wallet does not reach; what ended leases still hold may, or what lies in leases for something else.
+fn without_funds(leases: &[StoredLease], request: &LeaseRequest, (general, spendable): (Spendable, Spendable)) -> Result<Step, Error> {
     let closing: Vec<StoredLease> = leases.iter().filter(|lease| lease.state == "closing").cloned().collect();
     if !closing.is_empty() {
         return Ok(Step::Close(closing));
     }
+    let elsewhere = elsewhere(leases, request, (general, spendable));
+    if !elsewhere.is_empty() {
+        return Ok(Step::Close(elsewhere));
+    }
+    let organization = request.organization_id;
     if leases.iter().any(|lease| lease.state == "lost" && lease.held > 0) {
         tracing::info!(organization.id = %organization, "what is left of the wallet is bound in a lease that Redis has lost");
         return Err(Error::LeaseUnavailable);
     }
     Err(Error::InsufficientFunds)
+}
+
+/// Leases that keep, for other requests, what this one might be paid from: only where credit is left that is for some models alone, and
+/// only if that would reach.
+fn elsewhere(leases: &[StoredLease], request: &LeaseRequest, (general, spendable): (Spendable, Spendable)) -> Vec<StoredLease> {
+    let of_others = |lease: &&StoredLease| {
+        lease.is_active() && lease.model.is_some() && lease.model.as_ref() != request.model.as_ref().map(|model| &model.model)
+    };
+    let others = || leases.iter().filter(of_others).cloned();
+    if general.bound > 0 && general.micros.saturating_add(general.bound) >= request.needed_micros {
+        return others().collect();
+    }
+    let Some(model) = &request.model else { return Vec::new() };
+    // What the lease for all requests has left may be added to what pays for this model alone.
+    let left = if request.seen.is_some() { (model.cost_micros - request.needed_micros).max(0) } else { 0 };
+    let reaches = spendable.micros.saturating_add(spendable.bound).saturating_add(left) >= model.needed_micros;
+    let is_restricted = spendable.micros > general.micros.max(0) || model.seen.is_some();
+    if !reaches || !is_restricted {
+        return Vec::new();
+    }
+    let all = leases.iter().filter(|lease| lease.is_active() && lease.model.is_none() && left > 0).cloned();
+    others().chain(all).collect()
 }

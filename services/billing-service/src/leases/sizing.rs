@@ -14,6 +14,8 @@ pub struct Demand {
     pub needed: i64,
     /// What the wallet has.
     pub available: i64,
+    /// What of that a lease may take a part of beyond what is needed: all, or what may pay for its model alone.
+    pub own: i64,
     /// What the lease was filled with the last time, and how long that lasted.
     pub last: Option<(i64, TimeDelta)>,
     /// The size to begin with.
@@ -24,7 +26,7 @@ pub struct Demand {
 /// that nothing lies in a lease which another request could use.
 #[must_use]
 pub fn size(demand: Demand) -> Option<i64> {
-    let Demand { needed, available, last, start } = demand;
+    let Demand { needed, available, own, last, start } = demand;
     if needed > available || available <= 0 {
         return None;
     }
@@ -32,7 +34,7 @@ pub fn size(demand: Demand) -> Option<i64> {
         let enough = i128::from(amount) * i128::from(LASTS_SECONDS * 1000) / i128::from(lasted.num_milliseconds().max(1));
         i64::try_from(enough).unwrap_or(i64::MAX).max(start)
     });
-    Some(target.min(available / PART).max(needed))
+    Some(target.min(own.min(available) / PART).max(needed))
 }
 
 /// Below this remainder a lease should be filled again.
@@ -47,7 +49,7 @@ mod tests {
 
     use super::*;
 
-    const DEMAND: Demand = Demand { needed: 0, available: 5_000_000, last: None, start: 100_000 };
+    const DEMAND: Demand = Demand { needed: 0, available: 5_000_000, own: i64::MAX, last: None, start: 100_000 };
 
     #[test]
     fn a_lease_follows_the_rate_at_which_it_is_used() {
@@ -64,15 +66,16 @@ mod tests {
         assert_eq!(size(Demand { available: 12_000, needed: 12_000, ..DEMAND }), Some(12_000), "to the last micro-unit");
         assert_eq!(size(Demand { available: 11_999, needed: 12_000, ..DEMAND }), None);
         assert_eq!(size(Demand { available: 0, ..DEMAND }), None);
+        assert_eq!(size(Demand { own: 40_000, needed: 4_000, ..DEMAND }), Some(10_000), "the rest is for everything");
     }
 
     proptest! {
         #[test]
         fn what_is_needed_is_there_and_never_more_than_the_wallet_has(
-            needed in 0..2_000_000_i64, available in -10..10_000_000_i64, last in proptest::option::of((1..i64::MAX, 0..100_000_i64))
+            needed in 0..2_000_000_i64, available in -10..10_000_000_i64, own in 0..10_000_000_i64, last in proptest::option::of((1..i64::MAX, 0..100_000_i64))
         ) {
             let last = last.map(|(amount, lasted)| (amount, TimeDelta::milliseconds(lasted)));
-            match size(Demand { needed, available, last, start: 100_000 }) {
+            match size(Demand { needed, available, own, last, start: 100_000 }) {
                 Some(amount) => prop_assert!(amount >= needed && amount <= available),
                 None => prop_assert!(available < needed || available <= 0),
             }

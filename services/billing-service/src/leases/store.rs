@@ -18,6 +18,8 @@ pub struct StoredLease {
     pub id: LeaseId,
     /// Whose.
     pub organization_id: OrganizationId,
+    /// The model whose requests alone are paid from it; none for all.
+    pub model: Option<String>,
     /// Which of the organization's.
     pub epoch: i64,
     /// The data of Redis it was opened on.
@@ -38,12 +40,21 @@ pub struct StoredLease {
     pub deadline: DateTime<Utc>,
 }
 
+impl StoredLease {
+    /// Whether it can be filled.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.state.as_str(), "opening" | "open")
+    }
+}
+
 macro_rules! lease {
     ($row:expr) => {{
         let row = $row;
         StoredLease {
             id: LeaseId::from_uuid(row.id),
             organization_id: OrganizationId::from_uuid(row.organization_id),
+            model: row.model,
             epoch: row.epoch,
             instance: row.instance,
             state: row.state,
@@ -60,7 +71,7 @@ macro_rules! lease {
 /// The leases of an organization that are not closed, locked, the newest first. Its accounts must be locked already.
 pub async fn unfinished(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Vec<StoredLease>, Error> {
     let rows = sqlx::query!(
-        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
+        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
          from leases where organization_id = $1 and state <> 'closed' order by id for no key update",
         organization.uuid()
     )
@@ -78,7 +89,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: LeaseId)
     let Some(owner) = owner else { return Ok(None) };
     let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
-        "select id, organization_id, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
+        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
          from leases where id = $1 for no key update",
         id.uuid()
     )
@@ -87,21 +98,20 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: LeaseId)
     Ok(Some((lease!(row), balances)))
 }
 
-/// Opens a lease, with its first hold.
+/// Opens a lease, with its first hold: for all requests, or for those of one model.
 pub async fn open(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
-    organization: OrganizationId,
-    amount: i64,
+    (organization, model): (OrganizationId, Option<&str>),
+    (amount, until): (i64, Option<DateTime<Utc>>),
     instance: &str,
-    until: Option<DateTime<Utc>>,
 ) -> Result<StoredLease, Error> {
     let now = state.clock.now();
     let id = LeaseId::new(&state.clock, &state.random);
     let epoch = sqlx::query_scalar!(
-        r#"insert into leases (id, organization_id, currency, epoch, instance, state, funded_micros, held_micros, fundings, low_micros,
+        r#"insert into leases (id, organization_id, model, currency, epoch, instance, state, funded_micros, held_micros, fundings, low_micros,
              opened_at, funded_at, deadline)
-           select $1, $2, $3, coalesce(max(epoch), 0) + 1, $4, 'opening', $5, $5, 1, $6, $7, $7, $8 from leases where organization_id = $2
+           select $1, $2, $9, $3, coalesce(max(epoch), 0) + 1, $4, 'opening', $5, $5, 1, $6, $7, $7, $8 from leases where organization_id = $2
            returning epoch"#,
         id.uuid(),
         organization.uuid(),
@@ -110,7 +120,8 @@ pub async fn open(
         amount,
         super::sizing::low(amount),
         now,
-        deadline(state, now, until)
+        deadline(state, now, until),
+        model
     )
     .fetch_one(&mut **transaction)
     .await?;
@@ -119,6 +130,7 @@ pub async fn open(
     Ok(StoredLease {
         id,
         organization_id: organization,
+        model: model.map(str::to_owned),
         epoch,
         instance: instance.to_owned(),
         state: "opening".into(),

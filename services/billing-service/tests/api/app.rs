@@ -259,13 +259,12 @@ impl App {
             note: &note,
         };
         loop {
-            let (seen, needed) = match self.admissions.admit(&admission).await.unwrap() {
+            let request = match self.admissions.admit(&admission).await.unwrap() {
                 Verdict::Admitted { lease, .. } => return Some(lease.lease_id),
-                Verdict::Short { lease, missing_micros } => (Some(lease), missing_micros),
-                Verdict::NoLease => (None, event.reserved_micros),
+                Verdict::Short { all, model } => admission.short(all, model),
                 refused => panic!("{refused:?}"),
             };
-            match self.lease(event.organization_id, needed, seen).await {
+            match self.ask(&request).await {
                 refused if refused.status == 402 => return None,
                 answer => answer.expect(200),
             };
@@ -274,7 +273,10 @@ impl App {
 
     /// Asks for a lease.
     pub async fn lease(&self, organization_id: OrganizationId, needed_micros: i64, seen: Option<SeenLease>) -> Answer {
-        let request = LeaseRequest { organization_id, needed_micros, seen };
+        self.ask(&LeaseRequest { organization_id, needed_micros, seen, model: None }).await
+    }
+
+    async fn ask(&self, request: &LeaseRequest) -> Answer {
         self.gateway.post("/internal/v1/leases", &serde_json::to_value(request).unwrap()).await
     }
 

@@ -171,7 +171,7 @@ impl Chat {
 
     /// What is left of the lease.
     pub async fn remaining(&self) -> i64 {
-        self.admissions.remaining(self.verified.organization_id).await.expect("Redis").expect("a lease").1
+        self.admissions.remaining(self.verified.organization_id, None).await.expect("Redis").expect("a lease").1
     }
 
     /// The settlements so far, with the `traceparent` of each.

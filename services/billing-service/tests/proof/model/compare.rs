@@ -43,7 +43,7 @@ impl World<'_> {
         };
         let expected = model.leases.iter().map(|lease| (named(lease.end).to_owned(), lease.held, lease.funded));
         ensure!(leases == expected.collect::<Vec<_>>(), "leases: {leases:?}");
-        let remaining = self.app.admissions.remaining(side.organization).await?.map(|(_, remaining)| remaining);
+        let remaining = self.app.admissions.remaining(side.organization, None).await?.map(|(_, remaining)| remaining);
         ensure!(remaining == model.open_lease().map(|lease| lease.remaining), "Redis has {remaining:?}");
         let house =
             "select a.kind, sum(e.amount_micros)::bigint from ledger_transactions t join ledger_entries e on e.transaction_id = t.id

@@ -26,9 +26,12 @@ fi
 
 started=$SECONDS
 container=$(docker create --network none "$BASE" sh /tmp/overlay.sh)
-trap 'docker rm --force "$container" >/dev/null; [ -z "${work:-}" ] || rm -rf "$work"' EXIT
+trap 'docker rm --force "$container" >/dev/null; rm -rf "${work:-}" "${sdks:-}"' EXIT
 tar -C "$here/root" --owner=0 --group=0 -cf - . | docker cp - "$container:/"
 docker cp "$here/overlay.sh" "$container:/tmp/overlay.sh"
+sdks=$(mktemp -d)
+"$here/sdks.sh" "$sdks"
+tar -C "$sdks" --owner=0 --group=0 --transform 's,^\.,opt/stripe-sdks,' -cf - . | docker cp - "$container:/"
 docker start --attach "$container" >&2
 docker commit --change 'CMD ["/bin/bash"]' "$container" "$IMAGE" >/dev/null
 say "image $IMAGE made in $((SECONDS - started)) s"

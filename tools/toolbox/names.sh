@@ -5,6 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")"
 digest() { sha256sum | cut -c1-12; }
 base=$(cat packages.txt base.sh bootstrap.sh | digest)
-overlay=$({ echo "$base"; cat overlay.sh; find root -type f | LC_ALL=C sort | xargs sha256sum; } | digest)
+overlay=$({ echo "$base"; cat overlay.sh sdks.sh; find root -type f | LC_ALL=C sort | xargs sha256sum; } | digest)
 echo "BASE=trivet/toolbox-base:$base"
 echo "IMAGE=trivet/toolbox:$overlay"

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use contracts::Shard;
 use contracts::usage::{CountedBy, UsageEvent};
+use contracts::{RequestId, Shard};
+use identity::OrganizationId;
 use redis::RedisError;
 
 use crate::limit::{Counted, Meter};
@@ -79,6 +80,14 @@ impl Admissions {
             invocation.arg(used.saturating_sub(counted.amount)).arg(used);
         }
         invocation.invoke_async(&mut self.redis.connection()).await
+    }
+
+    /// What a request that was settled a moment ago took of its lease; none when it is in flight, or not known any more.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn taken(&self, organization: OrganizationId, request: RequestId) -> Result<Option<i64>, RedisError> {
+        redis::cmd("HGET").arg(of_request(organization, request)).arg("taken").query_async(&mut self.redis.connection()).await
     }
 
     /// Takes off a sum of money what billing-service did not charge after all: the gateway knows prices, but not what is left of a free

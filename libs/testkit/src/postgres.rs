@@ -64,7 +64,16 @@ impl PostgresServer {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_flushing() -> Result<Self> {
-        Self::with(&["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=64MB", "autovacuum=on"]).await
+        Self::with(&[
+            "fsync=on",
+            "synchronous_commit=on",
+            "full_page_writes=on",
+            "shared_buffers=64MB",
+            "autovacuum=on",
+            "update_process_title=on",
+            "wal_level=replica",
+        ])
+        .await
     }
 
     async fn with(more: &[&str]) -> Result<Self> {
@@ -80,9 +89,13 @@ impl PostgresServer {
             "synchronous_commit=off",
             "full_page_writes=off",
             "max_connections=200",
-            "shared_buffers=32MB",
+            "shared_buffers=128MB",
             "jit=off",
+            // What nobody reads of a server that lives for one test.
             "autovacuum=off",
+            "update_process_title=off",
+            "wal_level=minimal",
+            "max_wal_senders=0",
             // A container's /dev/shm is small, and what a killed server leaves there stays.
             "dynamic_shared_memory_type=mmap",
         ];

@@ -7,9 +7,12 @@ mod ledger;
 pub mod meters;
 pub mod meters_api;
 mod rates;
+pub mod rates_api;
 pub mod reconcile;
+pub mod reconcile_api;
 mod replay;
 mod usage;
+pub mod usage_api;
 mod wallet;
 
 use std::io::{Write, stdout};

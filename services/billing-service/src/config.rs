@@ -31,6 +31,8 @@ chassis::settings! {
         pub sweep: Millis = default "BILLING_SWEEP_MS" "1000",
         /// Leases.
         pub lease: LeaseConfig = nested,
+        /// Who pays for what a request costs beyond what was taken for it: `cap` (the house), `overdraft` (the organization as far as its wallet and overdraft limit reach, then the house) or `debt` (the organization; what its wallet does not have is owed).
+        pub overage: crate::usage::Overage = default "BILLING_OVERAGE" "debt",
         /// Whether alerts may go to private addresses and over plain HTTP; for tests and closed networks only.
         pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
         /// Stripe's webhooks and API.

@@ -69,15 +69,22 @@ pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<O
     Ok(Some(unspent))
 }
 
+/// What a request took of its lease, as far as it can be known: Redis may be away, which is why the gateway asks us.
+async fn taken(state: &AppState, event: &UsageEvent) -> i64 {
+    let told = state.admissions.taken(event.organization_id, event.request_id).await;
+    let told = told.inspect_err(|error| tracing::info!(error.message = error.category(), "Redis does not say what a request took"));
+    told.ok().flatten().unwrap_or(event.reserved_micros)
+}
+
 /// Post what a request used, when the stream cannot be had. Its lease gives up all that was reserved; the unused part goes back to the
-/// wallet.
+/// wallet. Unless Redis had settled it without the gateway's hearing of it: then that part is in the lease again, and not given back twice.
 pub async fn settle(
     State(state): State<AppState>,
     caller: CallingService,
     Json(event): Json<UsageEvent>,
 ) -> Result<axum::Json<Settlement>, Error> {
     caller.require(SCOPE_LEASES_WRITE)?;
-    let taken = event.reserved_micros;
+    let taken = taken(&state, &event).await;
     let settlement =
         usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id(), sums: Vec::new() }).await?;
     Ok(axum::Json(settlement))

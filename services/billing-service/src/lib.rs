@@ -102,6 +102,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0102_coupon_redemptions",
         "0103_grants_set_aside",
         "0104_model_leases",
+        "0105_written_off",
     ],
 };
 

@@ -3,6 +3,8 @@
 
 #[path = "api/admin_api.rs"]
 mod admin_api;
+#[path = "api/admin_tables.rs"]
+mod admin_tables;
 #[path = "api/app.rs"]
 mod app;
 #[path = "api/bent_stripe.rs"]

@@ -23,8 +23,6 @@ use crate::catalog::{self, Catalog, Code, apply};
 use crate::error::{Error, check_instants};
 use crate::grants::{self, WalletChange};
 use crate::ledger::{export, verify};
-use crate::rates;
-use crate::rollups;
 use crate::state::AppState;
 use crate::subscriptions::moving;
 
@@ -150,7 +148,7 @@ pub async fn verify(State(state): State<AppState>, caller: CallingService, Query
 }
 
 /// A body that comes when it is known; when it does not, the connection breaks off.
-fn later(answer: impl Future<Output = Result<Value, Error>> + Send + 'static) -> Response {
+pub(super) fn later(answer: impl Future<Output = Result<Value, Error>> + Send + 'static) -> Response {
     let body = async {
         answer.await.map(|answer| answer.to_string()).inspect_err(|error| tracing::error!(error.message = error.chain(), "failed"))
     };
@@ -173,54 +171,10 @@ pub async fn journal(State(state): State<AppState>, caller: CallingService, Quer
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], Body::from_stream(chunks)).into_response())
 }
 
-/// A price list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PriceList {
-    /// Who and why; nothing is imported without.
-    by: Option<Reason>,
-    list: String,
-    #[serde(default = "usual_markup")]
-    markup_percent: i64,
-    from: Option<DateTime<Utc>>,
-}
-
-const fn usual_markup() -> i64 {
-    super::rates::USUAL_MARKUP
-}
-
-/// Imports a price list; without who and why, it only says what that would change.
-pub async fn import(
-    State(state): State<AppState>,
-    caller: CallingService,
-    headers: HeaderMap,
-    Json(body): Json<PriceList>,
-) -> Result<axum::Json<Value>, Error> {
-    caller.require(SCOPE_READ)?;
-    let decision = body.by.map(|by| decision(&state, &caller, &headers, by)).transpose()?;
-    let list = rates::List { text: &body.list, markup_percent: body.markup_percent, from: body.from };
-    let changes = rates::import(&state, &list, decision.as_ref()).await.map_err(|error| match error {
-        rates::ImportError::Failed(error) => error,
-        rates::ImportError::Refused(mistakes) => refused(mistakes.into_iter().map(|mistake| ("list".to_owned(), mistake))),
-    })?;
-    Ok(axum::Json(json!({"imported": decision.is_some(), "changes": changes})))
-}
-
 /// All that is wrong with a file.
-fn refused(faults: impl Iterator<Item = (String, String)>) -> Error {
+pub(super) fn refused(faults: impl Iterator<Item = (String, String)>) -> Error {
     let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid");
     faults.fold(problem, |problem, (field, rule)| problem.field(field, rule)).into()
-}
-
-/// Makes the rollups anew. The answer begins at once, as that of [`verify`].
-pub async fn rebuild(
-    State(state): State<AppState>,
-    caller: CallingService,
-    headers: HeaderMap,
-    Json(by): Json<Reason>,
-) -> Result<Response, Error> {
-    let decision = decision(&state, &caller, &headers, by)?;
-    Ok(later(async move { rollups::rebuild(&state, &decision).await.map(|()| json!({"rebuilt": true})) }))
 }
 
 /// Events of Stripe to bring back.

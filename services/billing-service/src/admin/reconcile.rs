@@ -36,26 +36,48 @@ pub async fn run(command: Reconcile, state: &AppState) -> anyhow::Result<()> {
     let mut report = compare(state, stripe).await?;
     if let (Some(actor), Some(reason), false) = (command.actor, command.reason, command.repair.is_empty()) {
         let decision = Decision::new(state, actor, reason, command.idempotency_key);
-        let wanted = |one: &Difference| command.repair.iter().any(|named| named == "all" || *named == one.object);
-        for difference in report.differences.iter().filter(|one| command.repair.contains(&one.object)) {
-            if let Some(reason) = repair::refusal(difference) {
-                writeln!(stdout(), "repair {} refused: {reason}", difference.object)?;
-            }
-        }
-        for difference in repair::repairable(&report.differences).into_iter().filter(|one| wanted(one)) {
-            let done = repair::repair(state, stripe, &decision, difference).await;
-            let said = match done {
-                Ok(true) => "looked at again".to_owned(),
-                Ok(false) => "there is nothing of ours to look at".to_owned(),
-                Err(error) => error.chain(),
-            };
-            writeln!(stdout(), "repair {}: {said}", difference.object)?;
+        for Repaired { object, outcome } in repair_named(state, stripe, &decision, &command.repair, &report.differences).await {
+            writeln!(stdout(), "repair {object}: {outcome}")?;
         }
         report = compare(state, stripe).await?;
     }
     let errors = report.count(Severity::Error);
     anyhow::ensure!(errors == 0, "our books and Stripe's have {errors} differences that are errors");
     Ok(())
+}
+
+/// What became of a repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// The object of Stripe's.
+    pub object: String,
+    /// In words.
+    pub outcome: String,
+}
+
+/// Repairs the differences about the objects that are named, or all that a look can mend; what is named and cannot be says why.
+pub async fn repair_named(
+    state: &AppState,
+    stripe: &Transport,
+    decision: &Decision,
+    named: &[String],
+    differences: &[Difference],
+) -> Vec<Repaired> {
+    let refusal = |one: &Difference| {
+        let reason = repair::refusal(one).filter(|_| named.contains(&one.object))?;
+        Some(Repaired { object: one.object.clone(), outcome: format!("refused: {reason}") })
+    };
+    let mut repaired: Vec<Repaired> = differences.iter().filter_map(refusal).collect();
+    let wanted = |one: &Difference| named.iter().any(|named| named == "all" || *named == one.object);
+    for difference in repair::repairable(differences).into_iter().filter(|one| wanted(one)) {
+        let outcome = match repair::repair(state, stripe, decision, difference).await {
+            Ok(true) => "looked at again".to_owned(),
+            Ok(false) => "there is nothing of ours to look at".to_owned(),
+            Err(error) => error.chain(),
+        };
+        repaired.push(Repaired { object: difference.object.clone(), outcome });
+    }
+    repaired
 }
 
 async fn compare(state: &AppState, stripe: &Transport) -> anyhow::Result<Report> {

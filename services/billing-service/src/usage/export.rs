@@ -35,6 +35,17 @@ pub enum Format {
     Jsonl,
 }
 
+impl Format {
+    /// Its media type.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Jsonl => "application/jsonl",
+        }
+    }
+}
+
 /// Which rows, and how.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -68,12 +79,8 @@ pub async fn export(
         return Err(Problem::invalid_field("to", "must be after from").into());
     }
     check_instants(&[query.from, query.to])?;
-    let content_type = match query.format {
-        Format::Csv => "text/csv; charset=utf-8",
-        Format::Jsonl => "application/jsonl",
-    };
     let rows = chunks(state.pool.clone(), Some(principal.organization_id), query.from, query.to, query.format);
-    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(rows)).into_response())
+    Ok(([(header::CONTENT_TYPE, query.format.content_type())], Body::from_stream(rows)).into_response())
 }
 
 /// The rows as text, one page at a time: of one organization, or with our cost of all of them for operators.

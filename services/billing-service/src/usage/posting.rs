@@ -11,6 +11,7 @@ use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
+use super::overage::Bill;
 use super::record::{Record, insert_all, recorded, replace};
 use super::settlement::{Used, note_debt};
 use crate::error::Error;
@@ -126,11 +127,13 @@ impl Work {
         let held = posted.taken.clamp(0, lease.held);
         lease.held -= held;
         self.touched.insert(event.lease_id, *lease);
-        let posting = postings::settlement(event.request_id, held, balances, price, cost, state.clock.now());
+        let bill = Bill { price, reserved: event.reserved_micros, held, balances };
+        let charged = state.config.overage.charge(transaction, (event.organization_id, event.request_id), bill).await?;
+        let posting = postings::settlement(event.request_id, held, balances, charged, cost, state.clock.now());
         self.post(event, posting);
-        self.rows.push(record(posted, (price, cost)));
+        self.rows.push(record(posted, (charged, price - charged), cost));
         self.known.insert(event.request_id);
-        self.freed(posted, free);
+        self.freed(posted, free + (price - charged));
         metrics::counter!("billing_settlements_total", "outcome" => event.outcome.as_str()).increment(1);
         Ok(())
     }
@@ -155,11 +158,13 @@ impl Work {
         let (more, dearer) = ((price - card.card.price.amount(&before.usage)?).max(0), (cost - before.cost).max(0));
         let free = allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
         let more = more - free;
-        self.freed(posted, free);
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
-        let posting = postings::late_settlement(event.request_id, balances, more, dearer, state.clock.now());
+        let bill = Bill { price: more, reserved: (event.reserved_micros - before.price).max(0), held: 0, balances };
+        let charged = state.config.overage.charge(transaction, (event.organization_id, event.request_id), bill).await?;
+        self.freed(posted, free + (more - charged));
+        let posting = postings::late_settlement(event.request_id, balances, charged, dearer, state.clock.now());
         self.post(event, posting);
-        replace(state, transaction, event.request_id, &used, (before.price + more, before.cost + dearer)).await
+        replace(state, transaction, event.request_id, &used, (before.price + charged, more - charged), before.cost + dearer).await
     }
 
     /// The card that the gateway admitted it by: of this model, and for everybody or this organization.
@@ -182,7 +187,7 @@ impl Work {
         }
     }
 
-    /// The sums that count a request hold its whole price.
+    /// The sums that count a request hold its whole price: what of it is not charged.
     fn freed(&mut self, posted: &Posted, free: i64) {
         for sum in posted.sums.iter().filter(|_| free > 0) {
             let all = self.free.entry(sum.clone()).or_default();
@@ -200,7 +205,7 @@ impl Work {
     }
 }
 
-fn record(posted: &Posted, (price, cost): (i64, i64)) -> Record {
+fn record(posted: &Posted, (price, written_off): (i64, i64), cost: i64) -> Record {
     let event = &posted.event;
     Record {
         request_id: event.request_id,
@@ -212,6 +217,7 @@ fn record(posted: &Posted, (price, cost): (i64, i64)) -> Record {
         used: Used::from_event(event),
         rate_card_id: event.rate_card_id,
         price,
+        written_off,
         cost,
         trace_id: posted.trace_id.clone(),
         lease_id: Some(event.lease_id),

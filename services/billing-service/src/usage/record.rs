@@ -30,6 +30,8 @@ pub struct Record {
     pub rate_card_id: i64,
     /// What the organization pays, in micro-units.
     pub price: i64,
+    /// What of its price the organization does not pay, in micro-units.
+    pub written_off: i64,
     /// What the provider takes, in micro-units.
     pub cost: i64,
     /// The trace.
@@ -51,11 +53,11 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
     sqlx::query!(
         "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
            cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, price_micros,
-           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, cache_write_1h_tokens, images, currency, recorded_at)
+           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, cache_write_1h_tokens, images, written_off_micros, currency, recorded_at)
          select *, $25, $26 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
            $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
            $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[], $22::uuid[],
-           $23::bigint[], $24::bigint[])",
+           $23::bigint[], $24::bigint[], $27::bigint[])",
         column!(|row| row.request_id.uuid()),
         column!(|row| row.organization_id.uuid()),
         column!(|row| row.api_key_id.map(ApiKeyId::uuid)) as &[Option<uuid::Uuid>],
@@ -81,7 +83,8 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
         column!(|row| count(row.used.usage.cache_write_1h_tokens)),
         column!(|row| count(row.used.usage.images)),
         crate::ledger::CREDIT.code(),
-        state.clock.now()
+        state.clock.now(),
+        column!(|row| row.written_off)
     )
     .execute(&mut **transaction)
     .await?;
@@ -141,7 +144,7 @@ pub async fn recorded(
     }))
 }
 
-/// Replaces the row of a request that was given up for dead.
+/// Replaces the row of a request that was given up for dead, by what is charged, what is not, and what it cost.
 ///
 /// # Errors
 /// The database's.
@@ -150,12 +153,13 @@ pub async fn replace(
     transaction: &mut Transaction<'static, Postgres>,
     request: RequestId,
     used: &Used,
-    (price, cost): (i64, i64),
+    (price, written_off): (i64, i64),
+    cost: i64,
 ) -> Result<(), Error> {
     sqlx::query!(
         "update usage_events set input_tokens = $2, cached_input_tokens = $3, cache_write_tokens = $4, output_tokens = $5, reasoning_tokens = $6,
            audio_input_tokens = $7, audio_output_tokens = $8, price_micros = $9, cost_micros = $10, counted_by = $11, outcome = $12,
-           started_at = $13, ended_at = $14, recorded_at = $15, cache_write_1h_tokens = $16, images = $17 where request_id = $1 and counted_by = 'abandoned'",
+           started_at = $13, ended_at = $14, recorded_at = $15, cache_write_1h_tokens = $16, images = $17, written_off_micros = $18 where request_id = $1 and counted_by = 'abandoned'",
         request.uuid(),
         count(used.usage.input_tokens),
         count(used.usage.cached_input_tokens),
@@ -172,7 +176,8 @@ pub async fn replace(
         used.ended_at,
         state.clock.now(),
         count(used.usage.cache_write_1h_tokens),
-        count(used.usage.images)
+        count(used.usage.images),
+        written_off
     )
     .execute(&mut **transaction)
     .await?;

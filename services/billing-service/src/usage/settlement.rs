@@ -11,6 +11,7 @@ use identity::OrganizationId;
 use money::TokenUsage;
 use sqlx::{Postgres, Transaction};
 
+use super::overage::Bill;
 use super::record::{Record, insert_all, recorded, replace};
 use crate::error::Error;
 use crate::grants::{self, Use};
@@ -79,9 +80,11 @@ pub async fn settle(
     }
     // The hold was made at our clock: a caller whose clock runs differently must not reach another card.
     let card = rates::for_organization(transaction, held.organization_id, &held.model, held.created_at).await?;
-    let Charge { price, cost, .. } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
+    let Charge { price: full, cost, .. } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
+    let bill = Bill { price: full, reserved: held.amount, held: if abandoned { 0 } else { held.amount }, balances: held.balances };
+    let price = state.config.overage.charge(transaction, (held.organization_id, held.request_id), bill).await?;
     let posting = if abandoned {
         postings::late_settlement(held.request_id, held.balances, price, cost, now)
     } else {
@@ -89,9 +92,10 @@ pub async fn settle(
     };
     // Before the posting: from that on others wait for the house's accounts.
     if abandoned {
-        replace(state, transaction, held.request_id, used, (price, cost)).await?;
+        replace(state, transaction, held.request_id, used, (price, full - price), cost).await?;
     } else {
-        insert_all(state, transaction, &[record(held, used, card.id, (price, cost))]).await?;
+        let record = Record { written_off: full - price, ..record(held, used, card.id, (price, cost)) };
+        insert_all(state, transaction, &[record]).await?;
     }
     if posting.entries.iter().any(|(_, amount)| *amount != 0) {
         ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
@@ -158,6 +162,7 @@ fn record(held: &Held, used: &Used, rate_card_id: i64, (price, cost): (i64, i64)
         used: used.clone(),
         rate_card_id,
         price,
+        written_off: 0,
         cost,
         trace_id: held.trace_id.clone(),
         lease_id: None,

@@ -29,7 +29,7 @@ fn changes(organization: OrganizationId) -> String {
     format!("/v1/admin/wallets/{organization}/changes")
 }
 
-const READS: [&str; 9] = [
+const READS: [&str; 13] = [
     "/v1/admin/status",
     "/v1/admin/audit",
     "/v1/admin/ledger/verification",
@@ -39,6 +39,10 @@ const READS: [&str; 9] = [
     "/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z",
     "/v1/admin/stripe/meters",
     "/v1/admin/stripe/meter-reports/parked",
+    "/v1/admin/rates",
+    "/v1/admin/rates/models/sim-large",
+    "/v1/admin/usage?format=csv&from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z",
+    "/v1/admin/usage/verification",
 ];
 
 /// [B-79] Neither customers nor services of ours that have other things to do.
@@ -59,6 +63,7 @@ async fn nobody_gets_at_the_verbs_of_operators_without_their_scopes() {
         ),
         ("/v1/admin/stripe/meters/seconds/stop".to_owned(), json!({"by": by()})),
         ("/v1/admin/stripe/meter-reports/replay".to_owned(), json!({"by": by()})),
+        ("/v1/admin/stripe/reconcile".to_owned(), json!({"by": by(), "repair": ["all"]})),
         ("/v1/admin/catalog/move".to_owned(), json!({"by": by(), "plan": "pro"})),
     ];
     let reader = app.service(SCOPE_READ);

@@ -98,6 +98,7 @@ impl App {
             sweep: Millis(Duration::from_millis(50)),
             lease: LeaseConfig { life: Millis(Duration::from_mins(1)), drain: Millis(Duration::from_mins(7)), start: 100_000 },
             webhooks_to_private: false,
+            overage: billing_service::usage::Overage::Debt,
             stripe: StripeConfig {
                 secret_key: None,
                 webhook_secrets: CommaList(Vec::new()),

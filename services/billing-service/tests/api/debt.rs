@@ -1,5 +1,7 @@
 //! What was used beyond the wallet: it is owed, and repaid first by what returns.
 
+use billing_service::usage::Overage;
+
 use super::app::App;
 
 /// [B-40]
@@ -71,5 +73,43 @@ async fn what_is_owed_is_no_part_of_what_may_be_spent_and_refuses_no_more_than_i
     assert_eq!(app.balance(&client).await, (1200, 0));
     app.reserve(&app.reservation(organization, app.request(), 1, 100)).await.expect(402);
     app.reserve(&app.reservation(organization, app.request(), 0, 100)).await.expect(201);
+    app.assert_clean().await;
+}
+
+/// [B-40] Two tests above are of the policy `debt`.
+#[tokio::test]
+async fn what_goes_beyond_a_hold_is_charged_by_the_policy_that_is_set_and_what_is_not_charged_stands_in_the_row() {
+    // 1,200 are held and 2,400 used; the wallet has 300 beside, and may be overdrawn by 500.
+    for (overage, charged, left) in [(Overage::Cap, 1200, 300), (Overage::Overdraft, 2000, -500), (Overage::Debt, 2400, -900)] {
+        let app = App::with(|config| (config.signup_grant, config.overage) = (1500, overage)).await;
+        let (organization, client) = app.organization();
+        app.balance(&client).await;
+        app.as_owner("update wallets set overdraft_limit = 500").await;
+        let hold = app.hold(organization, 0, 100).await;
+        for _ in 0..2 {
+            let settled = app.settle(&hold, &app.usage(0, 200)).await.expect(200).json;
+            assert_eq!(settled["price_micros"], charged, "{overage:?}");
+        }
+        assert_eq!((app.balance(&client).await, app.house("revenue").await), ((left, 0), charged), "{overage:?}");
+        let row = "select price_micros + written_off_micros from usage_events where output_tokens = 200";
+        assert_eq!(app.count(row).await, 2400, "{overage:?}");
+        app.assert_clean().await;
+    }
+}
+
+/// [B-40] The same from a lease, of which Redis took all that it cost.
+#[tokio::test]
+async fn what_a_chat_costs_beyond_its_estimate_goes_back_to_the_wallet_when_the_house_pays_for_it() {
+    let app = App::with(|config| (config.signup_grant, config.overage) = (10_000, Overage::Cap)).await;
+    let (organization, client) = app.organization();
+    let mut event = app.used(organization).await;
+    event.usage = money::TokenUsage::text(0, 200);
+    let settlement =
+        admission::Settlement { event: &event, price_micros: 2400, end: admission::End::Used, counted: &[], traceparent: None };
+    assert_eq!(app.admissions.settle(&settlement).await.unwrap(), 2400);
+    let is_there = || async { (app.count("select count(*) from usage_events").await == 1).then_some(()) };
+    testkit::eventually("the posting", is_there).await;
+    assert_eq!(app.balance(&client).await, (10_000 - crate::app::RESERVED, 0));
+    assert_eq!(app.count("select written_off_micros from usage_events").await, 2400 - crate::app::RESERVED);
     app.assert_clean().await;
 }

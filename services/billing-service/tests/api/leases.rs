@@ -218,6 +218,30 @@ async fn a_request_that_was_settled_past_redis_is_not_settled_again_by_its_note(
     app.assert_clean().await;
 }
 
+/// [B-41] The gateway's question was answered and the answer did not come; then it ends, and tells us directly.
+#[tokio::test]
+async fn what_a_settlement_in_redis_has_returned_is_not_returned_again_by_one_past_it() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    let shard = Shard::of(organization);
+    let (flight, lease) = (shard.key(&format!("flight:{}", event.request_id)), shard.key(&format!("lease:{organization}")));
+    // What the script leaves behind, but for the message, which is on its way.
+    let mut settled = redis::pipe();
+    settled
+        .del(&flight)
+        .hset(&flight, "taken", 150)
+        .hincr(&lease, "remaining", RESERVED - 150)
+        .zrem(shard.key("flights"), event.request_id.to_string());
+    let () = settled.query_async(&mut app.redis.redis.connection()).await.unwrap();
+    for _ in 0..2 {
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+    }
+    let left = app.admissions.remaining(organization, None).await.unwrap().unwrap().1;
+    assert_eq!((app.count(HELD).await, app.balance(&client).await), (left, (GRANT - 150, 0)));
+    app.assert_clean().await;
+}
+
 /// Redis lost everything: nothing is spent twice, and what was in flight is settled by its own process.
 #[tokio::test]
 async fn a_lease_that_redis_lost_is_replaced_and_nothing_of_it_is_spent_twice() {

@@ -221,6 +221,7 @@ async fn lease(State(state): State<Neighbors>, headers: HeaderMap, Json(request)
     };
     let funding = Funding {
         organization_id: request.organization_id,
+        model: None,
         lease_id: id,
         epoch: 1,
         funded_micros: funded,

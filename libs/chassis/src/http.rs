@@ -5,6 +5,7 @@ pub mod body;
 pub mod client;
 pub mod edge;
 pub mod extract;
+pub mod openapi;
 pub mod proxies;
 pub mod server;
 

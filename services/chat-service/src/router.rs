@@ -2,8 +2,8 @@
 
 use axum::Router;
 use axum::routing::get;
+use chassis::http::openapi::document;
 use utoipa::OpenApi;
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,16 +30,13 @@ fn public() -> OpenApiRouter<AppState> {
 /// The public routes.
 pub fn public_router(state: AppState) -> Router {
     let (router, _) = public().split_for_parts();
-    let document = openapi();
-    let router = router.route("/openapi.json", get(|| async { ([("content-type", "application/json")], document) }));
+    let text = openapi();
+    let router = router.route("/openapi.json", get(|| async { ([("content-type", "application/json")], text) }));
     router.with_state(state)
 }
 
 /// The public API as `OpenAPI` 3.1 JSON.
 #[must_use]
 pub fn openapi() -> String {
-    let mut api = public().into_openapi();
-    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    api.components.get_or_insert_default().add_security_scheme("bearer", bearer);
-    api.to_pretty_json().unwrap_or_default() + "\n"
+    document(public().into_openapi())
 }

@@ -1,7 +1,6 @@
 //! Programs under measurement: started on the processors they are to have, asked for their memory, gone with their handle.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -131,12 +130,4 @@ pub fn ticks_of_family(parent: u32) -> Result<u64> {
         }
     }
     Ok(ticks)
-}
-
-/// A port that was free a moment ago.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

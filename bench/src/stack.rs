@@ -14,9 +14,10 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 use testkit::TestRedis;
+use testkit::ports::Port;
 use testkit::postgres::PostgresServer;
 
-use crate::processes::{Process, free_port};
+use crate::processes::Process;
 
 /// The issuer of all tokens.
 pub const ISSUER: &str = "http://auth.example.com";
@@ -79,6 +80,8 @@ pub struct Running {
     /// From its start to `/ready`.
     pub ready: Duration,
     launch: Launch,
+    /// Where it listens, each time it is started.
+    _ports: Vec<Port>,
 }
 
 /// How a program is started.
@@ -92,8 +95,8 @@ struct Launch {
 }
 
 impl Running {
-    async fn start(name: &'static str, base: String, launch: Launch, http: &Client) -> Result<Self> {
-        let mut running = Self { name, base, process: None, ready: Duration::ZERO, launch };
+    async fn start(name: &'static str, base: String, launch: Launch, ports: Vec<Port>, http: &Client) -> Result<Self> {
+        let mut running = Self { name, base, process: None, ready: Duration::ZERO, launch, _ports: ports };
         running.restart(http).await?;
         Ok(running)
     }
@@ -104,20 +107,11 @@ impl Running {
     /// When it is not within half a minute.
     pub async fn restart(&mut self, http: &Client) -> Result<()> {
         self.process = None;
-        let (launch, mut tries) = (&self.launch, 0);
-        loop {
-            let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
-            match process.answers(http, &launch.health).await {
-                Ok(ready) => {
-                    (self.ready, self.process) = (ready, Some(process));
-                    return Ok(());
-                }
-                // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
-                Err(error) if tries == 20 => return Err(error.context(self.name)),
-                Err(_) => tries += 1,
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let launch = &self.launch;
+        let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
+        self.ready = process.answers(http, &launch.health).await.context(self.name)?;
+        self.process = Some(process);
+        Ok(())
     }
 
     /// Asks it to stop, and waits for its end with success.
@@ -181,6 +175,7 @@ pub struct Stack {
     pub redis: TestRedis,
     /// Postgres.
     pub postgres: PostgresServer,
+    _auth_private: Port,
 }
 
 /// A service's own key, and its public half for auth-service.
@@ -196,14 +191,14 @@ fn service_key(name: &str) -> Result<(String, Value)> {
 struct Surroundings {
     postgres: PostgresServer,
     redis: TestRedis,
-    auth_private: u16,
+    auth_private: Port,
 }
 
 impl Surroundings {
-    fn service(&self, public: u16, private: u16) -> BTreeMap<&'static str, String> {
+    fn service(&self, public: &Port, private: &Port) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
-            ("TRIVET_HTTP_BIND", format!("127.0.0.1:{public}")),
-            ("TRIVET_PRIVATE_BIND", format!("127.0.0.1:{private}")),
+            ("TRIVET_HTTP_BIND", address(public)),
+            ("TRIVET_PRIVATE_BIND", address(private)),
             ("TRIVET_REDIS_URL", self.redis.config.url.clone()),
             ("TRIVET_ISSUER", ISSUER.to_owned()),
             ("TRIVET_LOG", "warn".to_owned()),
@@ -239,21 +234,24 @@ impl Stack {
         };
         let redis = if wishes.is_as_deployed { TestRedis::flushed_each_second().await } else { TestRedis::start().await };
         let on = |processor| (!wishes.is_unpinned).then_some(processor);
-        let around = Surroundings { postgres, redis, auth_private: free_port()? };
-        let (simulator, auth, billing, billing_private, chat) = (free_port()?, free_port()?, free_port()?, free_port()?, free_port()?);
+        let around = Surroundings { postgres, redis, auth_private: Port::claim()? };
+        let (simulator, auth, billing, billing_private, chat) =
+            (Port::claim()?, Port::claim()?, Port::claim()?, Port::claim()?, Port::claim()?);
         let (chat_key, chat_jwk) = service_key("chat-service")?;
         let (billing_key, billing_jwk) = service_key("billing-service")?;
         around.migrate(&programs.auth, "auth").await?;
         around.migrate(&programs.billing, "billing").await?;
-        let provider = format!("http://127.0.0.1:{simulator}");
-        let auth_url = format!("http://127.0.0.1:{}", around.auth_private);
+        let provider = base(&simulator);
+        let (auth_base, auth_url) = (base(&auth), base(&around.auth_private));
+        let (billing_base, billing_url) = (base(&billing), base(&billing_private));
 
         let mut running = Vec::new();
-        let mut arguments = vec!["--bind".to_owned(), format!("127.0.0.1:{simulator}")];
+        let mut arguments = vec!["--bind".to_owned(), address(&simulator)];
         arguments.extend(wishes.simulator.iter().cloned());
-        running.push(run("llm-simulator", &programs.simulator, on(0), arguments, BTreeMap::new(), (simulator, "/health"), http).await?);
+        running
+            .push(run("llm-simulator", &programs.simulator, on(0), arguments, BTreeMap::new(), (vec![simulator], "/health"), http).await?);
 
-        let mut variables = around.service(auth, around.auth_private);
+        let mut variables = around.service(&auth, &around.auth_private);
         variables.extend([
             ("TRIVET_DATABASE_URL", around.postgres.url("auth_app", "auth")),
             ("AUTH_SECRET", STANDARD.encode([7; 32])),
@@ -262,9 +260,9 @@ impl Stack {
             ("AUTH_SERVICE_JWKS", json!({"keys": [chat_jwk, billing_jwk]}).to_string()),
         ]);
         variables.extend(wishes.auth.iter().cloned());
-        running.push(run("auth-service", &programs.auth, on(0), Vec::new(), variables, (auth, "/ready"), http).await?);
+        running.push(run("auth-service", &programs.auth, on(0), Vec::new(), variables, (vec![auth], "/ready"), http).await?);
 
-        let mut variables = around.service(billing, billing_private);
+        let mut variables = around.service(&billing, &billing_private);
         variables.extend([
             ("TRIVET_DATABASE_URL", around.postgres.url("billing_app", "billing")),
             ("TRIVET_AUTH_URL", auth_url.clone()),
@@ -273,34 +271,38 @@ impl Stack {
             ("BILLING_SIGNUP_GRANT_MICROS", "1000000000000".to_owned()),
         ]);
         if let Some(program) = &programs.stripe {
-            let stripe = free_port()?;
-            let mut arguments = vec!["--bind".to_owned(), format!("127.0.0.1:{stripe}")];
-            arguments.extend(["--webhook".to_owned(), format!("http://127.0.0.1:{billing}/stripe/webhooks")]);
+            let stripe = Port::claim()?;
+            let mut arguments = vec!["--bind".to_owned(), address(&stripe)];
+            arguments.extend(["--webhook".to_owned(), format!("{billing_base}/stripe/webhooks")]);
             arguments.extend(wishes.stripe.iter().cloned());
-            running.push(run("stripe-simulator", program, on(0), arguments, BTreeMap::new(), (stripe, "/health"), http).await?);
-            variables.insert("STRIPE_API_BASE", format!("http://127.0.0.1:{stripe}"));
+            variables.insert("STRIPE_API_BASE", base(&stripe));
+            running.push(run("stripe-simulator", program, on(0), arguments, BTreeMap::new(), (vec![stripe], "/health"), http).await?);
         }
         variables.extend(wishes.billing.iter().cloned());
-        running.push(run("billing-service", &programs.billing, on(0), Vec::new(), variables, (billing, "/ready"), http).await?);
+        running.push(
+            run("billing-service", &programs.billing, on(0), Vec::new(), variables, (vec![billing, billing_private], "/ready"), http)
+                .await?,
+        );
 
-        let mut variables = around.service(chat, free_port()?);
+        let chat_private = Port::claim()?;
+        let mut variables = around.service(&chat, &chat_private);
         variables.extend([
             ("TRIVET_AUTH_URL", auth_url.clone()),
             ("TRIVET_SERVICE_KEY", chat_key.clone()),
-            ("TRIVET_BILLING_URL", format!("http://127.0.0.1:{billing_private}")),
+            ("TRIVET_BILLING_URL", billing_url.clone()),
             ("OPENAI_BASE_URL", format!("{provider}/v1")),
             ("CHAT_REQUESTS_PER_MINUTE", "100000000".to_owned()),
         ]);
         variables.extend(wishes.chat.iter().cloned());
-        running.push(run("chat-service", &programs.chat, on(1), Vec::new(), variables, (chat, "/ready"), http).await?);
+        running.push(run("chat-service", &programs.chat, on(1), Vec::new(), variables, (vec![chat, chat_private], "/ready"), http).await?);
 
-        let proxy = free_port()?;
-        let arguments = vec![format!("127.0.0.1:{proxy}"), provider];
-        running.push(run("plain-proxy", &programs.plain_proxy, on(1), arguments, BTreeMap::new(), (proxy, "/health"), http).await?);
+        let proxy = Port::claim()?;
+        let arguments = vec![address(&proxy), provider];
+        running.push(run("plain-proxy", &programs.plain_proxy, on(1), arguments, BTreeMap::new(), (vec![proxy], "/health"), http).await?);
 
-        let key = sign_up(http, &format!("http://127.0.0.1:{auth}"), "bench@example.com").await?;
-        let billing_url = format!("http://127.0.0.1:{billing_private}");
-        Ok(Self { running, key, chat_key, auth_url, billing_url, redis: around.redis, postgres: around.postgres })
+        let key = sign_up(http, &auth_base, "bench@example.com").await?;
+        let Surroundings { postgres, redis, auth_private } = around;
+        Ok(Self { running, key, chat_key, auth_url, billing_url, redis, postgres, _auth_private: auth_private })
     }
 
     /// Another customer's API key.
@@ -325,13 +327,13 @@ impl Stack {
     /// When there is none of that name, or it does not start.
     pub async fn replica(&self, name: &str, http: &Client) -> Result<Running> {
         let first = self.running.iter().find(|running| running.name == name).context("no such program")?;
-        let (public, private) = (free_port()?, free_port()?);
+        let (public, private) = (Port::claim()?, Port::claim()?);
         let mut launch = first.launch.clone();
-        let base = format!("http://127.0.0.1:{public}");
-        launch.variables.insert("TRIVET_HTTP_BIND", format!("127.0.0.1:{public}"));
-        launch.variables.insert("TRIVET_PRIVATE_BIND", format!("127.0.0.1:{private}"));
+        let base = base(&public);
+        launch.variables.insert("TRIVET_HTTP_BIND", address(&public));
+        launch.variables.insert("TRIVET_PRIVATE_BIND", address(&private));
         launch.health = format!("{base}/ready");
-        Running::start(first.name, base, launch, http).await
+        Running::start(first.name, base, launch, vec![public, private], http).await
     }
 
     /// Base URL of a program.
@@ -343,18 +345,26 @@ impl Stack {
     }
 }
 
+fn address(port: &Port) -> String {
+    format!("127.0.0.1:{}", port.number())
+}
+
+fn base(port: &Port) -> String {
+    format!("http://{}", address(port))
+}
+
 async fn run(
     name: &'static str,
     program: &Path,
     processor: Option<usize>,
     arguments: Vec<String>,
     variables: BTreeMap<&'static str, String>,
-    (port, path): (u16, &str),
+    (ports, path): (Vec<Port>, &str),
     http: &Client,
 ) -> Result<Running> {
-    let base = format!("http://127.0.0.1:{port}");
+    let base = base(ports.first().context("a port")?);
     let launch = Launch { program: program.to_owned(), processor, arguments, variables, health: format!("{base}{path}") };
-    Running::start(name, base, launch, http).await
+    Running::start(name, base, launch, ports, http).await
 }
 
 async fn sign_up(http: &Client, auth: &str, email: &str) -> Result<String> {

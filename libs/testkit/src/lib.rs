@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod http;
 pub mod logs;
 pub mod mutate;
+pub mod ports;
 pub mod postgres;
 pub mod queries;
 pub mod redis;

@@ -13,7 +13,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::eventually;
-use crate::server::{Server, as_ordinary_user, find, free_port, scratch};
+use crate::ports::Port;
+use crate::server::{Server, as_ordinary_user, find, scratch};
 
 /// The roles of all services, as the compose stack makes them.
 const ROLES: [&str; 4] = ["auth_migrator", "auth_app", "billing_migrator", "billing_app"];
@@ -34,7 +35,7 @@ pub struct TestDatabase {
 pub struct PostgresServer {
     /// The process.
     pub server: Server,
-    port: u16,
+    port: Port,
     /// Where its socket is.
     folder: PathBuf,
     program: PathBuf,
@@ -83,7 +84,7 @@ impl PostgresServer {
         let arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"];
         let made = as_ordinary_user(None, &bin.join("initdb")).args(arguments).arg("--pgdata").arg(&data).output()?;
         anyhow::ensure!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
-        let port = free_port()?;
+        let port = Port::claim()?;
         let settings = [
             "fsync=off",
             "synchronous_commit=off",
@@ -103,7 +104,7 @@ impl PostgresServer {
             "-D".to_owned(),
             data.display().to_string(),
             "-p".into(),
-            port.to_string(),
+            port.number().to_string(),
             "-h".into(),
             "127.0.0.1".into(),
             "-k".into(),
@@ -140,7 +141,7 @@ impl PostgresServer {
     }
 
     fn options(&self, role: &str, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new().host("127.0.0.1").port(self.port).username(role).database(database).disable_statement_logging()
+        PgConnectOptions::new().host("127.0.0.1").port(self.port.number()).username(role).database(database).disable_statement_logging()
     }
 
     async fn connect(&self, role: &str, database: &str) -> Result<PgConnection, sqlx::Error> {
@@ -157,7 +158,7 @@ impl PostgresServer {
     /// A URL without password for the role and database.
     #[must_use]
     pub fn url(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port.number())
     }
 
     /// The same through the server's socket, which costs a test less than the network does.

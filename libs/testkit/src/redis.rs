@@ -7,7 +7,8 @@ use anyhow::Result;
 use chassis::config::Millis;
 use chassis::redis::{Redis, RedisConfig};
 
-use crate::server::{Server, find, free_port, scratch};
+use crate::ports::Port;
+use crate::server::{Server, find, scratch};
 
 /// A Redis server with throw-away data, and a connection to it.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub struct TestRedis {
     pub redis: Redis,
     server: Option<Server>,
     folder: PathBuf,
-    port: u16,
+    port: Port,
     fsync: &'static str,
 }
 
@@ -48,8 +49,8 @@ impl TestRedis {
     }
 
     async fn try_start(timeout: Duration, fsync: &'static str) -> Result<Self> {
-        let (folder, port) = (scratch("redis")?, free_port()?);
-        let config = RedisConfig { url: format!("redis://127.0.0.1:{port}/0"), password: None, timeout: Millis(timeout) };
+        let (folder, port) = (scratch("redis")?, Port::claim()?);
+        let config = RedisConfig { url: format!("redis://127.0.0.1:{}/0", port.number()), password: None, timeout: Millis(timeout) };
         let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port, fsync };
         redis.restart().await?;
         Ok(redis)
@@ -63,18 +64,15 @@ impl TestRedis {
         let started = Instant::now();
         let program = find(&["redis-server", "valkey-server"], &[])?;
         let folder = self.folder.display().to_string();
-        let port = self.port.to_string();
+        let port = self.port.number().to_string();
         let arguments =
             ["--port", &port, "--bind", "127.0.0.1", "--dir", &folder, "--appendonly", "yes", "--appendfsync", self.fsync, "--save", ""];
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         let log = self.folder.join("log");
         let mut server = Server::start(&program, &arguments, &log)?;
         while redis::cmd("PING").query_async::<String>(&mut self.redis.connection()).await.is_err() {
-            // Its port may be that of somebody's connection for a moment: it was free only while it was chosen.
-            if server.has_ended() {
-                server = Server::start(&program, &arguments, &log)?;
-            }
-            anyhow::ensure!(started.elapsed() < Duration::from_secs(30), "Redis does not answer: {}", std::fs::read_to_string(&log)?);
+            let is_hopeless = server.has_ended() || started.elapsed() > Duration::from_secs(30);
+            anyhow::ensure!(!is_hopeless, "Redis does not answer: {}", std::fs::read_to_string(&log)?);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.server = Some(server);

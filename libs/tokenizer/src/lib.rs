@@ -1,11 +1,12 @@
-//! The tokenizer of current models, `o200k_base`, built when it is first needed: it takes tens of megabytes of memory then, and
-//! a megabyte and a half in the program.
+//! The tokenizer of current models, `o200k_base`, built when it is first needed: that takes seconds of processor time and tens of
+//! megabytes of memory then, and a megabyte and a half in the program. Who cannot wait so long is told how many tokens there are at least.
 //!
 //! `data/o200k_base.tiktoken.gz` is `OpenAI`'s published list of tokens. The crate's own prepared form of it is twenty times as
 //! large, so it is made here instead. Counting is linear in the text, whatever the text is.
 
 use std::io::Read;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once, OnceLock};
+use std::thread;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,12 +30,20 @@ const PIECES: [&str; 6] = [
 const BEFORE_A_WORD: &str = r"\s+\s";
 const SPACES: &str = r"\s+";
 
-static O200K_BASE: LazyLock<Bpe> = LazyLock::new(|| {
-    let encoding = BytePairEncoding::from_dictionary(tokens(), Some(HASH_FACTOR));
+static O200K_BASE: OnceLock<Bpe> = OnceLock::new();
+/// The patterns without the table: its tokens are the bytes, which the table has as well.
+static PIECES_ALONE: LazyLock<Bpe> = LazyLock::new(|| with_patterns((0..=u8::MAX).map(|byte| vec![byte]).collect()));
+
+fn o200k_base() -> &'static Bpe {
+    O200K_BASE.get_or_init(|| with_patterns(tokens()))
+}
+
+fn with_patterns(tokens: Vec<Vec<u8>>) -> Bpe {
+    let encoding = BytePairEncoding::from_dictionary(tokens, Some(HASH_FACTOR));
     let patterns = [(PIECES.join("|"), false), (BEFORE_A_WORD.to_owned(), true), (SPACES.to_owned(), false)];
     let patterns = patterns.each_ref().map(|(pattern, gives_back)| (pattern.as_str(), *gives_back));
     Bpe::new_lookahead(encoding, &patterns, false).expect("the patterns are part of the program, and tests use them")
-});
+}
 
 /// The tokens in the order of their ranks: lines of base64 and rank.
 fn tokens() -> Vec<Vec<u8>> {
@@ -44,10 +53,32 @@ fn tokens() -> Vec<Vec<u8>> {
     encoded.map(|token| STANDARD.decode(token).expect("the list is part of the program, and tests read it")).collect()
 }
 
-/// How many tokens of `o200k_base` a text is. Special tokens are text like any other.
+/// How many tokens of `o200k_base` a text is. Special tokens are text like any other. The first call waits until the table is built.
 #[must_use]
 pub fn count(text: &str) -> u64 {
-    O200K_BASE.count(text) as u64
+    o200k_base().count(text) as u64
+}
+
+/// How many tokens of `o200k_base` a text is at least, without the table: it is cut into pieces before it is encoded, and a piece is a
+/// token or more. Of what people write most pieces are one.
+#[must_use]
+pub fn count_at_least(text: &str) -> u64 {
+    PIECES_ALONE.split(text).count() as u64
+}
+
+/// Whether the table is there, so that [`count`] waits for nothing.
+#[must_use]
+pub fn is_ready() -> bool {
+    O200K_BASE.get().is_some()
+}
+
+/// Has the table built beside whatever else goes on; once.
+pub fn prepare() {
+    static BEGUN: Once = Once::new();
+    BEGUN.call_once(|| {
+        // Where no thread can be had, the first count builds it.
+        let _ = thread::Builder::new().name("tokenizer".to_owned()).spawn(o200k_base);
+    });
 }
 
 #[cfg(test)]
@@ -76,6 +107,16 @@ mod tests {
         for text in texts {
             assert_eq!(count(text), bpe_openai::o200k_base().count(text) as u64, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_text_is_never_fewer_tokens_than_its_pieces() {
+        let texts =
+            ["", "hello world", "antidisestablishmentarianism", "I'm here;  they'RE\r\n\n \tHELLO 12345", "日本語🙂 🙃", "a   b", "  "];
+        for text in texts {
+            assert!(count_at_least(text) <= count(text), "{text:?}");
+        }
+        assert_eq!(count_at_least("Every word of this is a token."), count("Every word of this is a token."));
     }
 
     #[test]

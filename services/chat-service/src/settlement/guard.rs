@@ -107,11 +107,33 @@ impl llm::Tokenizer for O200k {
     }
 }
 
+/// The same as long as its table is not there: no more than there are.
+struct O200kAtLeast;
+
+impl llm::Tokenizer for O200kAtLeast {
+    fn count(&self, text: &str) -> u64 {
+        tokenizer::count_at_least(text)
+    }
+}
+
 impl Prompt {
     /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
-    pub(super) fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
-        let input = self.request.count_input(&self.allowances, &O200k);
-        let Count { tokens, exact } = tally.count_output(&O200k);
+    fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
+        self.count_with(tally, &O200k)
+    }
+
+    /// The same without waiting for the tokenizer, whose table takes seconds to build: until it is there, what there is at least.
+    pub(super) fn count_so_far(&self, tally: &Tally) -> TokenUsage {
+        if tokenizer::is_ready() {
+            return self.count(tally).0;
+        }
+        tokenizer::prepare();
+        self.count_with(tally, &O200kAtLeast).0
+    }
+
+    fn count_with(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> (TokenUsage, CountedBy) {
+        let input = self.request.count_input(&self.allowances, tokenizer);
+        let Count { tokens, exact } = tally.count_output(tokenizer);
         let output = if exact { tokens } else { tokens.min(self.request.max_output_tokens(&self.allowances)) };
         let counted_by = if input.exact && exact { CountedBy::Counted } else { CountedBy::Estimated };
         (TokenUsage::text(input.tokens, output), counted_by)

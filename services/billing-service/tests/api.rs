@@ -25,6 +25,8 @@ mod documents;
 mod edge;
 #[path = "api/entitlements.rs"]
 mod entitlements;
+#[path = "api/event_orders.rs"]
+mod event_orders;
 #[path = "api/expiry.rs"]
 mod expiry;
 #[path = "api/grants.rs"]

@@ -33,59 +33,6 @@ async fn credit_is_there_once_when_the_events_of_its_payment_came_and_not_when_t
     shop.assert_clean().await;
 }
 
-/// All orders of some things.
-fn permutations<T: Clone>(of: &[T]) -> Vec<Vec<T>> {
-    if of.len() < 2 {
-        return vec![of.to_vec()];
-    }
-    let mut all = Vec::new();
-    for (at, first) in of.iter().enumerate() {
-        let rest: Vec<T> = of[..at].iter().chain(&of[at + 1..]).cloned().collect();
-        all.extend(permutations(&rest).into_iter().map(|mut order| {
-            order.insert(0, first.clone());
-            order
-        }));
-    }
-    all
-}
-
-/// [B-16] [B-18] [B-19] [B9] [B25] They are all of one second. In each of the 120 orders of the events of a checkout, with one of them twice and one of them lost (never the one
-/// that tells of the page), everybody ends with the same.
-#[tokio::test]
-async fn all_120_orders_of_the_events_of_a_checkout_end_alike() {
-    let shop = Shop::open().await;
-    shop.settle().await;
-    let mut buyers = Vec::new();
-    for (number, order) in permutations(&[0_usize, 1, 2, 3, 4]).into_iter().enumerate() {
-        let (organization, client) = shop.customer();
-        let page = if number % 2 == 0 { shop.pack(&client, "small").await } else { shop.plan(&client, "team").await }.expect(201);
-        shop.pay(&page);
-        let news: Vec<Value> = shop.news();
-        let told = news.iter().position(|event| event["type"] == "checkout.session.completed").unwrap();
-        // Five of them, the page's among them.
-        let mut five: Vec<&Value> = news.iter().enumerate().filter(|(at, _)| *at != told).map(|(_, event)| event).take(4).collect();
-        five.push(&news[told]);
-        assert_eq!(five.len(), 5, "{news:?}");
-        for at in &order {
-            if *at == number % 4 {
-                continue;
-            }
-            shop.deliver(five[*at]).await;
-        }
-        shop.deliver(five[order[0]]).await;
-        buyers.push((organization, client, number % 2 == 0));
-    }
-    shop.handled().await;
-    for (organization, client, pack) in &buyers {
-        let expected = if *pack { ("purchase".to_owned(), 10_000_000) } else { ("plan".to_owned(), 60_000_000) };
-        assert_eq!(shop.app.lots(client).await, [expected], "{organization}");
-        let status = client.get("/v1/subscription").await.expect(200).json["data"][0]["status"].clone();
-        assert_eq!(status, if *pack { Value::Null } else { json!("active") });
-    }
-    assert_eq!(shop.app.house("plan_fees").await, 60 * 40_000_000);
-    shop.assert_clean().await;
-}
-
 /// [B-69] Whatever they press, one page is there to be paid.
 #[tokio::test]
 async fn tabs_that_begin_to_buy_at_once_share_one_page() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use billing_service::config::BillingConfig;
 use billing_service::lanes;
 use billing_service::state::AppState;
+use billing_service::stripe::reconcile::{self, Difference};
 use billing_service::stripe::sender;
 use billing_service::stripe::signature::sign;
 use chassis::SecretString;
@@ -23,7 +24,7 @@ use super::app::App;
 use super::catalog::sell;
 
 /// Little, so that Stripe is told of it in a moment.
-const CATALOG: &str = r#"
+pub const CATALOG: &str = r#"
 format: 1
 plans:
   team:
@@ -223,6 +224,12 @@ impl Shop {
     pub async fn assert_clean(&self) {
         self.app.assert_clean().await;
         assert_eq!(self.app.house("stripe_clearing").await, -self.at_stripe() * 10_000, "we and Stripe differ");
+    }
+
+    /// What our books and Stripe's say differently, once nothing is young enough to be on its way.
+    pub async fn differences(&self) -> Vec<Difference> {
+        self.pass(Duration::from_mins(20));
+        reconcile::compare(&self.state, self.state.stripe.as_ref().unwrap()).await.unwrap().differences
     }
 
     pub async fn stripe_customer(&self, organization: OrganizationId) -> String {

@@ -62,8 +62,17 @@ pub struct Payment {
     pub by_id: Uuid,
     /// In what.
     pub currency: Currency,
-    /// In micro-units, without tax.
+    /// In micro-units, without tax: what it was for.
     pub amount: i64,
+    /// What of it the customer's balance at Stripe paid; below zero, so much more was paid, for what had waited there.
+    pub balance: i64,
+}
+
+impl Payment {
+    /// Whether nothing was paid through Stripe but by the customer's balance: then the invoice itself is the fact.
+    fn is_invoice(&self) -> bool {
+        self.intent.starts_with("in_")
+    }
 }
 
 /// Which charge of a subscription.
@@ -90,7 +99,7 @@ pub async fn of_credit(
     expires_at: Option<DateTime<Utc>>,
 ) -> Result<bool, Error> {
     if is_paid_by_another(transaction, payment).await? {
-        let new = insert(state, transaction, payment, Sale::of(payment.amount, 0), false).await?;
+        let new = insert(state, transaction, payment, exchange::sale(payment, 0, None)?, false).await?;
         if new {
             give_back(state, transaction, payment).await?;
         }
@@ -102,7 +111,7 @@ pub async fn of_credit(
         return Ok(false);
     }
     let lot = NewGrant::plain(Source::Purchase, &payment.intent, credit);
-    let grant = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, expires_at, ..lot };
+    let grant = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, balance: sale.balance, expires_at, ..lot };
     grants::issue(state, transaction, payment.organization, &grant).await?;
     Ok(true)
 }
@@ -141,7 +150,8 @@ pub async fn of_charge(
         return Ok(true);
     };
     let lot = NewGrant::plain(Source::Plan, &payment.intent, sale.credit);
-    let given = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, expires_at: grant.expires_at, ..lot };
+    let (paid, expires_at) = (Some(sale.paid), grant.expires_at);
+    let given = NewGrant { paid, exchange: sale.exchange, balance: sale.balance, expires_at, ..lot };
     // The posting last: from that on others wait for the house's accounts.
     crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
     grants::issue(state, transaction, payment.organization, &given).await?;
@@ -160,8 +170,22 @@ async fn is_paid_by_another(transaction: &mut Transaction<'static, Postgres>, pa
     Ok(paid.fetch_one(&mut **transaction).await?)
 }
 
-/// Has a payment that was for nothing returned.
+/// Has a payment that was for nothing returned: what was paid the way it came, and what the customer's balance at Stripe moved by.
 async fn give_back(state: &AppState, transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<(), Error> {
+    if payment.balance != 0 {
+        let minor = money::minor_units(payment.currency, payment.balance);
+        let intent = Intent {
+            kind: "balance.return",
+            subject: format!("balance-{}", payment.intent),
+            organization_id: Some(payment.organization),
+            idempotency_key: format!("balance.return-{}", payment.intent),
+            payload: json!({"amount_minor": minor, "currency": payment.currency, "reason": "nothing was waiting for it"}),
+        };
+        intents::want(state, transaction, &intent).await?;
+    }
+    if payment.is_invoice() {
+        return Ok(());
+    }
     let intent = Intent {
         kind: "payment.refund",
         subject: payment.intent.clone(),
@@ -180,8 +204,8 @@ async fn insert(
     sold: bool,
 ) -> Result<bool, Error> {
     let inserted = sqlx::query!(
-        "insert into stripe_payments (payment_intent_id, organization_id, source, source_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, sold, paid_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing",
+        "insert into stripe_payments (payment_intent_id, organization_id, source, source_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, balance_micros, sold, paid_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
         payment.intent,
         payment.organization.uuid(),
         payment.by.as_str(),
@@ -191,6 +215,7 @@ async fn insert(
         sale.credit,
         sale.exchange.map(|exchange| exchange.money),
         sale.exchange.map(|exchange| exchange.credit),
+        sale.balance,
         sold,
         state.clock.now()
     )

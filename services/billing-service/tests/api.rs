@@ -17,6 +17,8 @@ mod catalog;
 mod coupons;
 #[path = "api/currencies.rs"]
 mod currencies;
+#[path = "api/customer_balances.rs"]
+mod customer_balances;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]

@@ -65,7 +65,7 @@ fn blank(world: &mut World, invoice: &Value, amount: i64, open: bool) -> Value {
     })
 }
 
-/// Less is due; the intent asks for less too. Nothing left is as good as paid.
+/// Less is due; the intent asks for less too. Nothing left is as good as paid. Below zero it is taken back.
 fn reduce(world: &mut World, invoice: &mut Value, amount: i64) {
     let left = number(invoice, "amount_remaining") - amount;
     invoice["pre_payment_credit_notes_amount"] = (number(invoice, "pre_payment_credit_notes_amount") + amount).into();
@@ -100,6 +100,35 @@ fn give_back(world: &mut World, invoice: &mut Value, note: &mut Value, refund: i
     invoice["post_payment_credit_notes_amount"] = (number(invoice, "post_payment_credit_notes_amount") + amount).into();
     world.update("invoice.updated", invoice);
     Ok(())
+}
+
+/// Undoes one that lowered what is due of an invoice which is still open; what was given back is not undone.
+pub(crate) fn void(call: &mut Call) -> Answer {
+    let mut note = call.target("credit_note")?;
+    let mut invoice = call.world.related(&note, "invoice");
+    if note["status"] == "void" || invoice["status"] != "open" {
+        return Err(Failure::invalid("You can only void issued credit notes of open invoices."));
+    }
+    reduce(call.world, &mut invoice, -number(&note, "pre_payment_amount"));
+    note["status"] = "void".into();
+    note["voided_at"] = call.world.now_of(&note).into();
+    call.world.put(&note);
+    call.world.emit("credit_note.voided", &note);
+    Ok(note)
+}
+
+pub(crate) fn update(call: &mut Call) -> Answer {
+    let mut note = call.target("credit_note")?;
+    call.params.change_texts(&mut note, "memo");
+    call.params.change_metadata(&mut note);
+    call.world.update("credit_note.updated", &note);
+    Ok(note)
+}
+
+pub(crate) fn list_lines(call: &mut Call) -> Answer {
+    let note = call.target("credit_note")?;
+    let all = note["lines"]["data"].as_array().cloned().unwrap_or_default();
+    page::cut(call, &all.iter().collect::<Vec<_>>())
 }
 
 pub(crate) fn retrieve(call: &mut Call) -> Answer {

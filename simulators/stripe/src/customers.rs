@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::call::{Answer, Call};
 use crate::error::Failure;
 use crate::page;
-use crate::world::{number, text};
+use crate::world::{World, number, text};
 
 /// What a customer may be given at first and later.
 pub(crate) const FIELDS: &str = "address.* balance description email invoice_prefix invoice_settings.default_payment_method \
@@ -21,16 +21,26 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     let created = clock.as_ref().map_or_else(|| call.world.clock.now(), |clock| number(clock, "frozen_time"));
     let id = call.world.id("cus");
     let mut customer = blank(&id, created, &Value::Null);
-    customer["balance"] = call.params.integer("balance")?.unwrap_or(0).into();
+    let balance = call.params.integer("balance")?.unwrap_or(0);
     customer["test_clock"] = clock.map_or(Value::Null, |clock| clock["id"].clone());
     let method = call.maybe_named("payment_method", "payment_method")?;
-    change(call, &mut customer, true)?;
+    change(call, &mut customer)?;
     call.world.put(&customer);
     call.world.emit("customer.created", &customer);
+    set_balance(call.world, &customer, balance, "initial");
     if let Some(method) = method {
         crate::payment_methods::attach_to(call.world, &method, &text(&customer, "id"))?;
     }
-    Ok(customer)
+    call.world.get("customer", &id, "id")
+}
+
+/// The balance becomes this much; what it moved by is kept as every other move of it.
+fn set_balance(world: &mut World, customer: &Value, balance: i64, kind: &str) {
+    let moved = balance - number(customer, "balance");
+    if moved != 0 {
+        let currency = customer["currency"].as_str().unwrap_or("usd").to_owned();
+        crate::balance::add(world, customer, moved, &currency, kind, &[]);
+    }
 }
 
 /// A customer of whom nothing is known but perhaps an address.
@@ -47,12 +57,14 @@ pub(crate) fn blank(id: &str, created: i64, email: &Value) -> Value {
 
 pub(crate) fn update(call: &mut Call) -> Answer {
     let mut customer = call.target("customer")?;
-    change(call, &mut customer, false)?;
+    change(call, &mut customer)?;
     call.world.update("customer.updated", &customer);
-    Ok(customer)
+    let Some(balance) = call.params.integer("balance")? else { return Ok(customer) };
+    set_balance(call.world, &customer, balance, "adjustment");
+    call.target("customer")
 }
 
-fn change(call: &Call, customer: &mut Value, new: bool) -> Result<(), Failure> {
+fn change(call: &Call, customer: &mut Value) -> Result<(), Failure> {
     call.params.change_texts(customer, "description email name phone");
     call.params.change_metadata(customer);
     for field in ["address", "shipping"] {
@@ -63,14 +75,11 @@ fn change(call: &Call, customer: &mut Value, new: bool) -> Result<(), Failure> {
     if let Some(exempt) = call.params.one_of("tax_exempt", &["none", "exempt", "reverse"])? {
         customer["tax_exempt"] = exempt.into();
     }
-    if let (Some(balance), false) = (call.params.integer("balance")?, new) {
-        customer["balance"] = balance.into();
-    }
     let default = "invoice_settings.default_payment_method";
     if call.params.unsets(default) {
         customer["invoice_settings"]["default_payment_method"] = Value::Null;
     } else if let Some(method) = call.maybe_named("payment_method", default)? {
-        let attached = method["customer"] == customer["id"] || (new && method["id"] == call.params.value("payment_method"));
+        let attached = method["customer"] == customer["id"] || method["id"] == call.params.value("payment_method");
         if !attached {
             let message =
                 "The customer does not have a payment method with the given ID. The payment method must be attached to the customer.";

@@ -27,7 +27,7 @@ pub struct LedgerRow {
     pub refunded: i64,
     /// Sum of what banks took back: open and lost disputes.
     pub disputed: i64,
-    /// Sum of credit notes.
+    /// Sum of credit notes that are not void.
     pub credited: i64,
     /// `charged - refunded - disputed`.
     pub net: i64,
@@ -60,7 +60,7 @@ pub(crate) fn of(world: &World) -> Vec<LedgerRow> {
     for dispute in world.all("dispute").filter(|dispute| dispute["status"] != "won") {
         add(dispute, &|row| row.disputed += number(dispute, "amount"));
     }
-    for note in world.all("credit_note") {
+    for note in world.all("credit_note").filter(|note| note["status"] == "issued") {
         add(note, &|row| row.credited += number(note, "amount"));
     }
     let net = |mut row: LedgerRow| {

@@ -50,12 +50,17 @@ pub(crate) fn written(amount: i64, currency: &str) -> String {
     if digits == 0 { format!("{sign}{whole} {code}") } else { format!("{sign}{whole}.{:0digits$} {code}", size % unit) }
 }
 
+/// The smallest amount that is charged.
+pub(crate) fn minimum(currency: &str) -> i64 {
+    MINIMA.iter().find(|(name, _)| *name == currency).map_or(1, |(_, minimum)| *minimum)
+}
+
 /// Refuses amounts that no card is charged.
 pub(crate) fn chargeable(amount: i64, currency: &str) -> Result<(), Failure> {
     if amount > MAX_AMOUNT {
         return Err(Failure::invalid("Amount must be no more than 999,999.99").code("amount_too_large").param("amount"));
     }
-    let minimum = MINIMA.iter().find(|(name, _)| *name == currency).map_or(1, |(_, minimum)| *minimum);
+    let minimum = minimum(currency);
     if amount < minimum {
         let message = format!("Amount must be at least {}", written(minimum, currency));
         return Err(Failure::invalid(message).code("amount_too_small").param("amount"));

@@ -32,6 +32,8 @@ pub struct NewGrant {
     pub paid: Option<i64>,
     /// How the money and the credit met, when they are of two currencies.
     pub exchange: Option<Exchange>,
+    /// What of the money the customer's balance at Stripe paid.
+    pub balance: i64,
     /// Lower burns first; empty for what its restriction suggests.
     pub priority: Option<i32>,
     /// It may pay before this instant and not at it.
@@ -54,6 +56,7 @@ impl NewGrant {
             amount,
             paid: None,
             exchange: None,
+            balance: 0,
             priority: None,
             expires_at: None,
             models: None,
@@ -71,7 +74,8 @@ impl NewGrant {
             (Source::Signup, _) => postings::signup_grant(organization, self.amount, at),
             // One paid object is sold once, whatever it is sold as [B-47].
             (_, Some(paid)) => {
-                postings::sale(&self.key, Sale { paid, credit: self.amount, exchange: self.exchange }, self.is_restricted(), balances, at)
+                let sale = Sale { paid, credit: self.amount, exchange: self.exchange, balance: self.balance };
+                postings::sale(&self.key, sale, self.is_restricted(), balances, at)
             }
             (source, None) => {
                 let key = format!("{}:{}", source.as_str(), self.key);

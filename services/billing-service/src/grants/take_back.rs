@@ -89,8 +89,8 @@ async fn take_back(
         return Ok(None);
     }
     let inserted = sqlx::query!(
-        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, currency, exchanged_micros, bought_micros, occurred_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, currency, exchanged_micros, bought_micros, balance_micros, occurred_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
          on conflict on constraint grant_takebacks_fact_key do nothing",
         lot.id,
         movement.as_str(),
@@ -100,6 +100,7 @@ async fn take_back(
         part.exchange.map(|exchange| exchange.currency.code()),
         part.exchange.map(|exchange| exchange.money),
         part.exchange.map(|exchange| exchange.credit),
+        part.balance,
         now
     )
     .execute(&mut **transaction)
@@ -132,7 +133,7 @@ pub async fn close_dispute(
     let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
     let taken = sqlx::query!(
-        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!", t.currency, t.exchanged_micros, t.bought_micros from grant_takebacks t join grants g on g.id = t.grant_id
+        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!", t.currency, t.exchanged_micros, t.bought_micros, t.balance_micros from grant_takebacks t join grants g on g.id = t.grant_id
            where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2"#,
         key,
         organization.uuid()
@@ -152,12 +153,12 @@ pub async fn close_dispute(
         (Some(currency), Some(money), Some(credit)) => Some(Exchange { currency: stored::currency(&currency)?, money, credit }),
         _ => None,
     };
-    let part = Sale { paid: taken.paid, credit: taken.amount_micros, exchange };
+    let part = Sale { paid: taken.paid, credit: taken.amount_micros, exchange, balance: taken.balance_micros };
     // A lost one moves the money alone, in the currency it is in.
     let currency = exchange.filter(|_| outcome != Dispute::Won).map_or(CREDIT, |exchange| exchange.currency);
     let posting = match outcome {
         Dispute::Won => postings::dispute_won(key, part, balances, now),
-        Dispute::Lost { fee } => postings::dispute_lost(key, (currency, part.paid), fee, now),
+        Dispute::Lost { fee } => postings::dispute_lost(key, (currency, part.money()), fee, now),
     };
     give_back(state, transaction, organization, currency, &posting, (Movement::Dispute, key)).await
 }

@@ -16,7 +16,7 @@ pub enum Account {
     PlanFees,
     /// Credit that expired before it was used: earned without a service.
     Breakage,
-    /// Usage that was given back as credit: less revenue.
+    /// Usage that was given back as credit, and what was credited to a customer's balance at Stripe: less revenue.
     Refunds,
     /// What providers cost the house.
     ProviderCost,
@@ -29,6 +29,9 @@ pub enum Account {
     /// Money of a currency on one side, and the credit it bought on the other: a trading account, one for each currency. What it has in two
     /// currencies is what was exchanged between them, at the catalogue's prices.
     Exchange,
+    /// What Stripe keeps as customers' balances: above zero credit of theirs, that pays their next invoices; below zero small invoices that
+    /// wait for the next ones. The opposite of Stripe's own sign.
+    CustomerBalances,
     /// Money that a customer's bank disputes: taken from the customer, and not yet known whose; at rest, minus what lost disputes cost.
     Disputes,
     /// What operators corrected by hand.
@@ -41,7 +44,7 @@ pub enum Account {
 
 impl Account {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Wallet,
         Self::Holds,
         Self::Debt,
@@ -54,6 +57,7 @@ impl Account {
         Self::Promotion,
         Self::StripeClearing,
         Self::Exchange,
+        Self::CustomerBalances,
         Self::Disputes,
         Self::Adjustments,
         Self::Transfers,
@@ -76,6 +80,7 @@ impl Account {
             Self::Promotion => "promotion",
             Self::StripeClearing => "stripe_clearing",
             Self::Exchange => "exchange",
+            Self::CustomerBalances => "customer_balances",
             Self::Disputes => "disputes",
             Self::Adjustments => "adjustments",
             Self::Transfers => "transfers",
@@ -92,6 +97,7 @@ impl Account {
             Self::Debt => 1200,
             Self::Wallet => 2000,
             Self::Holds => 2010,
+            Self::CustomerBalances => 2050,
             Self::Disputes => 2100,
             Self::ProviderPayable => 2200,
             Self::Transfers => 2900,

@@ -114,7 +114,7 @@ pub async fn disputed(
     }
     sqlx::query!("update stripe_reversals set closed = true where object_id = $1", dispute.id).execute(&mut **transaction).await?;
     if outcome == Dispute::Won {
-        move_reversed(transaction, &dispute.payment_intent, -known.part.paid).await?;
+        move_reversed(transaction, &dispute.payment_intent, -known.part.money()).await?;
     }
     close(state, transaction, &known, dispute, outcome).await
 }
@@ -122,7 +122,7 @@ pub async fn disputed(
 /// Locks the payment, and writes what was seen, unless something later was seen before.
 async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>, seen: &Reversal, kind: Taking) -> Result<Known, Error> {
     let payment = sqlx::query!(
-        "select organization_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, sold, reversed_micros from stripe_payments
+        "select organization_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, balance_micros, sold, reversed_micros from stripe_payments
          where payment_intent_id = $1 for no key update",
         seen.payment_intent
     )
@@ -136,7 +136,7 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
          values ($1, $2, $3, $4, $5, $6, $7)
          on conflict (object_id) do update set status = case when r.fetched < excluded.fetched then excluded.status else r.status end,
             fetched = greatest(r.fetched, excluded.fetched), updated_at = excluded.updated_at
-         returning status, posted, paid_micros, credit_micros, exchanged_micros, bought_micros, closed",
+         returning status, posted, paid_micros, credit_micros, exchanged_micros, bought_micros, balance_micros, closed",
         seen.id,
         seen.payment_intent,
         kind.as_str(),
@@ -155,13 +155,19 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
             paid: payment.amount_micros,
             credit: payment.credit_micros,
             exchange: exchange(payment.exchanged_micros, payment.bought_micros),
+            balance: payment.balance_micros,
         },
         sold: payment.sold,
         reversed: payment.reversed_micros,
         amount,
         status: row.status,
         posted: row.posted,
-        part: Sale { paid: row.paid_micros, credit: row.credit_micros, exchange: exchange(row.exchanged_micros, row.bought_micros) },
+        part: Sale {
+            paid: row.paid_micros,
+            credit: row.credit_micros,
+            exchange: exchange(row.exchanged_micros, row.bought_micros),
+            balance: row.balance_micros,
+        },
         closed: row.closed,
     })
 }
@@ -174,22 +180,23 @@ async fn take_back(
     seen: &Reversal,
     taking: Taking,
 ) -> Result<Sale, Error> {
-    // Tax is not part of the sale: what was paid beyond it goes back beside the books, as it came.
-    let paid = known.amount.min(known.sale.paid - known.reversed);
-    let part = known.sale.part(known.reversed, known.reversed + paid);
+    // Tax is not part of the sale: what was paid beyond it goes back beside the books, as it came. What a balance paid does not go back.
+    let money = known.amount.min(known.sale.money().max(0) - known.reversed);
+    let part = known.sale.part(known.reversed, known.reversed + money);
     let (organization, key) = (known.organization, seen.id.as_str());
     // Before the posting: from that on others wait for the house's accounts.
     sqlx::query!(
-        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3, exchanged_micros = $4, bought_micros = $5 where object_id = $1",
+        "update stripe_reversals set posted = true, paid_micros = $2, credit_micros = $3, exchanged_micros = $4, bought_micros = $5, balance_micros = $6 where object_id = $1",
         seen.id,
-        paid,
+        part.paid,
         part.credit,
         part.exchange.map(|exchange| exchange.money),
-        part.exchange.map(|exchange| exchange.credit)
+        part.exchange.map(|exchange| exchange.credit),
+        part.balance
     )
     .execute(&mut **transaction)
     .await?;
-    move_reversed(transaction, &seen.payment_intent, paid).await?;
+    move_reversed(transaction, &seen.payment_intent, money).await?;
     if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
         let taken = match taking {
@@ -198,7 +205,7 @@ async fn take_back(
         };
         // Money that went back without its credit is for people to look at, and never passed over.
         taken.ok_or(Error::Internal("nothing is left of a sale whose money goes back"))?;
-    } else if known.sold && paid > 0 {
+    } else if known.sold && money > 0 {
         let (balances, now) = (ledger::lock(transaction, organization).await?, state.clock.now());
         let posting = match taking {
             Taking::Refund => postings::refund(key, part, balances, now),
@@ -226,7 +233,7 @@ async fn close(
     let (balances, now) = (ledger::lock(transaction, known.organization).await?, state.clock.now());
     let (currency, posting) = match outcome {
         Dispute::Won => (known.part_in(known.part), postings::dispute_won(&dispute.id, known.part, balances, now)),
-        Dispute::Lost { fee } => (known.currency, postings::dispute_lost(&dispute.id, (known.currency, known.part.paid), fee, now)),
+        Dispute::Lost { fee } => (known.currency, postings::dispute_lost(&dispute.id, (known.currency, known.part.money()), fee, now)),
     };
     post(state, transaction, known, currency, &posting).await
 }

@@ -63,6 +63,7 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
             Ok(invoice)
         }
         "payment.refund" => refund(stripe, due).await,
+        "balance.return" => return_balance(state, stripe, due).await,
         "customer.card" => {
             let from = due.payload["from"].as_str().ok_or(MALFORMED)?;
             let customer = customer(state, stripe, due).await?;
@@ -140,6 +141,13 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> 
             let made = Object(&page).list("data").find(|refund| refund.metadata::<String>("operation").as_deref() == Some(&due.operation));
             Ok(made.and_then(|refund| refund.text("id").map(ToOwned::to_owned)))
         }
+        "balance.return" => {
+            let customer = customer(state, stripe, due).await?;
+            let call = Call::get(format!("/customers/{customer}/balance_transactions")).with("limit", 100);
+            let page = stripe.ask(&call).await?;
+            let made = Object(&page).list("data").find(|moved| moved.metadata::<String>("operation").as_deref() == Some(&due.operation));
+            Ok(made.and_then(|moved| moved.text("id").map(ToOwned::to_owned)))
+        }
         // Done twice they are done once: they set, and do not add.
         _ => Ok(None),
     }
@@ -201,6 +209,19 @@ async fn refund(stripe: &Transport, due: &Due) -> Result<Option<String>, Error> 
         Err(error) if error.code() == Some("charge_already_refunded") => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Moves a customer's balance back by what a payment for nothing had moved it. Stripe's sign is that of what is owed by the customer.
+async fn return_balance(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
+    let amount = due.payload["amount_minor"].as_i64().and_then(i64::checked_neg).ok_or(MALFORMED)?;
+    let currency = due.payload["currency"].as_str().ok_or(MALFORMED)?.to_lowercase();
+    let customer = customer(state, stripe, due).await?;
+    let call = Call::post(format!("/customers/{customer}/balance_transactions"), due.key())
+        .with("amount", amount)
+        .with("currency", currency)
+        .with("description", "Returned: nothing was waiting for it")
+        .metadata("operation", &due.operation);
+    Ok(Object(&stripe.ask(&call).await?).text("id").map(ToOwned::to_owned))
 }
 
 async fn customer(state: &AppState, stripe: &Transport, due: &Due) -> Result<String, Error> {

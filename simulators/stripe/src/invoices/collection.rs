@@ -7,19 +7,21 @@ use crate::error::Failure;
 use crate::payments::{self, Mode};
 use crate::settings::AfterRetries;
 use crate::world::{World, number, text};
-use crate::{balance, page, payment_methods, subscriptions};
+use crate::{balance, money, page, payment_methods, subscriptions};
 
 const DAY: i64 = 86_400;
 
-/// Gives a draft its number, settles it with the customer's balance, and asks for what is left.
+/// Gives a draft its number, settles it with the customer's balance, and asks for what is left. What is less than any card is charged waits
+/// on the balance for the next invoice, and counts as paid.
 pub(super) fn finalize(world: &mut World, draft: &Value) -> Value {
     let mut invoice = draft.clone();
     let customer = world.related(&invoice, "customer");
     let now = world.now_of(&invoice);
     world.invoice_number += 1;
     let (total, start) = (number(&invoice, "total"), number(&customer, "balance"));
-    let owed = total.saturating_add(start);
-    let end = owed.min(0);
+    let (owed, currency) = (total.saturating_add(start), text(&invoice, "currency"));
+    let is_too_small = (1..money::minimum(&currency)).contains(&owed);
+    let (end, due) = if is_too_small { (owed, 0) } else { (owed.min(0), owed.max(0)) };
     invoice["number"] = format!("{}-{:04}", text(&customer, "invoice_prefix"), world.invoice_number).into();
     invoice["status"] = "open".into();
     invoice["status_transitions"]["finalized_at"] = now.into();
@@ -28,27 +30,26 @@ pub(super) fn finalize(world: &mut World, draft: &Value) -> Value {
     invoice["next_payment_attempt"] = Value::Null;
     invoice["starting_balance"] = start.into();
     invoice["ending_balance"] = end.into();
-    invoice["amount_due"] = owed.max(0).into();
-    invoice["amount_remaining"] = owed.max(0).into();
+    invoice["amount_due"] = due.into();
+    invoice["amount_remaining"] = due.into();
     let page = format!("{}/invoices/{}", world.public_url, text(&invoice, "id"));
     invoice["invoice_pdf"] = format!("{page}/pdf").into();
     invoice["hosted_invoice_url"] = page.into();
-    if end != start {
-        balance::add(
-            world,
-            &customer,
-            end - start,
-            &text(&invoice, "currency"),
-            "applied_to_invoice",
-            &[("invoice", invoice["id"].clone())],
-        );
+    let of = [("invoice", invoice["id"].clone())];
+    let applied = owed.min(0) - start;
+    if applied != 0 {
+        balance::add(world, &customer, applied, &currency, "applied_to_invoice", &of);
     }
-    if owed > 0 {
+    if is_too_small {
+        let customer = world.related(&invoice, "customer");
+        balance::add(world, &customer, owed, &currency, "invoice_too_small", &of);
+    }
+    if due > 0 {
         want_payment(world, &mut invoice, &customer);
     }
     world.put(&invoice);
     world.emit("invoice.finalized", &invoice);
-    if owed <= 0 { settle(world, &invoice, 0, &Value::Null) } else { invoice }
+    if due == 0 { settle(world, &invoice, 0, &Value::Null) } else { invoice }
 }
 
 /// Makes the intent that an open invoice is paid with.
@@ -183,8 +184,14 @@ pub(super) fn settle(world: &mut World, invoice: &Value, amount: i64, intent: &V
     invoice
 }
 
-/// Voids an invoice: nothing is owed, and its intent is given up.
+/// Voids an invoice: nothing is owed, its intent is given up, and what the customer's balance had paid of it is there again.
 pub(crate) fn void(world: &mut World, invoice: &Value) -> Value {
+    let applied = invoice["ending_balance"].as_i64().unwrap_or_default() - number(invoice, "starting_balance");
+    if applied != 0 && invoice["ending_balance"].is_i64() {
+        let customer = world.related(invoice, "customer");
+        let of = [("invoice", invoice["id"].clone())];
+        balance::add(world, &customer, -applied, &text(invoice, "currency"), "unapplied_from_invoice", &of);
+    }
     end(world, invoice, "void", "voided_at", "invoice.voided")
 }
 

@@ -50,7 +50,7 @@ async fn every_object_of_a_subscription_bought_by_checkout_can_be_read() {
     reads::<Customer>(&shop, &format!("customers/{customer}")).await;
     let moved = id(&shop.get(&format!("customers/{customer}/balance_transactions")).await["data"][0]);
     reads::<CustomerBalanceTransaction>(&shop, &format!("customers/{customer}/balance_transactions/{moved}")).await;
-    reads::<CreditNote>(&shop, &newest(&shop, "credit_notes").await).await;
+    reads::<CreditNote>(&shop, &format!("{}?expand[]=customer_balance_transaction", newest(&shop, "credit_notes").await)).await;
     reads::<Refund>(&shop, &newest(&shop, "refunds").await).await;
     reads::<SubscriptionSchedule>(&shop, &newest(&shop, "subscription_schedules").await).await;
     reads::<PaymentIntent>(&shop, &format!("{}?expand[]=latest_charge", newest(&shop, "payment_intents").await)).await;

@@ -37,13 +37,16 @@ pub struct Sale {
     pub credit: i64,
     /// How they met, when they are of two currencies.
     pub exchange: Option<Exchange>,
+    /// What of the money the customer's balance at Stripe paid; below zero, so much more was paid beside it, for what had waited there. Of
+    /// what goes back, below zero, what goes back of that.
+    pub balance: i64,
 }
 
 impl Sale {
     /// Of money and credit in one currency.
     #[must_use]
     pub const fn of(paid: i64, credit: i64) -> Self {
-        Self { paid, credit, exchange: None }
+        Self { paid, credit, exchange: None, balance: 0 }
     }
 
     /// Of money in another currency. At the rate it buys as much of the credit as it is worth; when it is worth more, the rest of it, in
@@ -59,7 +62,13 @@ impl Sale {
             let whole = needed.saturating_add(unit - 1) / unit * unit;
             Exchange { currency, money: whole.min(paid), credit }
         };
-        Self { paid, credit, exchange: Some(exchange) }
+        Self { paid, credit, exchange: Some(exchange), balance: 0 }
+    }
+
+    /// What was paid by a card, or another means that a payment is: what can go back that way. Below zero where a balance paid tax.
+    #[must_use]
+    pub const fn money(self) -> i64 {
+        self.paid.saturating_sub(self.balance)
     }
 
     /// What of the credit nobody paid for.
@@ -74,8 +83,8 @@ impl Sale {
         self.paid - self.exchange.map_or(self.paid.min(self.credit), |exchange| exchange.money)
     }
 
-    /// What goes with the money after `before` of it went, until `until` of it has: with all the money all of everything, in however many
-    /// parts and whatever was rounded on the way there.
+    /// What goes with the money after `before` of it went, until `until` of it has: with all that was sold for all of everything, in however
+    /// many parts and whatever was rounded on the way there. What a balance paid stays sold; what was paid beside the sale goes back last.
     #[must_use]
     pub fn part(self, before: i64, until: i64) -> Self {
         let share = |amount: i64| {
@@ -83,17 +92,20 @@ impl Sale {
             of(until) - of(before)
         };
         let exchange = self.exchange.map(|exchange| Exchange { money: share(exchange.money), credit: share(exchange.credit), ..exchange });
-        Self { paid: until - before, credit: share(self.credit), exchange }
+        let paid = until.clamp(0, self.paid) - before.clamp(0, self.paid);
+        Self { paid, credit: share(self.credit), exchange, balance: paid - (until - before) }
     }
 
     /// Without so much of its credit, and of the money that bought it: it was taken back before.
     #[must_use]
     pub fn without(self, credit: i64) -> Self {
-        let Some(exchange) = self.exchange else { return Self::of((self.paid - credit).max(0), self.credit - credit) };
+        let Some(exchange) = self.exchange else {
+            return Self { balance: self.balance, ..Self::of((self.paid - credit).max(0), self.credit - credit) };
+        };
         let left = (exchange.credit - credit).max(0);
         let money = if exchange.credit == 0 { 0 } else { product(exchange.money, left, exchange.credit) };
         let exchange = Exchange { money, credit: left, ..exchange };
-        Self { paid: self.fee() + money, credit: self.credit - credit, exchange: Some(exchange) }
+        Self { paid: self.fee() + money, credit: self.credit - credit, exchange: Some(exchange), ..self }
     }
 
     /// The posting of a sale with its money at `at_house` and what it gives to wallet and debt in `own`; one that is undone has all of it
@@ -109,7 +121,9 @@ impl Sale {
     ) -> Posting {
         let sign = if undone { -1 } else { 1 };
         let mut entries = vec![(Account::Promotion, -self.bonus() * sign), (Account::Wallet, own.0), (Account::Debt, own.1)];
-        let mut money = vec![(at_house, -self.paid * sign), (Account::PlanFees, self.fee() * sign)];
+        // What goes back beside a sale was for a small invoice before it, whose goods stay: less revenue. Stripe's balance does not move then.
+        let beside = if kind == Kind::Sale { Account::CustomerBalances } else { Account::Refunds };
+        let mut money = vec![(at_house, -self.money() * sign), (beside, -self.balance * sign), (Account::PlanFees, self.fee() * sign)];
         let Some(exchange) = self.exchange else {
             entries.append(&mut money);
             return Posting::new(kind, key, at, entries);

@@ -188,6 +188,32 @@ proptest! {
         }
     }
 
+    /// [B-48] Whatever a balance paid of a sale or a payment paid beside it, all of the payment can go back, in any parts, and of the sale no
+    /// more than was sold.
+    #[test]
+    fn the_parts_of_a_payment_that_are_given_back_sum_to_the_payment_whatever_a_balance_moved(
+        paid in 0..2_000_000_000_i64, credit in amount(), balance in -2_000_000_000..2_000_000_000_i64, cuts in prop::collection::vec(0..4_000_000_000_i64, 0..8)
+    ) {
+        let sold = Sale { balance, ..Sale::of(paid, credit) };
+        let (nothing, money) = (Balances { wallet: 0, held: 0, debt: 0 }, sold.money().max(0));
+        let mut ends: Vec<i64> = cuts.into_iter().filter(|cut| *cut < money).chain([money]).collect();
+        ends.sort_unstable();
+        let sale = sale("k", sold, false, nothing, AT);
+        prop_assert_eq!(sale.moved(Account::CustomerBalances), -balance);
+        prop_assert_eq!(sale.moved(Account::StripeClearing), -sold.money());
+        let (mut left, mut before, mut credited) = (sale.moved(Account::StripeClearing).min(0), 0, 0);
+        for end in ends {
+            let part = sold.part(before, end);
+            let back = refund("k", part, nothing, AT);
+            prop_assert_eq!(back.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", back);
+            prop_assert_eq!(back.moved(Account::CustomerBalances), 0);
+            prop_assert_eq!(-back.moved(Account::Refunds), end.max(paid) - before.max(paid));
+            (left, before, credited) = (left + back.moved(Account::StripeClearing), end, credited + part.credit);
+        }
+        prop_assert_eq!(left, 0);
+        prop_assert!(credited <= credit && (balance > 0 || paid == 0 || credited == credit));
+    }
+
     /// [B-48] In however many parts a sale of two currencies goes back, nothing of it stays on any account of the house.
     #[test]
     fn the_parts_of_an_exchange_that_are_given_back_sum_to_the_exchange(

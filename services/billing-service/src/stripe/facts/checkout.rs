@@ -58,6 +58,8 @@ async fn paid(
         by_id: checkout.id,
         currency,
         amount,
+        // Nothing but an invoice is paid by a balance.
+        balance: 0,
     };
     customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await?;
     settle(state, transaction, checkout, &payment).await

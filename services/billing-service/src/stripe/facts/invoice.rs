@@ -27,7 +27,14 @@ pub struct Sums {
     pub(in crate::stripe) tax: i64,
     pub(in crate::stripe) total: i64,
     /// The total without the tax on top.
-    pub(in crate::stripe) net: i64,
+    net: i64,
+    /// What was to be paid without the tax on top, after credit notes that came before the payment: what is sold for it.
+    pub(in crate::stripe) due: i64,
+    /// The tax that was to be paid: what credit notes left of it.
+    pub(in crate::stripe) tax_due: i64,
+    /// What the customer's balance at Stripe paid when the invoice became final; below zero, so much more was asked for, that had waited
+    /// there. The rest, `due - balance`, is what was paid another way, without tax.
+    pub(in crate::stripe) balance: i64,
 }
 
 impl Sums {
@@ -39,6 +46,9 @@ impl Sums {
             tax: 0,
             total: invoice.micros("total", currency)?,
             net: 0,
+            due: 0,
+            tax_due: 0,
+            balance: 0,
         };
         let add = |sum: &mut i64, object: Object<'_>| -> Result<(), Error> {
             *sum = sum.checked_add(object.micros("amount", currency)?).ok_or(Error::Unreadable("amount"))?;
@@ -50,7 +60,18 @@ impl Sums {
         let on_top = invoice.list("total_taxes").filter(|tax| tax.text("tax_behavior") != Some("inclusive"));
         on_top.into_iter().try_for_each(|tax| add(&mut sums.tax, tax))?;
         sums.net = sums.total.checked_sub(sums.tax).ok_or(Error::Unreadable("total_taxes"))?;
+        let noted = invoice.micros("pre_payment_credit_notes_amount", currency)?;
+        let due = sums.total.checked_sub(noted).ok_or(Error::Unreadable("pre_payment_credit_notes_amount"))?;
+        sums.tax_due = sums.tax.clamp(0, due.max(0));
+        sums.due = due - sums.tax_due;
+        sums.balance = balance(invoice, currency)?;
+        sums.due.checked_sub(sums.balance).ok_or(Error::Unreadable("ending_balance"))?;
         Ok(sums)
+    }
+
+    /// What was paid otherwise than by the customer's balance, without tax; below zero where the balance paid some of the tax.
+    pub(in crate::stripe) const fn received(&self) -> i64 {
+        self.due - self.balance
     }
 
     /// Whether lines, discount and tax come to the total [B-76].
@@ -59,6 +80,15 @@ impl Sums {
         // What no subtraction reaches is no sum of anything that was invoiced.
         self.lines == self.subtotal && matches!(self.subtotal.checked_sub(self.discount), Some(net) if net == self.net)
     }
+}
+
+/// By how much an invoice moved the customer's balance towards what is owed, which is what that paid; nothing before it is final.
+fn balance(invoice: Object<'_>, currency: Currency) -> Result<i64, Error> {
+    if invoice.number("ending_balance").is_none() {
+        return Ok(0);
+    }
+    let (start, end) = (invoice.micros("starting_balance", currency)?, invoice.micros("ending_balance", currency)?);
+    end.checked_sub(start).ok_or(Error::Unreadable("ending_balance"))
 }
 
 /// What of ours an invoice collects.
@@ -150,8 +180,13 @@ async fn settle(
         return Ok(());
     }
     // Without a payment of money (the customer's balance at Stripe paid) the invoice itself is the fact.
-    let intent = paid_with(invoice).map_or_else(|| invoice.needs("id"), Ok)?;
-    let payment = |by, by_id| Payment { intent: intent.to_owned(), organization, by, by_id, currency, amount: sums.net };
+    let intent = paid_with(invoice).map_or_else(|| invoice.needs("id"), Ok)?.to_owned();
+    let (amount, balance) = (sums.due, sums.balance);
+    // Nothing of ours is invoiced below zero.
+    if amount < 0 {
+        return Err(Error::Unreadable("total"));
+    }
+    let payment = |by, by_id| Payment { intent: intent.clone(), organization, by, by_id, currency, amount, balance };
     match collected {
         Collected::Charge(charge, id) => sales::of_charge(state, transaction, &payment(PaidBy::Charge, id), &charge).await?,
         Collected::TopUp(id) => top_ups::paid(state, transaction, &payment(PaidBy::TopUp, id)).await?,
@@ -260,6 +295,24 @@ mod tests {
         assert_eq!(paid_with(Object(&invoice([first.clone(), paid.clone(), last.clone()]))), Some("pi_2"));
         assert_eq!(paid_with(Object(&invoice([paid, last.clone(), first.clone()]))), Some("pi_2"));
         assert_eq!(paid_with(Object(&invoice([first.clone(), last, first]))), None);
+    }
+
+    /// [B-47] What is sold, what the balance paid of it, and what is left for a card come to the total, whatever was noted before.
+    #[test]
+    fn what_a_balance_pays_and_what_a_card_pays_come_to_what_is_sold_and_its_tax() {
+        let sums = |total: i64, noted: i64, start: i64, end: Option<i64>| {
+            let invoice = json!({"currency": "usd", "subtotal": total - 80, "total": total, "pre_payment_credit_notes_amount": noted,
+                "starting_balance": start, "ending_balance": end, "total_taxes": [{"amount": 80, "tax_behavior": "exclusive"}]});
+            let sums = Sums::of(Object(&invoice), Currency::USD).unwrap();
+            [sums.due, sums.tax_due, sums.balance, sums.received()].map(|micros| micros / 10_000)
+        };
+        assert_eq!(sums(1080, 0, 0, Some(0)), [1000, 80, 0, 1000]);
+        assert_eq!(sums(1080, 0, -300, Some(0)), [1000, 80, 300, 700]);
+        assert_eq!(sums(1080, 0, -300, None), [1000, 80, 0, 1000], "a draft has taken nothing yet");
+        assert_eq!(sums(1080, 0, -2000, Some(-920)), [1000, 80, 1080, -80], "the tax too");
+        assert_eq!(sums(1080, 0, 30, Some(0)), [1000, 80, -30, 1030]);
+        assert_eq!(sums(1080, 200, 0, Some(0)), [800, 80, 0, 800]);
+        assert_eq!(sums(1080, 1080, 0, Some(0)), [0, 0, 0, 0]);
     }
 
     /// [B-76]

@@ -15,12 +15,12 @@ pub(super) async fn payments(connection: &mut PgConnection, run: Uuid) -> Result
                  when p.payment_intent_id is null then case when t.asked then 'payment_missing' else 'payment_foreign' end
                  when t.id is null then 'payment_unknown'
                  when p.organization_id <> t.organization then 'payment_owner'
-                 when p.currency <> t.currency or p.amount_micros <> t.amount then 'payment_amount'
-                 when not p.sold and p.reversed_micros < p.amount_micros then 'payment_kept'
+                 when p.currency <> t.currency or p.amount_micros - p.balance_micros <> t.amount then 'payment_amount'
+                 when not p.sold and p.reversed_micros < p.amount_micros - p.balance_micros then 'payment_kept'
                end as kind,
                coalesce(p.organization_id, t.organization) as organization,
                coalesce(t.object, p.payment_intent_id) as object,
-               coalesce(p.amount_micros || ' ' || p.currency, 'nothing') as ours,
+               coalesce(p.amount_micros - p.balance_micros || ' ' || p.currency, 'nothing') as ours,
                coalesce(t.amount || ' ' || t.currency, 'nothing') as theirs,
                greatest(to_timestamp(t.at), case when t.id is null or not p.sold then p.paid_at end) as at
              from stripe_payments p
@@ -41,16 +41,18 @@ pub(super) async fn sales(connection: &mut PgConnection) -> Result<Vec<Found>, E
              select case
                  when p.payment_intent_id is null or s.fact is not null and not p.sold then 'sale_unknown'
                  when s.fact is null and p.sold and (p.amount_micros > 0 or p.credit_micros > 0) then 'sale_missing'
-                 when s.organization <> p.organization_id or s.currency <> p.currency or s.amount <> p.amount_micros then 'sale_amount'
+                 when s.organization <> p.organization_id or s.currency <> p.currency or s.amount <> p.amount_micros - p.balance_micros
+                   or s.balance <> p.balance_micros then 'sale_amount'
                end as kind,
                coalesce(p.organization_id, s.organization) as organization,
                coalesce(p.payment_intent_id, s.fact) as object,
                coalesce(s.amount || coalesce(' ' || s.currency, ''), 'no sale') as ours,
-               coalesce(p.amount_micros || ' ' || p.currency, 'nothing') as theirs
+               coalesce(p.amount_micros - p.balance_micros || ' ' || p.currency, 'nothing') as theirs
              from stripe_payments p
              full join (
                select l.external_key as fact, l.organization_id as organization, max(a.currency) filter (where a.kind = 'stripe_clearing') as currency,
-                 coalesce(sum(-e.amount_micros) filter (where a.kind = 'stripe_clearing'), 0)::bigint as amount
+                 coalesce(sum(-e.amount_micros) filter (where a.kind = 'stripe_clearing'), 0)::bigint as amount,
+                 coalesce(sum(-e.amount_micros) filter (where a.kind = 'customer_balances'), 0)::bigint as balance
                from ledger_transactions l join ledger_entries e on e.transaction_id = l.id join accounts a on a.id = e.account_id
                where l.kind = 'sale' group by l.id) s on s.fact = p.payment_intent_id) as compared
            where kind is not null order by object"#
@@ -73,7 +75,7 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
                  when t.phase in ('taken', 'open', 'won', 'lost') and r.posted is distinct from true then t.kind || '_missing'
                  when t.phase = 'failed' and r.posted then 'refund_failed'
                  when t.kind = 'dispute' and r.closed <> (t.phase in ('won', 'lost')) then 'dispute_state'
-                 when r.posted and p.sold and r.paid_micros > 0 and not exists (
+                 when r.posted and p.sold and r.paid_micros > r.balance_micros and not exists (
                    select from ledger_transactions l where l.kind in ('refund', 'dispute_opened') and l.external_key = r.object_id)
                    then 'reversal_unposted'
                end as kind,
@@ -86,10 +88,10 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
              left join stripe_payments p on p.payment_intent_id = coalesce(r.payment_intent_id, t.payment_intent)
              union all
              select 'reversed_sum', p.organization_id, p.payment_intent_id, p.reversed_micros::text,
-               least(p.amount_micros, coalesce(sum(t.amount), 0))::text, to_timestamp(max(t.at))
+               least(greatest(p.amount_micros - p.balance_micros, 0), coalesce(sum(t.amount), 0))::text, to_timestamp(max(t.at))
              from stripe_payments p left join t on t.payment_intent = p.payment_intent_id and t.phase in ('taken', 'open', 'lost')
              group by p.payment_intent_id
-             having p.reversed_micros <> least(p.amount_micros, coalesce(sum(t.amount), 0))) as compared
+             having p.reversed_micros <> least(greatest(p.amount_micros - p.balance_micros, 0), coalesce(sum(t.amount), 0))) as compared
            where kind is not null order by object"#,
         run
     );
@@ -123,7 +125,7 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
            -- Fees in the currency in which Stripe settles, which may be another than the payment's.
            theirs as (
              select organization, currency, sum(amount)::bigint as amount from (
-               select organization, currency, -greatest(amount - gone, 0) as amount from counted
+               select organization, currency, -(amount - least(gone, greatest(amount, 0))) as amount from counted
                union all
                select c.organization, f.currency, f.fee from counted c cross join unnest(c.fee_currencies, c.fees) as f (currency, fee)) as moved
              group by organization, currency),

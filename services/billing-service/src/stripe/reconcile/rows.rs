@@ -107,11 +107,11 @@ pub(super) fn invoice(known: &Known, invoice: Object<'_>, rows: &mut Rows) -> Re
     let charge = invoice.metadata::<Uuid>("charge_id");
     let asked = charge.is_some() || invoice.metadata::<Uuid>("top_up_id").is_some();
     if let Some(payment) = paid_with(invoice) {
-        rows.insert((List::Paid, payment.to_owned()), json!({"object": id, "asked": asked, "tax": sums.tax, "at": at}));
+        rows.insert((List::Paid, payment.to_owned()), json!({"object": id, "asked": asked, "tax": sums.tax_due, "at": at}));
     } else if asked && status == "paid" {
         // The customer's balance at Stripe paid: the invoice is the payment.
         let row = json!({"id": id, "organization": organization, "object": id, "asked": true, "currency": currency.code(),
-            "amount": sums.net, "at": at});
+            "amount": sums.received(), "at": at});
         rows.insert((List::Payments, id.to_owned()), row);
     }
     // A long list of lines is not all here, and not summed.

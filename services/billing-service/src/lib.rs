@@ -103,6 +103,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0103_grants_set_aside",
         "0104_model_leases",
         "0105_written_off",
+        "0106_customer_wanted_since",
         "0111_customer_balances",
     ],
 };

@@ -105,6 +105,8 @@ mod stripe_meter_losses;
 mod stripe_meters;
 #[path = "api/stripe_reconcile.rs"]
 mod stripe_reconcile;
+#[path = "api/stripe_retries.rs"]
+mod stripe_retries;
 #[path = "api/subscription_gifts.rs"]
 mod subscription_gifts;
 #[path = "api/subscription_payments.rs"]

@@ -214,6 +214,7 @@ async fn subscribe(
             if open.wanted == wish::plan_key(wanted) && alive {
                 return Ok(page::make(state, stripe, open).await?.into());
             }
+            check(state, &open, wanted, &actor, urls.clone()).await?;
             replace(state, stripe, &open, alive).await?;
         }
         let begun: Result<_, Error> = in_transaction!(state.pool, |transaction| {
@@ -232,6 +233,15 @@ async fn subscribe(
         }
     }
     Err(Error::Internal("a second try neither began nor was refused"))
+}
+
+/// Whether what is wanted could begin in the place of an open page. That page is kept for who wants what cannot be had.
+async fn check(state: &AppState, open: &Checkout, wanted: &Wanted, actor: &str, urls: Urls) -> Result<(), Error> {
+    let mut tried = state.pool.begin().await?;
+    ensure_wallet(state, &mut tried, open.organization).await?;
+    page::give_up(state, &mut tried, open).await?;
+    wish::plan(state, &mut tried, open.organization, wanted, actor, urls).await?;
+    Ok(tried.rollback().await?)
 }
 
 /// Takes an open page away, at Stripe first [B-69].

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chassis::postgres::keep_running;
+use chrono::{DateTime, TimeDelta, Utc};
 use contracts::events::OrganizationCreated;
 use identity::OrganizationId;
 use serde_json::{Value, json};
@@ -21,6 +22,10 @@ use crate::intents::{self, Intent};
 use crate::state::AppState;
 
 const POLL: Duration = Duration::from_secs(1);
+/// Stripe forgets a key after a day; from then on what was done under it is looked for first.
+const REMEMBERED: TimeDelta = TimeDelta::hours(23);
+/// By how much Stripe's clock and ours may differ, and a try may be late.
+const CLOCKS: TimeDelta = TimeDelta::hours(2);
 /// Between the tries of somebody who waits for a customer.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900), Duration::from_millis(2700)];
@@ -37,6 +42,8 @@ struct Wanted {
     email: String,
     name: String,
     idempotency_key: String,
+    /// Since when it is wanted under this key.
+    since: DateTime<Utc>,
 }
 
 /// Notes that the organization needs a customer; once.
@@ -99,10 +106,14 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     }
     // One that was founded before there was a key of Stripe's is wanted by nobody; we know neither its name nor its address.
     note(state, &state.pool, organization, "", &organization.to_string()).await?;
-    let wanted = sqlx::query!("select email, name, idempotency_key from stripe_customers where organization_id = $1", organization.uuid())
-        .fetch_one(&state.pool)
-        .await?;
-    let wanted = Wanted { organization, email: wanted.email, name: wanted.name, idempotency_key: wanted.idempotency_key };
+    let wanted = sqlx::query!(
+        "select email, name, idempotency_key, created_at from stripe_customers where organization_id = $1",
+        organization.uuid()
+    )
+    .fetch_one(&state.pool)
+    .await?;
+    let (email, name, idempotency_key) = (wanted.email, wanted.name, wanted.idempotency_key);
+    let wanted = Wanted { organization, email, name, idempotency_key, since: wanted.created_at };
     for pause in PAUSES {
         match make(state, stripe, &wanted).await {
             // Somebody else is making it at this moment, or Stripe wants to be asked again.
@@ -125,7 +136,7 @@ pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) 
     tracing::warn!(organization.id = %organization, stripe.customer.id = gone, "Stripe has a customer no longer: it is made anew");
     sqlx::query!(
         "with forgotten as (
-           update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again'
+           update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again', created_at = $3
            where organization_id = $1 and customer_id = $2 returning organization_id)
          insert into stripe_former_customers (customer_id, organization_id, created_at) select $2, organization_id, $3 from forgotten
          on conflict do nothing",
@@ -190,7 +201,7 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
         "update stripe_customers set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute'
          where organization_id = (select organization_id from stripe_customers where customer_id is null and next_attempt_at <= $1
                                   order by next_attempt_at limit 1 for update skip locked)
-         returning organization_id, email, name, idempotency_key, attempts",
+         returning organization_id, email, name, idempotency_key, attempts, created_at",
         now
     )
     .fetch_optional(&state.pool)
@@ -198,7 +209,8 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(due) = due else { return Ok(false) };
     chassis::step!("customer.claimed");
     let organization = OrganizationId::from_uuid(due.organization_id);
-    let wanted = Wanted { organization, email: due.email, name: due.name, idempotency_key: due.idempotency_key };
+    let (email, name, idempotency_key) = (due.email, due.name, due.idempotency_key);
+    let wanted = Wanted { organization, email, name, idempotency_key, since: due.created_at };
     match make(state, stripe, &wanted).await {
         Err(Error::Stripe(error)) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
@@ -212,7 +224,47 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
 }
 
 async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<String, Error> {
-    let Wanted { organization, email, name, idempotency_key } = wanted;
+    let made = if state.clock.now() - wanted.since > REMEMBERED { look_up(stripe, wanted).await? } else { None };
+    let customer = match made {
+        Some(made) => made,
+        None => create(stripe, wanted).await?,
+    };
+    chassis::step!("customer.made");
+    sqlx::query!(
+        "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
+        wanted.organization.uuid(),
+        customer
+    )
+    .execute(&state.pool)
+    .await?;
+    chassis::step!("customer.stored");
+    find(state, wanted.organization).await?.ok_or(Error::Internal("a customer that was made is not there"))
+}
+
+/// What a try made whose answer was lost, and whose key Stripe may have forgotten since [B-64].
+async fn look_up(stripe: &Transport, wanted: &Wanted) -> Result<Option<String>, Error> {
+    let (from, to) = (wanted.since - CLOCKS, wanted.since + REMEMBERED + CLOCKS);
+    let mut after = None;
+    loop {
+        let call = Call::get("/customers")
+            .with("limit", 100)
+            .with("created[gte]", from.timestamp())
+            .with("created[lte]", to.timestamp())
+            .with_some("starting_after", after);
+        let page = stripe.ask(&call).await?;
+        let ours = |customer: &Object<'_>| customer.metadata::<OrganizationId>("organization_id") == Some(wanted.organization);
+        if let Some(made) = Object(&page).list("data").find(ours) {
+            return Ok(made.text("id").map(ToOwned::to_owned));
+        }
+        after = Object(&page).list("data").last().and_then(|last| last.text("id")).map(ToOwned::to_owned);
+        if page["has_more"] != true || after.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+async fn create(stripe: &Transport, wanted: &Wanted) -> Result<String, Error> {
+    let Wanted { organization, email, name, idempotency_key, .. } = wanted;
     let mut request = CreateCustomer::new().name(name).metadata([("organization_id".to_owned(), organization.to_string())]);
     if !email.is_empty() {
         request = request.email(email);
@@ -221,17 +273,7 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
     // read [B28].
     let request = request.build().customize::<MadeCustomer>();
     let key = IdempotencyKey::new(idempotency_key).map_err(|_| Error::Internal("an idempotency key is malformed"))?;
-    let customer = request.request_strategy(RequestStrategy::Idempotent(key)).send(stripe).await?;
-    chassis::step!("customer.made");
-    sqlx::query!(
-        "update stripe_customers set customer_id = $2 where organization_id = $1 and customer_id is null",
-        organization.uuid(),
-        customer.id
-    )
-    .execute(&state.pool)
-    .await?;
-    chassis::step!("customer.stored");
-    find(state, *organization).await?.ok_or(Error::Internal("a customer that was made is not there"))
+    Ok(request.request_strategy(RequestStrategy::Idempotent(key)).send(stripe).await?.id)
 }
 
 /// A longer pause with each try; as long as Stripe asks for, and the longest where the same call cannot succeed before somebody

@@ -2,7 +2,7 @@
 //! there is sent to stripe-mock, which knows Stripe's own specification, by `tools/stripe/contract_test.py`.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -13,6 +13,7 @@ use billing_service::stripe::{gaps, meters, reconcile};
 use http::{HeaderMap, Method, Uri};
 use identity::Scopes;
 use serde_json::json;
+use sqlx::PgPool;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
 use testkit::http::TestClient;
@@ -26,17 +27,50 @@ const BUYS: [&str; 2] = ["billing:read", "billing:write"];
 const REQUESTS: &str = include_str!("../../data/stripe_requests.txt");
 const MONTH: Duration = Duration::from_hours(32 * 24);
 
+/// What went through.
+#[derive(Clone, Default)]
+struct Seen {
+    lines: Arc<Mutex<BTreeSet<String>>>,
+    /// Requests that somebody asked in the middle of a transaction.
+    held: Arc<Mutex<BTreeSet<String>>>,
+    /// The database, once there is one.
+    database: Arc<OnceLock<PgPool>>,
+}
+
+impl Seen {
+    /// Whether a transaction that was open when the request came is still open, and idle, while it has no answer: then it waits for that. One
+    /// that is not ends by itself in a moment.
+    async fn is_waited_for(&self) -> bool {
+        let Some(database) = self.database.get() else { return false };
+        let open = "select array_agg(pid::text || xact_start::text) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid() and state = 'idle in transaction'";
+        let open = || async { sqlx::query_scalar::<_, Option<Vec<String>>>(open).fetch_one(database).await.unwrap().unwrap_or_default() };
+        let mut waiting = open().await;
+        for _ in 0..MANY_LOOKS {
+            if waiting.is_empty() {
+                return false;
+            }
+            let still = open().await;
+            waiting.retain(|one| still.contains(one));
+        }
+        true
+    }
+}
+
+/// More than a transaction that waits for nobody can last.
+const MANY_LOOKS: usize = 2000;
+
 /// Stands between us and the simulator, and takes down what goes through.
 #[derive(Clone)]
 struct Recorder {
     client: reqwest::Client,
     target: String,
-    seen: Arc<Mutex<BTreeSet<String>>>,
+    seen: Seen,
 }
 
 impl Recorder {
     /// In front of `target`; where it listens.
-    fn start(target: String, seen: Arc<Mutex<BTreeSet<String>>>) -> String {
+    fn start(target: String, seen: Seen) -> String {
         let recorder = Self { client: chassis::http::client::builder().build().unwrap(), target, seen };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -48,7 +82,11 @@ impl Recorder {
 
     async fn pass(State(recorder): State<Self>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
         let form = if method == Method::GET { uri.query().unwrap_or_default().as_bytes().to_vec() } else { body.to_vec() };
-        recorder.seen.lock().unwrap().insert(line(&method, uri.path(), &form));
+        let line = line(&method, uri.path(), &form);
+        recorder.seen.lines.lock().unwrap().insert(line.clone());
+        if recorder.seen.is_waited_for().await {
+            recorder.seen.held.lock().unwrap().insert(line);
+        }
         let mut request = recorder.client.request(method, format!("{}{uri}", recorder.target)).body(body);
         for name in ["authorization", "stripe-version", "idempotency-key", "content-type"] {
             if let Some(value) = headers.get(name) {
@@ -114,6 +152,17 @@ async fn use_all(shop: &Shop) {
     chassis::streams::publish(&shop.app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
     eventually("the customer", || async {
         (shop.app.count("select count(*) from stripe_customers where customer_id is not null").await == 1).then_some(())
+    })
+    .await;
+    // One that is made late is looked for first.
+    shop.app
+        .as_owner(
+            "insert into stripe_customers (organization_id, email, name, idempotency_key, next_attempt_at, created_at)
+        values ('0197f0a0-0000-7000-8000-0000000000aa', '', 'Eve', 'late', '2000-01-01', '2000-01-01')",
+        )
+        .await;
+    eventually("the late customer", || async {
+        (shop.app.count("select count(*) from stripe_customers where customer_id is not null").await == 2).then_some(())
     })
     .await;
     shop.pay(&shop.pack(&client, "small").await.expect(201));
@@ -244,24 +293,30 @@ async fn use_taxed(shop: &Shop) {
     shop.pack(&client, "small").await.expect(201);
 }
 
-/// [B-63] [B-73] A request that is new or changed changes the file, and with it what is held against Stripe's specification.
+/// [B-63] [B-73] A request that is new or changed changes the file, and with it what is held against Stripe's specification. [B-82] And none
+/// of them is asked in the middle of a transaction.
 #[tokio::test]
 async fn every_request_that_we_build_stands_in_the_file_that_is_held_against_stripes_specification() {
-    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut lines = BTreeSet::new();
     for taxed in [false, true] {
+        let seen = Seen::default();
         let shop = Shop::with(|config| {
             config.stripe.api_base = Recorder::start(config.stripe.api_base.clone(), seen.clone());
             config.stripe.automatic_tax = taxed;
         })
         .await;
+        // Who sees what others do.
+        let superuser = shop.app.database.owner.connect_options().as_ref().clone().username("postgres");
+        seen.database.set(PgPool::connect_lazy_with(superuser)).unwrap();
         shop.settle().await;
         if taxed {
             use_taxed(&shop).await;
         } else {
             use_all(&shop).await;
         }
+        assert_eq!(*seen.held.lock().unwrap(), BTreeSet::new(), "a transaction waits for these");
+        lines.append(&mut seen.lines.lock().unwrap());
     }
-    let mut lines = seen.lock().unwrap().clone();
     // The second page of every list is asked for as the first, and after something; no list here has one.
     let lists = lines.iter().filter(|line| line.starts_with("GET ") && line.contains("limit=1") && !line.contains("starting_after"));
     lines.extend(lists.map(|line| format!("{line}&starting_after=obj_1")).collect::<Vec<_>>());

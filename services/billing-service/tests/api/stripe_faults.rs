@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use billing_service::error::Error;
 use billing_service::state::AppState;
+use billing_service::stripe::call::Call;
 use billing_service::stripe::facts::{self, Family, Fetched};
 use chassis::in_transaction;
 use serde_json::json;
@@ -83,6 +84,24 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_before_it_uses_a_new_key()
     assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (20_000, (120_000_000, 0)));
     let asked = "select count(*) from stripe_invoices where status <> 'draft'";
     assert_eq!(shop.app.count(asked).await, 1, "what was begun was begun anew, and both may be collected");
+    shop.assert_clean().await;
+}
+
+/// [B-64] [B-68] The answer to the first try was lost, and an error is played back for as long as Stripe knows its key.
+#[tokio::test]
+async fn an_organization_whose_customer_is_made_late_has_one_customer_all_the_same() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/customers")]);
+    let lost = shop.pack(&client, "small").await;
+    assert!(lost.status.is_server_error(), "{}", lost.status);
+    shop.pass(Duration::from_hours(30));
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let stripe = shop.state.stripe.as_ref().unwrap();
+    let customers = stripe.ask(&Call::get("/customers")).await.unwrap();
+    let ids: Vec<&str> = customers["data"].as_array().unwrap().iter().map(|customer| customer["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [shop.stripe_customer(organization).await]);
     shop.assert_clean().await;
 }
 

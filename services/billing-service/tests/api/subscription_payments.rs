@@ -304,3 +304,26 @@ async fn a_page_that_was_not_paid_fixes_no_currency_and_takes_no_trial() {
     assert_eq!(refused.string("code"), "other_currency");
     shop.assert_clean().await;
 }
+
+/// [B-69]
+#[tokio::test]
+async fn a_wish_that_cannot_be_had_takes_no_open_page_away() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    let page = shop.plan(&client, "team").await.expect(201);
+    let wrong = |change: (&str, serde_json::Value)| {
+        let mut wish = json!({"item": "plan", "plan": "team", "currency": "USD", "interval": "month", "seats": 1,
+            "success_url": "https://a.example.com", "cancel_url": "https://a.example.com"});
+        wish[change.0] = change.1;
+        wish
+    };
+    for change in [("currency", json!("JPY")), ("coupon", json!("none")), ("plan", json!("none"))] {
+        let refused = client.post("/v1/checkout-sessions", &wrong(change.clone())).await;
+        assert!(refused.status.is_client_error(), "{change:?}: {}", refused.text);
+    }
+    assert_eq!(shop.plan(&client, "team").await.expect(201).string("id"), page.string("id"));
+    shop.pay(&page);
+    shop.settle().await;
+    assert_eq!(status(&client).await, "active");
+    shop.assert_clean().await;
+}

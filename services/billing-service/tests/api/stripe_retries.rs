@@ -1,0 +1,109 @@
+//! When Stripe is asked again: as it says, with the same key, and never all at once [B-63, B-67].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use billing_service::stripe::call::Call;
+use billing_service::stripe::transport::{Transport, TransportError};
+use serde_json::json;
+use testkit::eventually;
+
+use super::app::App;
+
+/// An answer: its status, and a header that it has.
+type Answer = (u16, Option<(&'static str, &'static str)>);
+
+/// A Stripe that answers what it is told to, in turn, and 200 afterwards.
+#[derive(Clone, Default)]
+struct Told {
+    answers: Arc<Mutex<VecDeque<Answer>>>,
+    keys: Arc<Mutex<Vec<String>>>,
+}
+
+impl Told {
+    async fn serve(answers: impl IntoIterator<Item = Answer>) -> (Self, String) {
+        let told = Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), keys: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = told.clone();
+        let router = Router::new().fallback(move |request: Request| {
+            let answer = asked.answer(&request);
+            async move { answer }
+        });
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (told, url)
+    }
+
+    fn answer(&self, request: &Request) -> Response {
+        let key = request.headers().get("idempotency-key").map_or("", |key| key.to_str().unwrap());
+        self.keys.lock().unwrap().push(key.to_owned());
+        let (status, header) = self.answers.lock().unwrap().pop_front().unwrap_or((200, None));
+        let body = axum::Json(json!({"id": "cus_1", "error": {"type": "api_error"}}));
+        let header = header.map(|(name, value)| [(HeaderName::from_static(name), value)]);
+        (StatusCode::from_u16(status).unwrap(), header.into_iter().flatten().collect::<axum::http::HeaderMap>(), body).into_response()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.keys.lock().unwrap().clone()
+    }
+}
+
+async fn asked(answers: impl IntoIterator<Item = Answer>) -> (Result<serde_json::Value, TransportError>, Vec<String>) {
+    let (told, url) = Told::serve(answers).await;
+    let transport = Transport::new(&url, "sk_test_x".to_owned().into(), 0).unwrap();
+    let answer = transport.ask_patiently(&Call::post("/refunds", "the key")).await;
+    (answer, told.keys())
+}
+
+/// [B-63] [B-67]
+#[tokio::test]
+async fn what_stripe_says_about_trying_again_counts_more_than_its_status() {
+    for (status, header, tries) in [
+        (500, None, 2),
+        (409, None, 2),
+        (429, None, 2),
+        (400, None, 1),
+        (402, None, 1),
+        (500, Some(("stripe-should-retry", "false")), 1),
+        (400, Some(("stripe-should-retry", "true")), 2),
+    ] {
+        let (answer, keys) = asked([(status, header)]).await;
+        assert_eq!((answer.is_ok(), keys), (tries == 2, vec!["the key".to_owned(); tries]), "{status} {header:?}");
+    }
+}
+
+/// [B-67]
+#[tokio::test]
+async fn whoever_waits_is_not_kept_for_as_long_as_stripe_wants_to_be_left_alone() {
+    let (answer, keys) = asked([(429, Some(("retry-after", "0"))), (429, Some(("retry-after", "60")))]).await;
+    assert_eq!((answer.unwrap_err().status(), keys.len()), (Some(429), 2), "at once, and then not for a minute");
+}
+
+/// [B-63] [B-67] Many that fail together do not come back together, and none before Stripe wants it.
+#[tokio::test]
+async fn what_is_tried_again_later_waits_as_long_as_stripe_asks_for_and_a_while_of_its_own() {
+    const ORGANIZATIONS: usize = 8;
+    let (told, url) = Told::serve([(429, Some(("retry-after", "3000"))); ORGANIZATIONS]).await;
+    let app = App::with(|config| (config.stripe.secret_key, config.stripe.api_base) = (Some("sk_test_x".to_owned().into()), url)).await;
+    for number in 0..ORGANIZATIONS {
+        let (organization, _) = app.organization();
+        let payload = json!({"organization_id": organization, "name": "Ada", "owner_id": "usr_0197f0a0000070008000000000000001",
+            "billing_email": "ada@example.com", "created_at": app.clock.now()})
+        .to_string();
+        let (id, fields) = (format!("evt-{number}"), ("kind", "organization.created"));
+        let fields = [("id", id.as_str()), fields, ("payload", payload.as_str()), ("traceparent", "")];
+        chassis::streams::publish(&app.redis.redis, "trivet:events:auth", &fields, None).await.unwrap();
+    }
+    let waiting = "select count(*) from stripe_customers where next_attempt_at between $1::timestamptz + interval '3000 s' and $1::timestamptz + interval '3751 s'";
+    eventually("all wait", || async {
+        let waiting: i64 = sqlx::query_scalar(waiting).bind(app.clock.now()).fetch_one(&app.database.owner).await.unwrap();
+        (usize::try_from(waiting) == Ok(ORGANIZATIONS)).then_some(())
+    })
+    .await;
+    assert!(app.count("select count(distinct next_attempt_at) from stripe_customers").await > 1, "they come back together");
+    assert_eq!(told.keys().len(), ORGANIZATIONS, "each has asked once");
+}

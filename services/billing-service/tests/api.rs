@@ -55,6 +55,8 @@ mod months;
 mod operations;
 #[path = "api/payments.rs"]
 mod payments;
+#[path = "api/races.rs"]
+mod races;
 #[path = "api/rate_terms.rs"]
 mod rate_terms;
 #[path = "api/rates.rs"]
@@ -79,6 +81,8 @@ mod retention;
 mod rollups;
 #[path = "api/seals.rs"]
 mod seals;
+#[path = "api/selling.rs"]
+mod selling;
 #[path = "api/shop.rs"]
 mod shop;
 #[path = "api/statements.rs"]

@@ -91,7 +91,7 @@ async fn a_wallet_is_changed_once_under_its_key_with_who_and_why_also_when_the_t
     let first = keyed.post(&changes(ada), &grant).await.expect(200);
     assert_eq!((first.string("action"), &first.json["after"]["wallet_micros"]), ("wallet.grant".to_owned(), &json!(GRANT + 1000)));
     let path = changes(ada);
-    let races = futures::future::join_all((0..8).map(|_| keyed.post(&path, &grant))).await;
+    let races = futures::future::join_all((0..64).map(|_| keyed.post(&path, &grant))).await;
     for again in races {
         let again = again.expect(200);
         assert_eq!((again.header("idempotency-replayed"), &again.json), ("true", &first.json));

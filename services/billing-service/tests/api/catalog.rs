@@ -11,6 +11,7 @@ use serde_json::json;
 use testkit::repository;
 
 use super::app::App;
+use super::selling::sell;
 use super::subscriptions::{does, paid, subscribe};
 
 pub fn example() -> String {
@@ -19,12 +20,6 @@ pub fn example() -> String {
 
 fn decision(app: &App) -> Decision {
     Decision::new(&app.state(), "ada", "a test", None)
-}
-
-pub async fn sell(app: &App, text: &str) {
-    let (state, wanted) = (app.state(), parse(text).unwrap());
-    let planned = plan(&state, &wanted).await.unwrap();
-    apply(&state, &wanted, &planned.stored, &decision(app)).await.unwrap();
 }
 
 #[test]
@@ -182,7 +177,7 @@ async fn of_many_who_apply_at_once_one_does() {
     let app = App::start().await;
     let (state, wanted) = (app.state(), parse(&example()).unwrap());
     let stored = plan(&state, &wanted).await.unwrap().stored;
-    let decisions: Vec<Decision> = (0..8).map(|_| decision(&app)).collect();
+    let decisions: Vec<Decision> = (0..64).map(|_| decision(&app)).collect();
     let applied = futures::future::join_all(decisions.iter().map(|decision| apply(&state, &wanted, &stored, decision))).await;
     assert_eq!(applied.iter().filter(|applied| applied.is_ok()).count(), 1);
     assert_eq!(app.count("select count(*) from catalog_versions").await, 1);

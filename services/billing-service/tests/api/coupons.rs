@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::Shop;
 
 const MONTH: Duration = Duration::from_hours(32 * 24);
@@ -88,6 +88,7 @@ async fn a_coupon_is_redeemed_once_whichever_way_it_is_asked_for_again() {
     buy(&other, "pro", "half", 1).await.expect(201);
     assert_eq!(shop.app.count("select count(*) from subscriptions where plan_group = 'extra'").await, 0, "what is refused begins nothing");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B26] [B-71] A page that was not paid uses nothing up, whether it is replaced or its time is over.
@@ -106,6 +107,7 @@ async fn a_coupon_of_a_plan_that_never_began_can_be_redeemed() {
     assert_eq!(shop.at_stripe(), 350);
     assert_redeemed(buy(&client, "pro", "half", 1).await, "coupon");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B26] Of two who redeem at once for two plans one does.

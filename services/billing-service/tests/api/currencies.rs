@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 use testkit::http::{Answer, TestClient};
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::Shop;
 
 /// Yen at 150 for a dollar and dinars at 0.4, as the prices of each say.

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use testkit::eventually::eventually;
 
 use super::app::App;
-use super::catalog::{example, sell};
+use super::catalog::example;
+use super::selling::sell;
 use super::subscriptions::{does, paid, subscribe};
 
 /// The copy in Redis.

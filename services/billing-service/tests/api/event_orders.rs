@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::TestClient;
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::{CATALOG, LANES, Shop};
 
 /// An event by its type and the id of its object.
@@ -174,8 +174,7 @@ async fn ends_alike(shop: &Shop, buyers: &[Buyer]) -> Value {
     let nothing = sqlx::query_scalar::<_, i64>("select count(*) from stripe_events where kind = any($1) and state <> 'handled'");
     assert_eq!(nothing.bind(&kinds).fetch_one(&shop.app.database.owner).await.unwrap(), 0, "one of {kinds:?} means nothing here");
     assert_eq!(shop.app.count("select count(*) from stripe_events where state not in ('handled', 'ignored')").await, 0);
-    assert_eq!(shop.differences().await, []);
-    shop.app.assert_clean().await;
+    shop.assert_reconciled().await;
     first
 }
 

@@ -214,7 +214,7 @@ async fn a_paid_object_gives_its_credit_once_however_many_tell_of_it() {
     let (organization, client) = app.organization();
     app.balance(&client).await;
     let sale = NewGrant { paid: Some(1000), ..NewGrant::plain(Source::Purchase, "cs_1", 1200) };
-    let given = futures::future::join_all((0..16).map(|_| app.give(organization, &sale))).await;
+    let given = futures::future::join_all((0..64).map(|_| app.give(organization, &sale))).await;
     assert_eq!(given.iter().flatten().count(), 1);
     assert_eq!(app.lots(&client).await, [lot("purchase", 1200)]);
     assert_eq!((app.house("stripe_clearing").await, app.house("promotion").await), (-1000, -200));
@@ -275,7 +275,7 @@ async fn sweeps_and_holds_at_once_let_each_lot_expire_once_and_hold_none_of_it()
     }
     app.give(organization, &NewGrant::plain(Source::Purchase, "p", 120)).await;
     app.turn.advance(Duration::from_secs(1));
-    let sweeps = (0..8).map(|_| {
+    let sweeps = (0..64).map(|_| {
         let state = app.state();
         async move { grants::sweep(&state).await.unwrap() }
     });

@@ -87,12 +87,12 @@ async fn sixty_four_settlements_of_one_request_at_once_post_it_once() {
 async fn many_gateways_that_find_a_lease_dry_fill_it_once() {
     let app = App::start().await;
     let (organization, _) = app.organization();
-    let answers = join_all((0..32).map(|_| app.lease(organization, RESERVED, None))).await;
+    let answers = join_all((0..64).map(|_| app.lease(organization, RESERVED, None))).await;
     let first = answers[0].json.clone();
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.json == first), "one lease for all");
     assert_eq!((first["funded_micros"].as_i64(), app.count(HELD).await, app.count(OPEN).await), (Some(100_000), 100_000, 1));
     let seen = contracts::leases::SeenLease { lease_id: first["id"].as_str().unwrap().parse().unwrap(), funded_micros: 100_000 };
-    let answers = join_all((0..32).map(|_| app.lease(organization, RESERVED, Some(seen)))).await;
+    let answers = join_all((0..64).map(|_| app.lease(organization, RESERVED, Some(seen)))).await;
     let second = answers[0].json["funded_micros"].as_i64().unwrap();
     assert!(answers.iter().all(|answer| answer.json["funded_micros"] == second) && second > 100_000);
     assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'lease'").await, 2);
@@ -146,7 +146,7 @@ async fn a_request_whose_process_died_is_settled_by_its_last_checkpoint_after_it
     app.turn.advance(Duration::from_secs(299));
     assert_eq!(sweep_flights(&app.state()).await.unwrap(), 0, "it may still be alive");
     app.turn.advance(Duration::from_secs(1));
-    let swept = join_all((0..4).map(|_| async { sweep_flights(&app.state()).await.unwrap() })).await;
+    let swept = join_all((0..64).map(|_| async { sweep_flights(&app.state()).await.unwrap() })).await;
     assert!(swept.iter().sum::<usize>() >= 2, "{swept:?}");
     eventually("the postings", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
     let charged = 10 * 3 + 4 * 12;

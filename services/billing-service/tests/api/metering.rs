@@ -116,7 +116,7 @@ async fn the_same_events_from_many_senders_in_opposite_orders_are_each_taken_by_
     let count = meter(&client, "count", &json!({})).await;
     let events: Vec<Value> = (0..50).map(|id| event(&id.to_string(), app.clock.now(), &json!({}))).collect();
     let back: Vec<Value> = events.iter().rev().cloned().collect();
-    let answers = join_all((0..16).map(|sender| send(&client, if sender % 2 == 0 { &events } else { &back }))).await;
+    let answers = join_all((0..64).map(|sender| send(&client, if sender % 2 == 0 { &events } else { &back }))).await;
     let taken = answers.into_iter().flat_map(statuses).filter(|status| status == "accepted").count();
     assert_eq!(taken, 50);
     assert_eq!(windows(&client, &count, "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&window=day").await, ["01-01T00=50"]);

@@ -17,7 +17,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::{LANES, Shop};
 use customer::{Customer, Did};
 

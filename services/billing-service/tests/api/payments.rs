@@ -31,6 +31,7 @@ async fn credit_is_there_once_when_the_events_of_its_payment_came_and_not_when_t
     let cards = client.get("/v1/payment-methods").await.expect(200).json;
     assert_eq!((cards["data"][0]["last_four"].as_str(), &cards["data"][0]["default"]), (Some("4242"), &json!(true)));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-69] Whatever they press, one page is there to be paid.
@@ -38,8 +39,8 @@ async fn credit_is_there_once_when_the_events_of_its_payment_came_and_not_when_t
 async fn tabs_that_begin_to_buy_at_once_share_one_page() {
     let shop = Shop::open().await;
     let (_, client) = shop.customer();
-    let pages = join_all((0..16).map(|_| shop.pack(&client, "small"))).await;
-    let plans = join_all((0..16).map(|_| shop.plan(&client, "team"))).await;
+    let pages = join_all((0..64).map(|_| shop.pack(&client, "small"))).await;
+    let plans = join_all((0..64).map(|_| shop.plan(&client, "team"))).await;
     for answers in [pages, plans] {
         let urls: std::collections::BTreeSet<String> = answers.into_iter().map(|answer| answer.expect(201).string("url")).collect();
         assert_eq!(urls.len(), 1);
@@ -65,6 +66,7 @@ async fn another_wish_takes_the_open_page_away_and_a_paid_plan_refuses_a_second(
     let living = client.get("/v1/subscription").await.expect(200).json;
     assert_eq!((living["data"].as_array().unwrap().len(), living["data"][0]["plan"].as_str()), (1, Some("pro")));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// Begins to pay a page from a bank account, which takes days; Stripe was asked for cards alone.
@@ -88,6 +90,7 @@ async fn credit_that_is_paid_from_a_bank_account_is_there_when_the_money_is() {
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-69] [B-70] Its page is complete at Stripe and will never be paid: it stands in nobody's way from then on.
@@ -138,6 +141,7 @@ async fn refunds_take_their_part_of_the_credit_once_and_the_whole_leaves_nothing
     assert_eq!((shop.app.balance(&client).await, shop.app.house("promotion").await), ((0, 0), 0));
     assert_eq!(shop.app.house("stripe_clearing").await, 0);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-48] [B10]
@@ -246,6 +250,7 @@ async fn a_refund_to_a_customer_that_was_replaced_takes_its_credit_back() {
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (0, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-22] A card that is gone again when it is to be kept holds up none of the later ones.
@@ -286,6 +291,7 @@ async fn what_stripe_refuses_to_make_a_page_of_is_refused_and_given_up() {
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (70_000_000, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// What Stripe says of a field is told of that field, and that its portal was never set up is nothing that a customer can mend.
@@ -355,5 +361,5 @@ async fn tax_that_stripe_adds_is_no_part_of_a_sale() {
     let invoice = client.get("/v1/invoices").await.expect(200).json["data"][0].clone();
     assert_eq!((&invoice["total_micros"], &invoice["tax_micros"]), (&json!(120_000_000), &json!(20_000_000)), "{invoice}");
     assert_eq!(shop.app.house("stripe_clearing").await, -210_000_000);
-    shop.app.assert_clean().await;
+    shop.assert_reconciled().await;
 }

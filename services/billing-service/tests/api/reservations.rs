@@ -9,7 +9,7 @@ use serde_json::json;
 async fn a_wallet_is_made_once_with_its_grant_however_many_meet_it_first() {
     let app = App::start().await;
     let (_, client) = app.organization();
-    let balances = join_all((0..16).map(|_| app.balance(&client))).await;
+    let balances = join_all((0..64).map(|_| app.balance(&client))).await;
     assert!(balances.iter().all(|balance| *balance == (GRANT, 0)), "{balances:?}");
     assert_eq!(app.count("select count(*) from ledger_transactions where kind = 'signup_grant'").await, 1);
     app.assert_clean().await;
@@ -67,14 +67,14 @@ async fn a_reservation_resolves_once_and_the_same_call_again_gets_the_same_answe
     let app = App::start().await;
     let (organization, client) = app.organization();
     let body = app.reservation(organization, app.request(), 100, 100);
-    let answers = join_all((0..16).map(|_| app.reserve(&body))).await;
+    let answers = join_all((0..64).map(|_| app.reserve(&body))).await;
     let first = answers[0].clone().expect(201);
     assert!(answers.iter().all(|answer| answer.json == first.json), "one request got several holds");
     let mut other = body.clone();
     other["max_output_tokens"] = json!(101);
     assert_eq!(app.reserve(&other).await.expect(409).json["code"], "reservation_conflict");
     let usage = app.usage(10, 10);
-    let settled = join_all((0..16).map(|_| app.settle(answers[0].json["id"].as_str().unwrap(), &usage))).await;
+    let settled = join_all((0..64).map(|_| app.settle(answers[0].json["id"].as_str().unwrap(), &usage))).await;
     assert!(settled.iter().all(|answer| answer.status == 200 && answer.json == settled[0].json));
     app.settle(&first.string("id"), &app.usage(11, 10)).await.expect(409);
     let void = format!("/internal/v1/reservations/{}/void", first.string("id"));

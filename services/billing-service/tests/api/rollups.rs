@@ -226,7 +226,7 @@ async fn a_negative_margin_is_told_once_for_each_dimension_and_day() {
     let state = app.state();
     let loss = "10, 25, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-01', timestamptz '2030-01-01'";
     insert(&app, organization, 1, loss).await;
-    let told = join_all((0..8).map(|_| look(&state))).await.into_iter().flat_map(Result::unwrap);
+    let told = join_all((0..64).map(|_| look(&state))).await.into_iter().flat_map(Result::unwrap);
     let mut told: Vec<(&str, i64)> = told.map(|alert| (alert.dimension, alert.margin_micros)).collect();
     told.sort_unstable();
     // The service looks when it starts, too: what it tells first, we do not. Nobody tells the same twice.

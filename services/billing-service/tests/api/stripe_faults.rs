@@ -54,6 +54,7 @@ async fn a_charge_is_collected_once_whatever_fails_on_the_way() {
         assert_eq!(shop.app.balance(client).await, (120_000_000, 0));
     }
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-64] After a day a key may be forgotten: what was done under it is looked for before anything is done again.
@@ -85,6 +86,7 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_before_it_uses_a_new_key()
     let asked = "select count(*) from stripe_invoices where status <> 'draft'";
     assert_eq!(shop.app.count(asked).await, 1, "what was begun was begun anew, and both may be collected");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-64] [B-68] The answer to the first try was lost, and an error is played back for as long as Stripe knows its key.
@@ -236,6 +238,7 @@ async fn a_refund_goes_by_the_look_that_began_last_whichever_has_its_effect_firs
     }
     assert!((shop.app.metric("billing_stripe_refunds_failed_total").await - told).abs() < 0.5, "people were told of what did not fail");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ async fn with_every_webhook_lost_the_effects_come_all_the_same_and_once() {
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (60_000_000, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-23] What was delivered is no gap, and what is on its way is left to its delivery.

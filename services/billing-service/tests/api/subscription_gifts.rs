@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::Shop;
 
 const MONTH: Duration = Duration::from_hours(32 * 24);
@@ -96,6 +96,7 @@ async fn a_free_plan_that_is_ended_and_begun_again_gives_its_credit_once_a_month
     begin(&client, "month").await;
     has(&shop, &client, 25).await;
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-77] A year's credit is that of its months.
@@ -113,6 +114,7 @@ async fn a_free_year_that_is_ended_leaves_nothing_to_be_given_in_its_months() {
     begin(&other, "month").await;
     has(&shop, &other, 5).await;
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-77] Each way up would cost nothing.
@@ -132,4 +134,5 @@ async fn to_and_fro_between_plans_of_one_price_gives_the_difference_of_their_cre
     has(&shop, &client, 60).await;
     assert_eq!(shop.at_stripe(), 4_000);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }

@@ -47,6 +47,7 @@ async fn a_plan_begins_with_its_page_and_is_renewed_by_the_card_once_a_period() 
     );
     assert_eq!(invoice["lines"][0]["amount_micros"], 100_000_000);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-71] [B22]
@@ -68,6 +69,7 @@ async fn a_card_that_fails_makes_the_plan_past_due_and_the_payment_of_its_invoic
     shop.settle().await;
     assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// A year whose renewal failed, and whose grace is over; the invoice that is open for it.
@@ -102,6 +104,7 @@ async fn who_ends_an_unpaid_plan_is_charged_no_more_and_its_invoice_is_void() {
     assert_eq!((shop.at_stripe(), status(&client).await.as_str()), (100_000, "none"));
     assert_eq!(shop.app.count("select count(*) from intents where sent_at is null").await, 0);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-70] [B-71] The customer paid and ended the plan before we were told of the payment.
@@ -119,6 +122,7 @@ async fn a_payment_that_crosses_the_end_of_an_unpaid_plan_goes_back() {
     assert_eq!(shop.app.count("select count(*) from stripe_payments where not sold and reversed_micros = amount_micros").await, 1);
     assert_eq!(shop.app.count("select count(*) from intents where sent_at is null").await, 0);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-72]
@@ -134,6 +138,7 @@ async fn a_trial_takes_a_card_and_charges_it_at_its_end() {
     shop.renewed(1).await;
     assert_eq!((status(&client).await.as_str(), shop.at_stripe()), ("active", 2_000));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-72]
@@ -164,6 +169,7 @@ async fn an_upgrade_and_more_seats_are_charged_at_once_by_what_is_left_and_the_e
         (change(&key, json!({"kind": "pause"})).await.expect(200).json, Some("paused"))
     );
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-70] Money for what never began, and cannot any more, goes back by itself.
@@ -185,6 +191,7 @@ async fn a_payment_that_comes_too_late_is_no_sale_and_goes_back() {
     assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (0, (0, 0)));
     assert_eq!(shop.app.count("select count(*) from stripe_payments where not sold and reversed_micros = amount_micros").await, 1);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 #[tokio::test]
@@ -198,6 +205,7 @@ async fn a_coupon_that_takes_all_off_asks_for_no_page_and_gives_the_credit_as_a_
     eventually("the credit", || async { (shop.app.balance(&client).await == (60_000_000, 0)).then_some(()) }).await;
     assert_eq!(shop.app.house("promotion").await, -60_000_000);
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-27] What brings no credit is sold in any currency.
@@ -215,7 +223,7 @@ async fn a_plan_without_credit_is_paid_in_dinars_of_three_decimals() {
     assert_eq!((rows[0].currency.as_str(), rows[0].charged), ("kwd", 2_150));
     let fees = "select balance_micros from accounts where organization_id is null and kind = 'plan_fees' and currency = 'KWD'";
     assert_eq!(shop.app.count(fees).await, 2_150_000);
-    shop.app.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-71] A debit of a bank account takes days: the plan goes on until it came back.
@@ -233,6 +241,7 @@ async fn a_plan_whose_payment_is_on_its_way_is_past_due_only_when_it_failed() {
     shop.settle().await;
     assert_eq!(status(&client).await, "past_due");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-47] What is read as the payment of an invoice may change; the invoice has its effect once.
@@ -282,6 +291,7 @@ async fn a_charge_of_a_customer_that_stripe_has_no_longer_is_asked_of_the_one_in
     shop.settle().await;
     assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-69] [B-72] A page that nobody paid binds nobody: neither to its currency nor to the end of a trial that never was.
@@ -303,6 +313,7 @@ async fn a_page_that_was_not_paid_fixes_no_currency_and_takes_no_trial() {
     let refused = client.post("/v1/checkout-sessions", &plain("KWD")).await.expect(409);
     assert_eq!(refused.string("code"), "other_currency");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-69]

@@ -13,7 +13,8 @@ use serde_json::json;
 use testkit::eventually::eventually;
 
 use super::app::App;
-use super::catalog::{example, sell};
+use super::catalog::example;
+use super::selling::sell;
 
 pub async fn subscribe(app: &App, organization: OrganizationId, plan: &str, currency: &str) -> Result<Stored, Error> {
     let wanted =
@@ -84,7 +85,7 @@ async fn the_calendar_renews_once_however_many_look() {
     paid(&app, ada, subscription.id).await;
     app.turn.advance(Duration::from_hours(32 * 24));
     let state = app.state();
-    futures::future::try_join_all((0..8).map(|_| due::step(&state))).await.unwrap();
+    futures::future::try_join_all((0..64).map(|_| due::step(&state))).await.unwrap();
     eventually("the period was renewed", || async { (app.count("select count(*) from subscription_charges").await == 2).then_some(()) })
         .await;
     let kinds = app.count("select count(*) from intents where kind = 'subscription.charge'").await;

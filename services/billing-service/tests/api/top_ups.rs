@@ -33,7 +33,7 @@ async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
     shop.settle().await;
     set(&client, &settings(25_000_000)).await.expect(200);
     let state = shop.app.state();
-    let _ = futures::future::join_all((0..16).map(|_| billing_service::top_ups::step(&state))).await;
+    let _ = futures::future::join_all((0..64).map(|_| billing_service::top_ups::step(&state))).await;
     wanted(&shop, 1).await;
     assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
     // Low again: one more would be above the cap of the month, and comes in the next one.
@@ -47,6 +47,7 @@ async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
     wanted(&shop, 2).await;
     assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// What lies in a lease can be spent, and what pays for some models only cannot be counted on.
@@ -78,6 +79,7 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
     looks().await;
     wanted(&shop, 1).await;
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-78] Cards are charged by it.
@@ -131,6 +133,7 @@ async fn after_three_failures_in_a_row_it_is_off_until_it_is_switched_on_and_not
     let invoices = client.get("/v1/invoices").await.expect(200).json;
     assert!(invoices["data"].as_array().unwrap().iter().all(|invoice| invoice["status"] == "void"), "{invoices}");
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-49]
@@ -167,6 +170,7 @@ async fn a_top_up_whose_payment_is_on_its_way_is_neither_failed_nor_bought_again
     shop.settle().await;
     assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (3_000, (30_000_000, 0)));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-49] As long as its invoice may yet be paid, a purchase that failed is a part of the month's cap.
@@ -187,6 +191,7 @@ async fn what_failed_counts_against_the_cap_until_its_invoice_is_void() {
     shop.pass(Duration::from_hours(2));
     wanted(&shop, 2).await;
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }
 
 /// [B-49] A void that is refused is tried again until the invoice is void or paid.
@@ -236,4 +241,5 @@ async fn a_top_up_whose_invoice_is_voided_at_stripe_makes_place_for_the_next_one
     wanted(&shop, 2).await;
     assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
 }

@@ -111,7 +111,7 @@ async fn a_command_that_is_repeated_under_its_key_is_done_once_and_another_under
     let app = App::start().await;
     let ((ada, client), (eve, _)) = (with_wallet(&app).await, with_wallet(&app).await);
     let adjust = WalletChange::Adjust { amount: 100 };
-    let done = futures::future::join_all((0..16).map(|_| change(&app, "k", ada, &adjust))).await;
+    let done = futures::future::join_all((0..64).map(|_| change(&app, "k", ada, &adjust))).await;
     let done: Vec<Decided> = done.into_iter().map(Result::unwrap).collect();
     assert_eq!(done.iter().filter(|decided| !decided.repeated).count(), 1);
     assert!(done.iter().all(|decided| decided.after == done[0].after));

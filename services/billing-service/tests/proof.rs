@@ -8,5 +8,10 @@ mod app;
 mod model;
 #[path = "proof/requirements.rs"]
 mod requirements;
+#[path = "api/selling.rs"]
+mod selling;
+#[path = "api/shop.rs"]
+#[expect(dead_code, reason = "shared with the tests of the routes, which use all of it")]
+mod shop;
 #[path = "proof/stripe_calls.rs"]
 mod stripe_calls;

@@ -1,6 +1,8 @@
 //! What may happen to two wallets, at random but the same again for the same seed; and a shorter sequence that fails as well.
 
+use super::plans::Name;
 use super::state::Only;
+use super::subscribe::OfPlan;
 
 /// Something that happens to one of the wallets. `which` picks among what there is.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +30,14 @@ pub enum Command {
     SweepLeases,
     SweepFlights,
     SweepGrants,
+    Plan(OfPlan),
+}
+
+impl Command {
+    /// What it is called, without what it is about.
+    pub fn name(&self) -> String {
+        format!("{self:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect()
+    }
 }
 
 /// To which of the two it happens.
@@ -62,7 +72,27 @@ impl Dice {
         (self.below(40), self.below(60))
     }
 
-    pub fn step(&mut self) -> Step {
+    /// A sequence; in every sixth one in six is about a plan, which is asked of Stripe and takes ten times as long.
+    pub fn sequence(&mut self, length: u64) -> Vec<Step> {
+        let plans = self.below(6) == 0;
+        (0..length).map(|_| if plans && self.below(6) == 0 { self.of_plan() } else { self.step() }).collect()
+    }
+
+    fn of_plan(&mut self) -> Step {
+        let to = [Name::Basic, Name::Better][self.which() % 2];
+        let command = match self.below(20) {
+            0..2 => OfPlan::Subscribe { to },
+            2..7 => OfPlan::Change { to },
+            7..9 => OfPlan::Cancel,
+            9..11 => OfPlan::Uncancel,
+            11..17 => OfPlan::Days { days: [1, 15, 27, 27][self.which() % 4], card_pays: self.below(2) > 0 },
+            _ => OfPlan::Mend,
+        };
+        // Mostly the first, so that it has something of what such a sequence is about.
+        (usize::from(self.below(4) == 0), Command::Plan(command))
+    }
+
+    fn step(&mut self) -> Step {
         let which = self.which();
         let command = match self.below(100) {
             0..8 => Command::Grant {

@@ -55,6 +55,7 @@ impl World<'_> {
         let unspent = model.open_lease().map_or(0, |lease| lease.remaining.clamp(0, lease.held));
         let expired: i64 = model.expiring().iter().map(|(_, amount)| amount).sum();
         let shown = self.app.balance(&side.client).await;
+        self.compare_plan(side).await?;
         ensure!(shown == (model.credit - model.debt - expired + unspent, model.held - unspent), "shown: {shown:?}");
         Ok(())
     }

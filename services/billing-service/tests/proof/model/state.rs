@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::plans::Plan;
+
 /// What is to be paid for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
@@ -104,4 +106,7 @@ pub struct Wallet {
     /// What came to the house's accounts.
     pub house: BTreeMap<&'static str, i64>,
     pub last_deadline: i64,
+    pub plan: Option<Plan>,
+    /// Whether one ever began: the trial is for the first.
+    pub had_plan: bool,
 }

@@ -22,7 +22,9 @@ use testkit::http::TestClient;
 
 use super::commands::{Command, Step};
 use super::state::{Dispute, Lot, Only, Stage, Wallet, Wanted};
+use super::subscribe::Tally;
 use crate::app::App;
+use crate::shop::Shop;
 
 /// What each wallet begins with.
 pub const SIGNUP: i64 = 2000;
@@ -58,6 +60,8 @@ pub struct Side {
 
 pub struct World<'a> {
     pub app: &'a App,
+    pub shop: &'a Shop,
+    pub tally: &'a Tally,
     state: AppState,
     card: i64,
     pub sides: [Side; 2],
@@ -90,18 +94,19 @@ impl Side {
 }
 
 impl<'a> World<'a> {
-    pub async fn new(app: &'a App) -> Self {
+    pub async fn new(shop: &'a Shop, tally: &'a Tally) -> Self {
+        let app = &shop.app;
         let card = app.count("select id from rate_cards where model = 'sim-large'").await;
         let now = app.clock.now().timestamp_millis();
         let side = async || {
-            let (organization, client) = app.organization();
+            let (organization, client) = shop.customer();
             assert_eq!(app.balance(&client).await, (SIGNUP, 0));
             let mut model = Wallet { now, credit: SIGNUP, lots: vec![lot(SIGNUP, 100, None, now)], ..Wallet::default() };
             model.house("promotion", -SIGNUP);
             let (real, sales, disputes) = (Vec::new(), Vec::new(), Vec::new());
             Side { organization, client, model, real, sales, disputes, checkpoints: HashMap::new(), taken: HashMap::new() }
         };
-        Self { app, state: app.state(), card, sides: [side().await, side().await] }
+        Self { app, shop, tally, state: app.state(), card, sides: [side().await, side().await] }
     }
 
     /// Does a command to the service and to the model; refusals must be the same.
@@ -110,6 +115,9 @@ impl<'a> World<'a> {
         let (app, now) = (self.app, self.app.clock.now());
         for side in &mut self.sides {
             side.model.now = now.timestamp_millis();
+        }
+        if let Command::Plan(command) = command {
+            return self.of_plan(who, command).await;
         }
         let state = self.state.clone();
         let side = &mut self.sides[who];
@@ -297,6 +305,7 @@ impl<'a> World<'a> {
                 leases::sweep_flights(&state).await?;
                 self.sides.iter_mut().for_each(flights_end);
             }
+            Command::Plan(_) => unreachable!("done above"),
             Command::SweepGrants => {
                 grants::sweep(&state).await?;
                 self.sides.iter_mut().for_each(|side| side.model.expire());

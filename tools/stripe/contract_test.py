@@ -28,7 +28,7 @@ class File(unittest.TestCase):
     def test_there_are_requests_of_every_kind(self):
         found = {(method, path.split("/")[2]) for method, path, _ in requests()}
         kinds = {("POST", kind) for kind in ("billing_portal", "checkout", "coupons", "customers", "invoiceitems", "invoices", "prices", "products", "refunds")}
-        kinds |= {("GET", kind) for kind in ("checkout", "customers", "disputes", "events", "invoices", "payment_intents", "prices", "refunds", "setup_intents")}
+        kinds |= {("GET", kind) for kind in ("checkout", "credit_notes", "customers", "disputes", "events", "invoices", "payment_intents", "prices", "refunds", "setup_intents")}
         self.assertEqual(kinds - found, set())
 
 

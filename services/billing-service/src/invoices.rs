@@ -1,4 +1,4 @@
-//! `GET /v1/invoices`: Stripe's invoices of an organization, as they were last seen.
+//! `GET /v1/invoices`: Stripe's invoices of an organization with their credit notes, as they were last seen.
 
 use axum::extract::State;
 use chassis::cursor::{CursorKey, Page};
@@ -7,6 +7,7 @@ use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
 use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::Error;
@@ -46,6 +47,40 @@ pub struct Invoice {
     created_at: DateTime<Utc>,
     /// When it was paid.
     paid_at: Option<DateTime<Utc>>,
+    /// What it was made less by after it was final, the oldest first.
+    #[schema(value_type = Vec<CreditNote>)]
+    credit_notes: Json<Vec<CreditNote>>,
+}
+
+/// A credit note: by what an invoice was made less. Amounts are in micro-units of the invoice's currency, with tax.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CreditNote {
+    /// Stripe's id.
+    id: String,
+    /// What people call it.
+    number: Option<String>,
+    /// `issued` or `void`.
+    status: String,
+    /// `duplicate`, `fraudulent`, `order_change` or `product_unsatisfactory`, where somebody said so.
+    reason: Option<String>,
+    /// What is written on it.
+    memo: Option<String>,
+    /// How much, in all.
+    amount_micros: i64,
+    /// What of it made the invoice cheaper before it was paid.
+    reduced_micros: i64,
+    /// What of it pays the next invoices.
+    balance_micros: i64,
+    /// What of it went back the way it was paid.
+    refunded_micros: i64,
+    /// What of it was settled elsewhere.
+    elsewhere_micros: i64,
+    /// It, for a printer.
+    pdf_url: Option<String>,
+    /// When it was issued.
+    created_at: DateTime<Utc>,
+    /// When it was voided.
+    voided_at: Option<DateTime<Utc>>,
 }
 
 /// Where a list goes on.
@@ -78,10 +113,12 @@ async fn rows(state: &AppState, organization: OrganizationId, after: Option<(Dat
     let (time, id) = after.unzip();
     let rows = sqlx::query_as!(
         Invoice,
-        "select invoice_id as id, number, status, currency, subtotal_micros, discount_micros, tax_micros, total_micros, paid_micros, lines,
-            hosted_url, pdf_url, created_at, paid_at
-         from stripe_invoices where organization_id = $1 and ($2::timestamptz is null or (created_at, invoice_id) < ($2, $3))
-         order by created_at desc, invoice_id desc limit $4",
+        r#"select invoice_id as id, number, status, currency, subtotal_micros, discount_micros, tax_micros, total_micros, paid_micros, lines,
+             hosted_url, pdf_url, created_at, paid_at,
+             (select coalesce(jsonb_agg(to_jsonb(n) || jsonb_build_object('id', n.credit_note_id) order by n.created_at, n.credit_note_id), '[]')
+              from stripe_credit_notes n where n.organization_id = $1 and n.invoice_id = i.invoice_id) as "credit_notes!: Json<Vec<CreditNote>>"
+           from stripe_invoices i where organization_id = $1 and ($2::timestamptz is null or (created_at, invoice_id) < ($2, $3))
+           order by created_at desc, invoice_id desc limit $4"#,
         organization.uuid(),
         time,
         id,

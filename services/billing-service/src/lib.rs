@@ -105,6 +105,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0105_written_off",
         "0106_customer_wanted_since",
         "0111_customer_balances",
+        "0112_credit_notes",
     ],
 };
 

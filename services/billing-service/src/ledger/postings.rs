@@ -14,7 +14,9 @@ use money::Currency;
 use super::Balances;
 use super::chart::Account;
 
-pub use credit::{adjustment, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out};
+pub use credit::{
+    adjustment, balance_correction, credit_note, expiry, grant, revocation, rounding, sale, signup_grant, transfer_in, transfer_out,
+};
 pub use exchange::{Exchange, Rate, Sale};
 pub use holds::{late_settlement, lease, lease_return, reservation, settlement, shortfall, void};
 pub use refunds::{Fee, dispute_lost, dispute_opened, dispute_won, refund, usage_refund};
@@ -64,6 +66,10 @@ pub enum Kind {
     DisputeLost,
     /// What the minor unit of a payment made more or less of an amount.
     Rounding,
+    /// What was credited to a customer's balance at Stripe for an invoice that was paid.
+    CreditNote,
+    /// What somebody changed of a customer's balance at Stripe by hand.
+    BalanceCorrection,
 }
 
 impl Kind {
@@ -92,6 +98,8 @@ impl Kind {
             Self::DisputeWon => "dispute_won",
             Self::DisputeLost => "dispute_lost",
             Self::Rounding => "rounding",
+            Self::CreditNote => "credit_note",
+            Self::BalanceCorrection => "balance_correction",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! what it is about, and happens once.
 
 pub(super) mod checkout;
+pub(super) mod credit_note;
 mod customer;
 pub(super) mod invoice;
 pub(super) mod reversal;
@@ -26,6 +27,8 @@ pub enum Family {
     Checkout,
     /// An invoice.
     Invoice,
+    /// What an invoice was made less by.
+    CreditNote,
     /// Money that goes back.
     Refund,
     /// Money that a bank asks about.
@@ -43,6 +46,7 @@ impl Family {
             "invoice.upcoming" | "invoice.deleted" => None,
             _ if kind.starts_with("checkout.session.") => Some(Self::Checkout),
             _ if kind.starts_with("invoice.") => Some(Self::Invoice),
+            _ if kind.starts_with("credit_note.") => Some(Self::CreditNote),
             _ if kind.starts_with("refund.") => Some(Self::Refund),
             _ if kind.starts_with("charge.dispute.") => Some(Self::Dispute),
             "customer.created" | "customer.updated" => Some(Self::Customer),
@@ -54,6 +58,7 @@ impl Family {
         match self {
             Self::Checkout => "effect of a checkout",
             Self::Invoice => "effect of an invoice",
+            Self::CreditNote => "effect of a credit note",
             Self::Refund => "effect of a refund",
             Self::Dispute => "effect of a dispute",
             Self::Customer => "effect of a customer",
@@ -64,6 +69,7 @@ impl Family {
         match self {
             Self::Checkout => Call::get(format!("/checkout/sessions/{id}")).with("expand[]", "payment_intent"),
             Self::Invoice => Call::get(format!("/invoices/{id}")).with("expand[]", "payments.data.payment.payment_intent"),
+            Self::CreditNote => Call::get(format!("/credit_notes/{id}")).with("expand[]", "customer_balance_transaction"),
             Self::Refund => Call::get(format!("/refunds/{id}")).with("expand[]", "payment_intent"),
             Self::Dispute => Call::get(format!("/disputes/{id}")).with("expand[]", "payment_intent"),
             Self::Customer => Call::get(format!("/customers/{id}")),
@@ -130,7 +136,7 @@ async fn wanted_in(state: &AppState, fetched: &Fetched) -> Result<Option<String>
             let Some(operation) = object.metadata::<String>("operation") else { return Ok(None) };
             sqlx::query_scalar!("select traceparent from intents where idempotency_key = $1", operation).fetch_optional(&state.pool).await?
         }
-        Family::Refund | Family::Dispute | Family::Customer => None,
+        Family::CreditNote | Family::Refund | Family::Dispute | Family::Customer => None,
     };
     Ok(traceparent.flatten())
 }
@@ -144,6 +150,7 @@ pub async fn apply(state: &AppState, transaction: &mut Transaction<'static, Post
     match fetched.family {
         Family::Checkout => checkout::apply(state, transaction, object).await,
         Family::Invoice => invoice::apply(state, transaction, object, fetched.number).await,
+        Family::CreditNote => credit_note::apply(state, transaction, object, fetched.number).await,
         Family::Refund => reversal::refund(state, transaction, object, fetched.number).await,
         Family::Dispute => reversal::dispute(state, transaction, object, fetched.number).await,
         Family::Customer => customer::apply(transaction, object).await,

@@ -2,6 +2,7 @@
 //! difference has a name, a severity and what both sides say; it is kept, counted and logged. Nothing is changed here: a repair is
 //! somebody's decision (`repair`).
 
+mod balances;
 mod books;
 mod documents;
 mod kinds;
@@ -137,9 +138,11 @@ async fn compare_run(state: &AppState, stripe: &Transport, run: Uuid) -> Result<
         found.extend(books::sales(transaction).await?);
         found.extend(books::reversals(transaction, run).await?);
         found.extend(documents::invoices(transaction, run).await?);
+        found.extend(documents::credit_notes(transaction, run).await?);
         found.extend(documents::charges(transaction, run).await?);
         found.extend(documents::checkouts(transaction, run).await?);
         found.extend(books::clearing(transaction, run).await?);
+        found.extend(balances::compare(transaction, run).await?);
         Ok::<_, Error>(found)
     })?;
     found.extend(metered);
@@ -162,7 +165,7 @@ fn judge(found: impl Iterator<Item = Found>, now: DateTime<Utc>) -> Result<Vec<D
         let kind = kinds::find(&found.kind).ok_or(Error::Internal("a difference is of no known kind"))?;
         let organization = found.organization.map(OrganizationId::from_uuid);
         let young = match kind.name {
-            "clearing" => on_their_way.contains(&organization),
+            "clearing" | balances::KIND => on_their_way.contains(&organization),
             "clearing_total" => !on_their_way.is_empty(),
             _ => found.at.is_some_and(|at| at > now - GRACE),
         };

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use billing_service::stripe::reconcile::{self, Severity};
+use billing_service::audit::Decision;
+use billing_service::stripe::reconcile::{self, Severity, repair};
 use serde_json::json;
 
-use super::reconcile_desk::{with_a_pack, with_a_plan};
+use super::reconcile_desk::{Desk, with_a_pack, with_a_plan};
 
 const INVOICE: &str = "select invoice_id from stripe_invoices";
 const PAGE: &str = "select session_id from checkouts where state = 'paid'";
@@ -132,6 +133,94 @@ async fn invoice_sums_is_an_invoice_whose_lines_do_not_come_to_its_total() {
     let one = desk.is_wrong("invoice_sums", &invoice, &[]).await;
     desk.is_refused(&one).await;
     desk.straightened().await;
+}
+
+/// A credit note of five dollars for the customer's balance.
+async fn noted(desk: &Desk) -> String {
+    let invoice = desk.one(INVOICE).await;
+    let fields = [("invoice", invoice.as_str()), ("amount", "500"), ("credit_amount", "500")];
+    desk.shop.dashboard("/v1/credit_notes", &fields).await["id"].as_str().unwrap().to_owned()
+}
+
+/// [B-75] [B-78] What it put on the customer's balance is as unknown until then.
+#[tokio::test]
+async fn credit_note_missing_is_a_credit_note_of_which_we_know_nothing_and_a_repair_brings_it() {
+    let desk = with_a_plan().await;
+    let note = noted(&desk).await;
+    desk.lose();
+    let one = desk.is_wrong("credit_note_missing", &note, &["customer_balance"]).await;
+    assert_eq!((one.ours.as_str(), one.theirs.as_str()), ("nothing", "issued 5000000 USD, to the balance 5000000"));
+    desk.is_mended(&one).await;
+    assert_eq!(desk.one("select credit_note_id from stripe_credit_notes").await, note);
+}
+
+/// [B-75]
+#[tokio::test]
+async fn credit_note_unknown_is_a_credit_note_that_stripe_does_not_have() {
+    let desk = with_a_plan().await;
+    let note = noted(&desk).await;
+    desk.shop.settle().await;
+    desk.bent.hide(&note);
+    let one = desk.is_wrong("credit_note_unknown", &note, &[]).await;
+    desk.is_refused(&one).await;
+    desk.straightened().await;
+}
+
+/// [B-75]
+#[tokio::test]
+async fn credit_note_owner_is_a_credit_note_of_another_customer_at_stripe() {
+    let desk = with_a_plan().await;
+    let (other, client) = desk.shop.customer();
+    desk.shop.pack(&client, "small").await.expect(201);
+    let note = noted(&desk).await;
+    desk.shop.settle().await;
+    desk.bent.say(&note, "/customer", desk.shop.stripe_customer(other).await);
+    let one = desk.is_wrong("credit_note_owner", &note, &[]).await;
+    desk.is_refused(&one).await;
+    desk.straightened().await;
+}
+
+/// [B-75] [B-78]
+#[tokio::test]
+async fn credit_note_status_is_a_credit_note_whose_end_nobody_told_us_of_and_a_repair_brings_it() {
+    let desk = with_a_plan().await;
+    let note = noted(&desk).await;
+    desk.shop.settle().await;
+    desk.while_ours_say("update stripe_credit_notes set status = 'void'").await;
+    let one = desk.is_wrong("credit_note_status", &note, &[]).await;
+    desk.is_mended(&one).await;
+}
+
+/// [B-75] [B-78]
+#[tokio::test]
+async fn credit_note_amount_is_a_credit_note_of_another_amount_at_stripe_and_a_repair_brings_it() {
+    let desk = with_a_plan().await;
+    let note = noted(&desk).await;
+    desk.shop.settle().await;
+    desk.while_ours_say("update stripe_credit_notes set balance_micros = balance_micros - 1").await;
+    let one = desk.is_wrong("credit_note_amount", &note, &[]).await;
+    assert_eq!(one.ours, "issued 5000000 USD, to the balance 4999999");
+    desk.is_mended(&one).await;
+}
+
+/// [B-75] [B-78] Somebody gave the customer something at the dashboard: whether it stands is for people to decide.
+#[tokio::test]
+async fn customer_balance_is_a_balance_that_somebody_changed_at_stripe_and_a_repair_books_the_change() {
+    let desk = with_a_plan().await;
+    let customer = desk.shop.stripe_customer(desk.organization).await;
+    let path = format!("/v1/customers/{customer}/balance_transactions");
+    desk.shop.dashboard(&path, &[("amount", "-500"), ("currency", "usd")]).await;
+    desk.shop.settle().await;
+    let one = desk.is_wrong("customer_balance", &customer, &[]).await;
+    assert_eq!((one.ours.as_str(), one.theirs.as_str()), ("0 USD", "5000000 USD"));
+    desk.is_mended(&one).await;
+    assert_eq!((desk.shop.app.house("customer_balances").await, desk.shop.app.house("adjustments").await), (5_000_000, -5_000_000));
+    assert_eq!(desk.shop.app.count("select count(*) from audit_log where action = 'stripe.repair'").await, 1);
+    // Decided again upon what was compared before, it is not booked again.
+    let state = desk.shop.app.state();
+    let decision = Decision::new(&state, "ada", "a test", None);
+    assert!(!repair::repair(&state, state.stripe.as_ref().unwrap(), &decision, &one).await.unwrap());
+    desk.agrees().await;
 }
 
 /// [B-75]

@@ -9,7 +9,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use billing_service::error::Error;
+use billing_service::intents::{self, Intent};
 use billing_service::stripe::{gaps, meters, reconcile};
+use chassis::in_transaction;
 use http::{HeaderMap, Method, Uri};
 use identity::Scopes;
 use serde_json::json;
@@ -211,6 +214,20 @@ async fn use_all(shop: &Shop) {
     poor.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
     eventually("it is topped up", || async { (shop.app.count("select count(*) from top_ups").await == 1).then_some(()) }).await;
     shop.settle().await;
+    // A credit note, and a payment for nothing of which the balance had paid a part.
+    let paid = team.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned();
+    shop.dashboard("/v1/credit_notes", &[("invoice", &paid), ("amount", "100"), ("credit_amount", "100")]).await;
+    let state = shop.app.state();
+    let wish = Intent {
+        kind: "balance.return",
+        subject: "balance-pi_1".to_owned(),
+        organization_id: Some(organization),
+        idempotency_key: "balance.return-pi_1".to_owned(),
+        payload: json!({"amount_minor": 300, "currency": "USD"}),
+    };
+    let wanted: Result<(), Error> = in_transaction!(state.pool, |transaction| { intents::want(&state, transaction, &wish).await });
+    wanted.unwrap();
+    shop.settle().await;
     // Tries whose key Stripe has forgotten look for what was done: an invoice that is half made, a refund, what is sold.
     shop.stripe.turn_knobs(|knobs| {
         knobs.faults = vec![Fault { count: 500, ..Fault::next(FaultKind::ErrorBeforeEffect, "POST", "/v1/invoiceitems") }];
@@ -219,7 +236,7 @@ async fn use_all(shop: &Shop) {
     eventually("tries fail", || async { (shop.app.count("select count(*) from intents where last_status = 500").await > 0).then_some(()) })
         .await;
     shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
-    shop.app.as_owner("update intents set sent_at = null, attempts = 2, created_at = created_at - interval '2 days' where kind in ('payment.refund', 'catalog.credit_pack', 'catalog.coupon')").await;
+    shop.app.as_owner("update intents set sent_at = null, attempts = 2, created_at = created_at - interval '2 days' where kind in ('payment.refund', 'balance.return', 'catalog.credit_pack', 'catalog.coupon')").await;
     shop.pass(Duration::from_hours(48));
     eventually("all is sent", || async {
         shop.pass(Duration::from_hours(1));

@@ -65,3 +65,15 @@ pub fn transfer_in(key: impl Into<String>, amount: i64, restricted: bool, balanc
 pub fn rounding(key: impl Into<String>, more: i64, at: DateTime<Utc>) -> Posting {
     Posting::new(Kind::Rounding, key, at, vec![(Account::StripeClearing, -more), (Account::Rounding, more)])
 }
+
+/// What a credit note of Stripe's put on the customer's balance there: owed from then on, and less revenue.
+#[must_use]
+pub fn credit_note(key: impl Into<String>, amount: i64, at: DateTime<Utc>) -> Posting {
+    Posting::new(Kind::CreditNote, key, at, vec![(Account::Refunds, -amount), (Account::CustomerBalances, amount)])
+}
+
+/// What somebody changed of a customer's balance at Stripe, once it is decided that it stands: more owed to the customer above zero.
+#[must_use]
+pub fn balance_correction(key: impl Into<String>, more: i64, at: DateTime<Utc>) -> Posting {
+    Posting::new(Kind::BalanceCorrection, key, at, vec![(Account::Adjustments, -more), (Account::CustomerBalances, more)])
+}

@@ -54,6 +54,8 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         dispute_lost("k", (Currency::USD, amount), fee_of(Currency::USD, cost), AT),
         dispute_lost("k", (yen(), amount), fee_of(Currency::USD, cost), AT),
         rounding("k", amount, AT),
+        credit_note("k", amount, AT),
+        balance_correction("k", -amount, AT),
     ]
 }
 

@@ -61,6 +61,34 @@ pub(super) async fn invoices(connection: &mut PgConnection, run: Uuid) -> Result
     Ok(rows.fetch_all(connection).await?)
 }
 
+/// Stripe's credit notes and our mirror of them.
+pub(super) async fn credit_notes(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
+    let rows = sqlx::query_as!(
+        Found,
+        r#"select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
+             select case
+                 when t.id is null then 'credit_note_unknown'
+                 when n.credit_note_id is null then 'credit_note_missing'
+                 when n.organization_id <> t.organization then 'credit_note_owner'
+                 when n.status <> t.status then 'credit_note_status'
+                 when n.amount_micros <> t.amount or n.balance_micros <> t.balance or n.currency <> t.currency then 'credit_note_amount'
+               end as kind,
+               coalesce(n.organization_id, t.organization) as organization,
+               coalesce(t.id, n.credit_note_id) as object,
+               coalesce(n.status || ' ' || n.amount_micros || ' ' || n.currency || ', to the balance ' || n.balance_micros, 'nothing') as ours,
+               coalesce(t.status || ' ' || t.amount || ' ' || t.currency || ', to the balance ' || t.balance, 'nothing') as theirs,
+               coalesce(to_timestamp(t.at), n.created_at) as at
+             from stripe_credit_notes n
+             full join (select r.* from reconciliation_listed l
+               cross join jsonb_to_record(l.object) as r (id text, organization uuid, status text, currency text, amount bigint, balance bigint, at bigint)
+               where l.run_id = $1 and l.list = 'credit_notes') t
+               on t.id = n.credit_note_id) as compared
+           where kind is not null order by object"#,
+        run
+    );
+    Ok(rows.fetch_all(connection).await?)
+}
+
 /// Charges of subscriptions: paid once, or about to be collected. The first of a subscription is paid on a page.
 pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(

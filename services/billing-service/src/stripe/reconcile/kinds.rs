@@ -74,6 +74,18 @@ pub(super) const KINDS: &[Kind] = &[
     error("invoice_status", "The invoice has another status at Stripe: repair brings it"),
     error("invoice_amount", "The invoice comes to another total at Stripe: repair brings it"),
     error("invoice_sums", "The lines of the invoice, less discount, plus tax, do not come to its total"),
+    error("credit_note_missing", "Stripe has a credit note of which we know nothing: repair brings it"),
+    error("credit_note_unknown", "We have a credit note that Stripe does not have"),
+    error("credit_note_owner", "The credit note is another organization's at Stripe"),
+    error("credit_note_status", "The credit note has another status at Stripe: repair brings it"),
+    error(
+        "credit_note_amount",
+        "The credit note is of another amount at Stripe, or another part of it went to the balance: repair brings it",
+    ),
+    error(
+        "customer_balance",
+        "The customer's balance at Stripe is not what the ledger says: repair books what somebody changed at Stripe as a correction",
+    ),
     error("charge_double", "A charge of a subscription was paid more than once: give one back"),
     error("charge_lost", "A charge of a subscription has neither payment nor invoice nor page, and nothing is about to collect it"),
     error("checkout_unpaid", "A page was completed at Stripe, and it is not paid here: repair brings its effect"),

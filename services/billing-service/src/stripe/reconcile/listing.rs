@@ -38,10 +38,11 @@ pub(super) async fn read(state: &AppState, stripe: &Transport, run: Uuid) -> Res
     }
     let mut listing = Listing::default();
     // Payments are read after what they are for, and before what went back of them.
-    let lists: [(Call, Read); 6] = [
+    let lists: [(Call, Read); 7] = [
         (Call::get("/customers"), rows::customer),
         (Call::get("/checkout/sessions").with("status", "complete"), rows::session),
         (Call::get("/invoices").with("expand[]", "data.payments"), rows::invoice),
+        (Call::get("/credit_notes").with("expand[]", "data.customer_balance_transaction"), rows::credit_note),
         (Call::get("/payment_intents"), rows::payment),
         (Call::get("/refunds"), rows::refund),
         (Call::get("/disputes"), rows::dispute),

@@ -1,11 +1,11 @@
 //! A difference that is mended by looking again: the object is fetched and has its effect as if its event had just come. Somebody
-//! decides that, and it is logged with the effect [B-78]. Done twice it is done once. A sum of a meter is mended by a report. What a look
-//! does not mend is refused: somebody must decide what is right, and do it.
+//! decides that, and it is logged with the effect [B-78]. Done twice it is done once. A sum of a meter is mended by a report, a customer's
+//! balance by a correction in the ledger. What a look does not mend is refused: somebody must decide what is right, and do it.
 
 use chassis::in_transaction;
 use serde_json::json;
 
-use super::Difference;
+use super::{Difference, balances};
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::state::AppState;
@@ -13,10 +13,10 @@ use crate::stripe::facts::{self, Family};
 use crate::stripe::meters::compare as meters;
 use crate::stripe::transport::Transport;
 
-const ACTION: &str = "stripe.repair";
+pub(super) const ACTION: &str = "stripe.repair";
 
 /// Kinds of which a look at the object brings what Stripe says.
-const MENDED_BY_A_LOOK: [&str; 8] = [
+const MENDED_BY_A_LOOK: [&str; 11] = [
     "payment_missing",
     "refund_missing",
     "dispute_missing",
@@ -24,14 +24,18 @@ const MENDED_BY_A_LOOK: [&str; 8] = [
     "invoice_missing",
     "invoice_status",
     "invoice_amount",
+    "credit_note_missing",
+    "credit_note_status",
+    "credit_note_amount",
     "checkout_unpaid",
 ];
 
 /// In the order in which one needs the other: whose it is, what was paid, what went back.
-const FAMILIES: [(&str, Family); 7] = [
+const FAMILIES: [(&str, Family); 8] = [
     ("cus_", Family::Customer),
     ("cs_", Family::Checkout),
     ("in_", Family::Invoice),
+    ("cn_", Family::CreditNote),
     ("re_", Family::Refund),
     ("pyr_", Family::Refund),
     ("dp_", Family::Dispute),
@@ -47,7 +51,8 @@ fn family(object: &str) -> Option<(usize, Family)> {
 #[must_use]
 pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
     let mut list: Vec<_> = differences.iter().filter(|one| refusal(one).is_none()).collect();
-    list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
+    // Balances last: what is mended before may be why one differs, and then the ledger has moved.
+    list.sort_by_key(|one| (one.kind == balances::KIND, family(&one.object).map(|(rank, _)| rank)));
     list.dedup_by_key(|one| (one.organization, &one.object));
     list
 }
@@ -56,7 +61,7 @@ pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
 #[must_use]
 pub fn refusal(difference: &Difference) -> Option<String> {
     let Difference { kind, sentence, .. } = difference;
-    if difference.organization.is_some() && *kind == meters::KIND {
+    if difference.organization.is_some() && (*kind == meters::KIND || *kind == balances::KIND) {
         return None;
     }
     if !MENDED_BY_A_LOOK.contains(kind) {
@@ -77,6 +82,9 @@ pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, d
     }
     if difference.kind == meters::KIND {
         return meters::repair(state, decision, difference).await;
+    }
+    if difference.kind == balances::KIND {
+        return balances::repair(state, decision, difference).await;
     }
     let (Some(organization), Some((_, family))) = (difference.organization, family(&difference.object)) else { return Ok(false) };
     let decision = Decision { key: format!("{}-{}", decision.key, difference.object), ..decision.clone() };

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::stripe::facts::checkout::tax_on_top;
+use crate::stripe::facts::credit_note::Amounts;
 use crate::stripe::facts::invoice::{Sums, paid_with};
 use crate::stripe::facts::reversal::fee;
 use crate::stripe::object::Object;
@@ -16,14 +17,16 @@ use crate::stripe::object::Object;
 /// Which list a row belongs to. Amounts are micro-units, times seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum List {
-    /// `id`, `organization`, `at`
+    /// `id`, `organization`, `currency` and `balance` (above zero what is owed by the customer), `at`
     Customers,
     /// `id`, `organization`, `object` (what it paid), `asked` (whether that was ours), `currency`, `amount` (without tax), `at`
     Payments,
     /// `id`, `kind`, `payment_intent`, `amount`, `fee` and `fee_currency`, `phase`, `at`
     Reversals,
-    /// `id`, `organization`, `status`, `currency`, `total`, `agrees`, `charge`, `at`
+    /// `id`, `organization`, `customer`, `status`, `currency`, `total`, `applied` (by the customer's balance), `agrees`, `charge`, `at`
     Invoices,
+    /// `id`, `organization`, `status`, `currency`, `amount`, `balance` (what of it went there), `at`
+    CreditNotes,
     /// `id`, `organization`, `checkout`, `payment`, `at`: those that are complete and paid
     Sessions,
     /// `id` of a payment and what it paid: `object`, `asked`, `tax`, `at`
@@ -41,6 +44,7 @@ impl List {
             Self::Payments => "payments",
             Self::Reversals => "reversals",
             Self::Invoices => "invoices",
+            Self::CreditNotes => "credit_notes",
             Self::Sessions => "sessions",
             Self::Paid => "paid",
         }
@@ -73,7 +77,11 @@ pub(super) type Read = fn(&Known, Object<'_>, &mut Rows) -> Result<(), Error>;
 pub(super) fn customer(_: &Known, customer: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
     if let Some(organization) = customer.metadata::<OrganizationId>("organization_id") {
         let id = customer.needs("id")?;
-        let row = json!({"id": id, "organization": organization.uuid(), "at": customer.number("created")});
+        // Without a currency nothing was ever invoiced or credited.
+        let currency = customer.text("currency").map(|_| customer.currency()).transpose()?;
+        let balance = currency.map(|currency| customer.micros("balance", currency)).transpose()?.unwrap_or(0);
+        let row = json!({"id": id, "organization": organization.uuid(), "currency": currency.map(Currency::code), "balance": balance,
+            "at": customer.number("created")});
         rows.insert((List::Customers, id.to_owned()), row);
     }
     Ok(())
@@ -116,9 +124,20 @@ pub(super) fn invoice(known: &Known, invoice: Object<'_>, rows: &mut Rows) -> Re
     }
     // A long list of lines is not all here, and not summed.
     let agrees = sums.agree() || invoice.at("lines").0["has_more"] == true;
-    let row = json!({"id": id, "organization": organization, "status": status, "currency": currency.code(), "total": sums.total,
-        "agrees": agrees, "charge": charge, "at": at});
+    let row = json!({"id": id, "organization": organization, "customer": invoice.related("customer"), "status": status,
+        "currency": currency.code(), "total": sums.total, "applied": sums.balance, "agrees": agrees, "charge": charge, "at": at});
     rows.insert((List::Invoices, id.to_owned()), row);
+    Ok(())
+}
+
+pub(super) fn credit_note(known: &Known, note: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
+    let Some(organization) = known.owner(note) else { return Ok(()) };
+    let (id, currency) = (note.needs("id")?, note.currency()?);
+    let amounts = Amounts::of(note, currency)?;
+    let at = note.number("created").unwrap_or(0).max(note.number("voided_at").unwrap_or(0));
+    let row = json!({"id": id, "organization": organization, "status": note.needs("status")?, "currency": currency.code(),
+        "amount": amounts.amount, "balance": amounts.balance, "at": at});
+    rows.insert((List::CreditNotes, id.to_owned()), row);
     Ok(())
 }
 

@@ -106,12 +106,17 @@ impl Running {
     /// # Errors
     /// When it is not within half a minute.
     pub async fn restart(&mut self, http: &Client) -> Result<()> {
-        self.process = None;
+        self.kill();
         let launch = &self.launch;
         let mut process = Process::start(&launch.program, launch.processor, &launch.arguments, &launch.variables)?;
         self.ready = process.answers(http, &launch.health).await.context(self.name)?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Ends it as a crash would, where it runs.
+    pub fn kill(&mut self) {
+        self.process = None;
     }
 
     /// Asks it to stop, and waits for its end with success.

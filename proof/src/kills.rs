@@ -10,6 +10,7 @@ use gateway_bench::stack::Stack;
 use reqwest::Client;
 use serde_json::{Value, json};
 
+use crate::incidents::{self, Incidents};
 use crate::steps::{self, STEPS, Step};
 
 /// Whom, and how often of a hundred.
@@ -24,6 +25,8 @@ const VICTIMS: [(&str, u64); 7] = [
 ];
 /// How long a step may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same of one that is [slow](Step::is_slow).
+const LONG_PATIENCE: Duration = Duration::from_secs(10);
 /// A program that could end at a step this often must have done so, or nothing leads there.
 const ENOUGH: usize = 6;
 /// The signal of `abort`.
@@ -35,6 +38,8 @@ pub struct Killer {
     state: u64,
     /// How often each was ended, and how.
     pub counts: BTreeMap<String, usize>,
+    /// When.
+    pub incidents: Incidents,
     /// Where the orders to end at a step are.
     folder: PathBuf,
     /// How often each step was to be the last, and how often it was.
@@ -49,7 +54,15 @@ impl Killer {
     #[must_use]
     pub fn new(seed: u64, folder: PathBuf) -> Self {
         let first_step = usize::try_from(seed).unwrap_or_default().wrapping_mul(11) % STEPS.len();
-        Self { state: seed, counts: BTreeMap::new(), folder, steps: vec![(0, 0); STEPS.len()], first_step, orders: 0 }
+        Self {
+            state: seed,
+            counts: BTreeMap::new(),
+            incidents: Incidents::default(),
+            folder,
+            steps: vec![(0, 0); STEPS.len()],
+            first_step,
+            orders: 0,
+        }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -83,14 +96,20 @@ impl Killer {
             *self.counts.entry(format!("{victim} {}", if is_asked { "SIGTERM" } else { "SIGKILL" })).or_default() += 1;
             match victim {
                 "redis" => {
+                    let since = incidents::now();
                     stack.redis.kill();
                     stack.redis.restart().await?;
+                    self.incidents.redis_was_away(since);
                 }
                 "postgres" => stack.postgres.crash().await?,
                 service => {
                     let program = stack.program(service)?;
                     if is_asked {
                         program.stop().with_context(|| format!("{service} was asked to stop"))?;
+                    }
+                    program.kill();
+                    if service == "chat-service" {
+                        self.incidents.chat_ended();
                     }
                     program.restart(http).await.with_context(|| format!("{service} after its end"))?;
                 }
@@ -116,6 +135,9 @@ impl Killer {
             return Ok(false);
         }
         self.steps[index].1 += 1;
+        if step.program == "chat-service" {
+            self.incidents.chat_ended();
+        }
         *self.counts.entry(format!("{} at a step", step.program)).or_default() += 1;
         stack.program(step.program)?.restart(http).await.with_context(|| format!("{} after {}", step.program, step.name))?;
         Ok(true)
@@ -145,8 +167,8 @@ impl Killer {
 
 /// Whether a program ends at its step, and by nothing else.
 async fn ended_in_time(stack: &mut Stack, step: &Step) -> Result<bool> {
-    let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    let (began, patience) = (Instant::now(), if step.is_slow() { LONG_PATIENCE } else { PATIENCE });
+    while began.elapsed() < patience {
         if let Some(status) = stack.program(step.program)?.ended()? {
             ensure!(status.signal() == Some(ABORTED), "{} ended with {status} instead of at {}", step.program, step.name);
             return Ok(true);

@@ -3,8 +3,10 @@
 //! Never part of an image. `main.rs` runs it; `bin/` has the services as the drill needs them, with [steps] at which they can be ended.
 
 pub mod books;
+pub mod incidents;
 pub mod kills;
 pub mod load;
+pub mod metrics;
 pub mod shop;
 pub mod steps;
 

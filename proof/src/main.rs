@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
-use kill_drill::{GRANT, books, kills, load, shop, steps};
+use kill_drill::{GRANT, books, kills, load, metrics, shop, steps};
 use serde_json::json;
 
 /// Organizations that are charged.
@@ -87,6 +87,7 @@ async fn main() -> Result<()> {
     }
     shop::sell(&mut stack, &folder)?;
     let mut killer = kills::Killer::new(arguments.seed, folder.clone());
+    let watch = metrics::Watch::begin(&http, &stack.billing_url);
     let (mut bought, mut came) = (0, 0);
     let (mut events, mut answers) = (Vec::new(), load::Answers::new());
     let mut books = books::Books::default();
@@ -104,9 +105,10 @@ async fn main() -> Result<()> {
         events.extend(acknowledged);
         ended?;
         left -= left.min(ROUND);
-        books = books::agree(&mut stack, &http, &events).await?;
+        books = books::agree(&mut stack, &http, &events, &killer.incidents).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
+    let abandoned = watch.end().await?;
     std::fs::remove_dir_all(folder)?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
     ensure!(bought > 0, "nothing was ever bought");
@@ -115,7 +117,7 @@ async fn main() -> Result<()> {
         std::io::stdout(),
         "{:#}",
         json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came,
-            "steps": killer.report(), "books": books.report()})
+            "steps": killer.report(), "books": books.report(), "metrics": abandoned})
     )?;
     killer.check()
 }

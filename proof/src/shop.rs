@@ -19,9 +19,18 @@ const CATALOG: &str = r#"
 format: 1
 credit_packs:
   dollar: {name: Credit for a dollar, prices: {USD: "1.00"}, credit: {USD: "1.00"}, expires: never}
+plans:
+  free:
+    name: Free
+    group: main
+    grace_days: 7
+    prices: {USD: {month: "0.00"}}
+    included_credit: {amounts: {USD: "5.00"}, expires: never}
 "#;
 /// The least that a top-up buys, in micro-units.
 const TOP_UP: i64 = 1_000_000;
+/// How far a balance is below its threshold: further than a purchase, or what a lease gives back, can lift it.
+const GAP: i64 = 100 * TOP_UP;
 /// What a top-up may cost in a month: it is never the reason that there is none.
 const CAP: i64 = 1_000_000_000_000;
 /// Between two purchases of one customer.
@@ -60,7 +69,7 @@ impl Shop {
     pub fn open(stack: &Stack, http: &Client, people: &[String]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (auth, billing, stripe) = (stack.base("auth-service")?, stack.base("billing-service")?, stack.base("stripe-simulator")?);
-        let newcomers = tokio::spawn(come(http.clone(), auth.clone(), stop.clone()));
+        let newcomers = tokio::spawn(come(http.clone(), auth.clone(), billing.clone(), stop.clone()));
         let hurry = tokio::spawn(hurry(stack.postgres.url("postgres", "billing"), stop.clone()));
         let buyers = people.iter().map(|email| {
             let (http, email) = (http.clone(), email.clone());
@@ -104,36 +113,49 @@ impl Shop {
     }
 }
 
-/// Somebody new each second: an organization with its first credit, a customer of Stripe's, and a session whose tokens are exchanged.
-async fn come(http: Client, auth: String, stop: Arc<AtomicBool>) -> usize {
+/// Somebody new each second: an organization with its first credit, a customer of Stripe's, a session whose tokens are exchanged, and a
+/// plan that costs nothing and brings credit.
+async fn come(http: Client, auth: String, billing: String, stop: Arc<AtomicBool>) -> usize {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut came = 0;
     while !stop.load(Ordering::Relaxed) {
         let email = format!("newcomer-{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
         // Who gets no answer does not come back.
-        came += usize::from(visit(&http, &auth, &email).await.is_ok());
+        came += usize::from(visit(&http, &auth, &billing, &email).await.is_ok());
         tokio::time::sleep(10 * PAUSE).await;
     }
     came
 }
 
-async fn visit(http: &Client, auth: &str, email: &str) -> Result<()> {
+async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<()> {
     let post = |path: &str, body: Value| answer(http.post(format!("{auth}{path}")).json(&body));
     post("/v1/accounts", json!({"email": email, "password": PASSWORD, "name": "Newcomer"})).await?;
     let mut tokens = post("/v1/sessions", json!({"email": email, "password": PASSWORD})).await?;
     for _ in 0..3 {
         tokens = post("/v1/tokens/refresh", json!({"refresh_token": tokens["refresh_token"]})).await?;
     }
-    Ok(())
+    let session = tokens["access_token"].as_str().context("a token")?;
+    let plan = json!({"item": "plan", "plan": "free", "currency": "USD", "interval": "month", "seats": 1,
+        "success_url": "http://localhost/thanks", "cancel_url": "http://localhost/prices"});
+    answer(http.post(format!("{billing}/v1/checkout-sessions")).bearer_auth(session).json(&plan)).await.map(drop)
 }
 
-/// A customer's next top-up is due now: a minute between two of them is long in a drill, and nothing may depend on it.
+/// A customer's next top-up is due now, and what was noted for a later try: a minute is long in a drill, and nothing may depend on it. A
+/// program that takes something up puts it off for a minute, in case it dies of it: so long as it may be alive, that is left alone.
 async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
     // One connection, and a new one where Postgres was killed.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
+    let waiting = [("stripe_events", "state = 'received'"), ("intents", "sent_at is null"), ("stripe_customers", "customer_id is null")];
     while !stop.load(Ordering::Relaxed) {
         // The next turn is the next try.
         let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
+        for (table, condition) in waiting {
+            let sooner = format!(
+                "update {table} set next_attempt_at = now() where {condition} and next_attempt_at > now() + interval '2 seconds'
+                   and next_attempt_at - now() not between interval '57 seconds' and interval '61 seconds'"
+            );
+            let _ = sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(&pool).await;
+        }
         tokio::time::sleep(PAUSE).await;
     }
     pool.close().await;
@@ -172,7 +194,7 @@ impl Buyer {
     /// A top-up is due, once, also when something is bought before anybody looks.
     async fn top_up(&self, session: &str) -> Result<()> {
         let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(session)).await?;
-        let threshold = balance["available_micros"].as_i64().context("an amount")? + 3 * TOP_UP;
+        let threshold = balance["available_micros"].as_i64().context("an amount")? + GAP;
         let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
         answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(session).json(&set)).await.map(drop)
     }

@@ -20,6 +20,16 @@ pub struct Step {
     pub rare: Option<&'static str>,
 }
 
+impl Step {
+    /// Whether a customer must have asked for something, and a task must have come round, before it is taken: that takes a while.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        ["top_up.", "intent.", "invoice.", "customer.", "event.", "subscription.", "plan_credit.", "gap."]
+            .iter()
+            .any(|of| self.name.starts_with(of))
+    }
+}
+
 const fn of(program: &'static str, name: &'static str) -> Step {
     Step { program, name, rare: None }
 }
@@ -32,9 +42,18 @@ const fn billing(name: &'static str) -> Step {
     of("billing-service", name)
 }
 
+/// One of billing-service to which the load does not come, and why.
+const fn rare(name: &'static str, why: &'static str) -> Step {
+    Step { program: "billing-service", name, rare: Some(why) }
+}
+
 const fn chat(name: &'static str) -> Step {
     of("chat-service", name)
 }
+
+const NO_MONTH_ENDS: &str = "subscriptions change when a month ends or somebody changes his mind, and here they are young and nobody does";
+const NO_HOUR_ENDS: &str = "a report is of an hour that has ended, and of a meter that an operator named";
+const NOBODY_RESERVES: &str = "chat-service pays from leases: reservations are for services that ask for each request, and none is here";
 
 /// All of them, along the way of the money.
 pub const STEPS: &[Step] = &[
@@ -99,6 +118,24 @@ pub const STEPS: &[Step] = &[
     billing("invoice.made"),
     billing("invoice.item_added"),
     billing("invoice.finalized"),
+    billing("subscription.stored"),
+    billing("subscription.recorded"),
+    billing("subscription.effect_stored"),
+    billing("plan_credit.found"),
+    billing("plan_credit.issued"),
+    billing("gap.page_read"),
+    billing("gap.stored"),
+    billing("gap.noted"),
+    rare("subscription.due", NO_MONTH_ENDS),
+    rare("subscription.written", NO_MONTH_ENDS),
+    rare("reservation.stored", NOBODY_RESERVES),
+    rare("reservation.held", NOBODY_RESERVES),
+    rare("reservation.returned", NOBODY_RESERVES),
+    rare("reservation.released", NOBODY_RESERVES),
+    rare("reservation.recorded", NOBODY_RESERVES),
+    rare("meter_report.claimed", NO_HOUR_ENDS),
+    rare("meter_report.performed", NO_HOUR_ENDS),
+    rare("meter_report.marked", NO_HOUR_ENDS),
     Step {
         program: "billing-service",
         name: "invoice.paid",

@@ -8,7 +8,7 @@ import unittest
 ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
 FOLDERS = ["libs/admission", "libs/chassis", "services/auth-service", "services/billing-service", "services/chat-service"]
 TAKEN = re.compile(r'\bstep!\("([^"]+)"\)')
-LISTED = re.compile(r'^    (?:(?:auth|billing|chat)\("([^"]+)"\),|    name: "([^"]+)",)$', re.MULTILINE)
+LISTED = re.compile(r'^    (?:(?:auth|billing|chat|rare)\("([^"]+)"(?:, [A-Z_]+)?\),|    name: "([^"]+)",)$', re.MULTILINE)
 # What the documentation and the test of the macro itself take.
 EXAMPLES = {"test.taken"}
 

@@ -18,6 +18,7 @@ use crate::usage;
 pub async fn end(state: &AppState, transaction: &mut Transaction<'static, Postgres>, id: ReservationId) -> Result<bool, Error> {
     let Some(held) = find(transaction, id).await?.filter(|held| held.state == "held") else { return Ok(false) };
     usage::record_abandoned(state, transaction, &held, CountedBy::Abandoned).await?;
+    chassis::step!("reservation.recorded");
     release(state, transaction, &held).await?;
     resolve(state, transaction, id, "abandoned").await?;
     Ok(true)

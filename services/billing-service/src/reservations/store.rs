@@ -100,9 +100,11 @@ pub async fn reserve(
     )
     .execute(&mut **transaction)
     .await?;
+    chassis::step!("reservation.stored");
     if amount > 0 {
         let posting = postings::reservation(request.request_id, amount, now);
         ledger::post(state, transaction, Some(request.organization_id), card.card.currency, &posting).await?;
+        chassis::step!("reservation.held");
     }
     Ok(Reservation {
         id,
@@ -203,7 +205,9 @@ pub async fn release(state: &AppState, transaction: &mut Transaction<'static, Po
     if held.amount > 0 {
         let posting = postings::void(held.request_id, held.amount, held.balances, state.clock.now());
         ledger::post(state, transaction, Some(held.organization_id), crate::ledger::CREDIT, &posting).await?;
+        chassis::step!("reservation.returned");
         grants::follow(state, transaction, held.organization_id, &posting, Use::ANYTHING, state.clock.now()).await?;
+        chassis::step!("reservation.released");
     }
     Ok(())
 }

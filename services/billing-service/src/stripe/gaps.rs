@@ -90,10 +90,13 @@ pub async fn round(state: &AppState, stripe: &Transport, pages: usize) -> Result
             Err(error) if walk_after.is_some() && matches!(error.status(), Some(400 | 404)) => Value::Null,
             page => page?,
         };
+        chassis::step!("gap.page_read");
         round.found += insert(state, &page).await?;
+        chassis::step!("gap.stored");
         let last = Object(&page).list("data").last().and_then(|event| event.text("id"));
         walk_after = last.filter(|_| page["has_more"] == true).map(ToOwned::to_owned);
         note(state, until, walk_after.as_deref()).await?;
+        chassis::step!("gap.noted");
         round.done = walk_after.is_none();
         if round.done {
             break;

@@ -60,6 +60,7 @@ async fn decide_next(state: &AppState, transaction: &mut Transaction<'static, Po
     .await?;
     *row = due.as_ref().map(|due| due.id);
     let Some(due) = due else { return Ok(false) };
+    chassis::step!("subscription.due");
     let (id, organization) = (SubscriptionId::from_uuid(due.id), OrganizationId::from_uuid(due.organization_id));
     let command = store::due_command(&store::read(due.state)?, now).ok_or(Error::Internal("nothing is to be done about what is due"))?;
     let span = tracing::info_span!(parent: None, "subscription.due", otel.name = "subscription due", subscription.id = %id);

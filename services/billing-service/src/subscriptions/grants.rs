@@ -55,10 +55,12 @@ async fn post_next(state: &AppState, transaction: &mut Transaction<'static, Post
     .await?;
     *row = waiting.as_ref().map(|waiting| waiting.id);
     let Some(waiting) = waiting else { return Ok(false) };
+    chassis::step!("plan_credit.found");
     let organization = OrganizationId::from_uuid(waiting.organization_id);
     ensure_wallet(state, transaction, organization).await?;
     let grant = NewGrant { expires_at: waiting.expires_at, ..NewGrant::plain(Source::Plan, waiting.id.to_string(), waiting.amount_micros) };
     grants::issue(state, transaction, organization, &grant).await?;
+    chassis::step!("plan_credit.issued");
     mark(state, transaction, waiting.id).await?;
     Ok(true)
 }

@@ -132,6 +132,7 @@ pub async fn start(
         }
         inserted => inserted?,
     };
+    chassis::step!("subscription.stored");
     if let Some(code) = &wanted.coupon {
         redemptions::redeem(state, transaction, organization, id, code, AT_START).await?;
     }
@@ -161,6 +162,7 @@ pub async fn apply(
         return Ok(Stored { id, subscription: before });
     }
     write(state, transaction, id, &before, &outcome.subscription).await?;
+    chassis::step!("subscription.written");
     if let Command::ApplyCoupon { coupon } = command {
         redemptions::redeem(state, transaction, organization, id, &coupon.code, LATER).await?;
     }

@@ -111,8 +111,13 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
         Claimed::Busy => return Ok(true),
         Claimed::None => return Ok(false),
     };
+    chassis::step!("meter_report.claimed");
     match perform(state, stripe, &mut due).await {
-        Ok(end) => finish(state, &due, end).await?,
+        Ok(end) => {
+            chassis::step!("meter_report.performed");
+            finish(state, &due, end).await?;
+            chassis::step!("meter_report.marked");
+        }
         Err(error) if error.is_outage() => return Err(error),
         Err(error) => {
             postpone(state, &due, &error).await?;

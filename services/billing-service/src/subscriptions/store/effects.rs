@@ -48,6 +48,7 @@ pub async fn record(
     )
     .execute(&mut **transaction)
     .await?;
+    chassis::step!("subscription.recorded");
     let owner = Owner { organization, id };
     for effect in &outcome.effects {
         match effect {
@@ -59,6 +60,7 @@ pub async fn record(
             Effect::Refund { .. } => {}
             Effect::EntitlementsChanged => entitlements::changed(state, transaction, organization).await?,
         }
+        chassis::step!("subscription.effect_stored");
     }
     Ok(())
 }

@@ -42,7 +42,12 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
                     }
                 };
                 match settle(state, flight).await {
-                    Ok(()) => settled += 1,
+                    Ok(is_known) => {
+                        settled += 1;
+                        if !is_known {
+                            count(flight);
+                        }
+                    }
                     Err(error) if error.is_outage() => return Err(error),
                     Err(error) => {
                         stuck += 1;
@@ -57,13 +62,23 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
         }
     }
     if settled > 0 {
-        metrics::counter!("billing_flights_abandoned_total").increment(settled as u64);
         tracing::warn!(requests = settled, "requests of dead processes were settled by their last checkpoint");
     }
     Ok(settled)
 }
 
-async fn settle(state: &AppState, flight: &Expired) -> Result<(), Error> {
+/// Whether there was a checkpoint, and the tokens that are charged by it. How many came after it nobody knows but the provider.
+fn count(flight: &Expired) {
+    let checkpoint = if flight.checkpoint.is_some() { "noted" } else { "none" };
+    metrics::counter!("billing_flights_abandoned_total", "checkpoint" => checkpoint).increment(1);
+    let usage = flight.checkpoint.unwrap_or_default();
+    for (direction, tokens) in [("input", usage.total_input()), ("output", usage.total_output())] {
+        metrics::counter!("billing_flights_abandoned_tokens_total", "direction" => direction).increment(tokens);
+    }
+}
+
+/// True when its usage was posted before, by a process that lived after all.
+async fn settle(state: &AppState, flight: &Expired) -> Result<bool, Error> {
     let known = &flight.note.event;
     let posted =
         sqlx::query_scalar!(r#"select exists (select from usage_events where request_id = $1) as "posted!""#, known.request_id.uuid())
@@ -85,5 +100,5 @@ async fn settle(state: &AppState, flight: &Expired) -> Result<(), Error> {
         traceparent: flight.note.traceparent.as_deref(),
     };
     state.admissions.settle(&settlement).await?;
-    Ok(())
+    Ok(posted)
 }

@@ -143,11 +143,16 @@ async fn a_request_whose_process_died_is_settled_by_its_last_checkpoint_after_it
     let (organization, client) = app.organization();
     let (counted, silent) = (app.used(organization).await, app.used(organization).await);
     assert!(app.admissions.checkpoint(organization, counted.request_id, &TokenUsage::text(10, 4)).await.unwrap());
+    let (requests, tokens) = ("billing_flights_abandoned_total", "billing_flights_abandoned_tokens_total");
+    let before = (app.metric(requests).await, app.metric(tokens).await);
     app.turn.advance(Duration::from_secs(299));
     assert_eq!(sweep_flights(&app.state()).await.unwrap(), 0, "it may still be alive");
     app.turn.advance(Duration::from_secs(1));
     let swept = join_all((0..64).map(|_| async { sweep_flights(&app.state()).await.unwrap() })).await;
     assert!(swept.iter().sum::<usize>() >= 2, "{swept:?}");
+    // Other tests count as well, and whoever else swept it meanwhile.
+    assert!(app.metric(requests).await >= before.0 + 2.0, "both requests");
+    assert!(app.metric(tokens).await >= before.1 + 14.0, "and what the checkpoint of one counted");
     eventually("the postings", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
     let charged = 10 * 3 + 4 * 12;
     let rows = rows(&client).await;

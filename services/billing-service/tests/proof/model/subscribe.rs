@@ -171,7 +171,6 @@ impl World<'_> {
         let query = "select plan_code, status, (state ->> 'cancel_at_period_end')::boolean, state #>> '{pending,terms,plan}',
                (state #>> '{period,end}')::timestamptz from subscriptions
              where organization_id = $1 and status not in ('canceled', 'incomplete_expired')";
-        type Row = (String, String, bool, Option<String>, chrono::DateTime<chrono::Utc>);
         let living: Vec<Row> = sqlx::query_as(query).bind(side.organization.uuid()).fetch_all(&self.app.database.owner).await?;
         let expected = side.model.plan.iter().map(|plan| {
             let next = plan.next.map(|next| next.code().to_owned());
@@ -181,6 +180,9 @@ impl World<'_> {
         Ok(())
     }
 }
+
+/// A living plan as the database has it: code, status, whether it ends, what comes next, when its period is over.
+type Row = (String, String, bool, Option<String>, chrono::DateTime<chrono::Utc>);
 
 /// Nobody renews what no sequence looks at any more.
 pub async fn leave_plans(shop: &Shop) {

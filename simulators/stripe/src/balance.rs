@@ -36,7 +36,6 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     call.params.change_texts(&mut transaction, "description");
     call.params.change_metadata(&mut transaction);
     call.world.put(&transaction);
-    call.world.emit("customer_balance_transaction.created", &transaction);
     Ok(transaction)
 }
 

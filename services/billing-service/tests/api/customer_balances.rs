@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::eventually;
 use testkit::http::TestClient;
 
-use super::catalog::sell;
+use super::selling::sell;
 use super::shop::Shop;
 
 const MONTH: Duration = Duration::from_hours(32 * 24);

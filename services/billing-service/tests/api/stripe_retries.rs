@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use billing_service::stripe::call::Call;
 use billing_service::stripe::transport::{Transport, TransportError};
@@ -43,8 +43,8 @@ impl Told {
         self.keys.lock().unwrap().push(key.to_owned());
         let (status, header) = self.answers.lock().unwrap().pop_front().unwrap_or((200, None));
         let body = axum::Json(json!({"id": "cus_1", "error": {"type": "api_error"}}));
-        let header = header.map(|(name, value)| [(HeaderName::from_static(name), value)]);
-        (StatusCode::from_u16(status).unwrap(), header.into_iter().flatten().collect::<axum::http::HeaderMap>(), body).into_response()
+        let header = header.map(|(name, value)| [(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+        (StatusCode::from_u16(status).unwrap(), header.into_iter().flatten().collect::<HeaderMap>(), body).into_response()
     }
 
     fn keys(&self) -> Vec<String> {

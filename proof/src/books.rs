@@ -119,9 +119,10 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     // The one exception: what a killed process had not noted is not charged, and what a killed provider had not sent nobody received.
     let ended = served.map(|served| &served["ended"]);
     // A request that was given up before its first token was read got an error and is not charged, whatever was on its way: at its deadline
-    // that may be all of a short answer.
+    // that may be all of a short answer, and is never more than a short answer has.
     let is_unread = ended.is_some_and(|ended| *ended == "client_gone" || (row.outcome == "deadline" && *ended == "completed"));
-    let is_given_up = row.outcome != "completed" && row.input_tokens + row.output_tokens == 0 && is_unread;
+    let is_uncharged = !is_abandoned && row.input_tokens + row.output_tokens == 0;
+    let is_given_up = row.outcome != "completed" && is_uncharged && is_unread && output <= ON_THE_WAY;
     // At its deadline a request is charged for what was read: a few tokens may have been between the two.
     let unread = output - row.output_tokens;
     let is_cut = row.outcome == "deadline"

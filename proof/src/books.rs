@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Tokens that may be between the provider and a request that reaches its deadline: what comes in a fifth of a second, for which a process
 /// may have to wait on a machine where compilers run.
 const ON_THE_WAY: i64 = 40;
+/// The same on average over the requests that were cut there with some on their way: what comes in the 60 ms that a process waits now and
+/// then. One of them may have all that a single one may, so that a report of few is judged, too.
+const ON_THE_WAY_ON_AVERAGE: i64 = 12;
 /// What the provider sends in the second that a killed process may leave unbilled, a token each five milliseconds, and what is on its way.
 const OF_A_SECOND: i64 = 200 + ON_THE_WAY;
 /// Milliseconds between two of them.
@@ -44,8 +47,12 @@ pub struct Books {
     /// Of the abandoned ones, those of which more than a second of tokens is not charged: Redis, which keeps what was noted, was away in the
     /// last second of their process. No more is missing than came meanwhile, too.
     beyond_a_second: usize,
-    /// Tokens that were on their way when a request reached its deadline: sent, never read, not charged.
+    /// Requests that reached their deadline while tokens were on their way.
+    cut: usize,
+    /// These tokens: sent, never read, not charged.
     unread_tokens: i64,
+    /// The most of them that one request had.
+    most_unread: i64,
     /// What was paid at Stripe, and how much of it went back, in smallest units.
     paid: i64,
     refunded: i64,
@@ -57,7 +64,7 @@ impl Books {
     pub fn report(&self) -> Value {
         json!({"requests_served": self.served, "usage_rows": self.rows, "stripe_events": self.events,
             "abandoned": self.abandoned, "given_up": self.given_up, "abandoned_tokens": self.abandoned_tokens, "without_checkpoint": self.without_checkpoint,
-            "unbilled_tokens": self.unbilled_tokens, "beyond_a_second": self.beyond_a_second, "unread_tokens": self.unread_tokens,
+            "unbilled_tokens": self.unbilled_tokens, "beyond_a_second": self.beyond_a_second, "cut": self.cut, "unread_tokens": self.unread_tokens, "most_unread": self.most_unread,
             "paid_cents": self.paid, "refunded_cents": self.refunded})
     }
 }
@@ -93,6 +100,14 @@ pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], in
     for row in &rows {
         compare(&mut books, row, served.get(&RequestId::from_uuid(row.request_id).to_string()), incidents)?;
     }
+    let allowed = ON_THE_WAY_ON_AVERAGE * i64::try_from(books.cut)? + ON_THE_WAY;
+    ensure!(
+        books.unread_tokens <= allowed,
+        "{} requests that reached their deadline had {} tokens on their way, up to {} each; {allowed} may be",
+        books.cut,
+        books.unread_tokens,
+        books.most_unread
+    );
     let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains_key(*id));
     ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
     ledger(&pool).await?;
@@ -133,7 +148,9 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
     books.given_up += usize::from(is_given_up);
     if is_cut && !is_given_up {
+        books.cut += 1;
         books.unread_tokens += unread;
+        books.most_unread = books.most_unread.max(unread);
     }
     if is_abandoned {
         let unnoted = incidents.unnoted(row.started);

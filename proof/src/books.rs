@@ -154,6 +154,8 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     }
     if is_abandoned {
         let unnoted = incidents.unnoted(row.started);
+        let unnoted =
+            unnoted.with_context(|| format!("its process lived until it was settled for it: {row:?}, {served:?}, {incidents:?}"))?;
         ensure!(
             unread <= OF_A_SECOND + unnoted / PACE,
             "more than a second of tokens is not charged, and Redis was away for {unnoted} ms: {row:?}, {served:?}, {incidents:?}"

@@ -4,6 +4,12 @@
 const BACK: i64 = 700;
 /// Checkpoints are to be no further apart, in milliseconds.
 const SECOND: i64 = 1000;
+/// How long a request lives at most, in milliseconds: until it is given up for dead. Its own process has ended it a margin before that.
+pub const LIFE: i64 = DEADLINE + MARGIN;
+/// What `CHAT_DEADLINE_MS` is in the drill.
+pub const DEADLINE: i64 = 3000;
+/// What `CHAT_RESERVATION_MARGIN_MS` is in the drill.
+pub const MARGIN: i64 = 1000;
 
 /// Instants in milliseconds since 1970.
 #[derive(Debug, Default)]
@@ -32,10 +38,11 @@ impl Incidents {
     }
 
     /// For how long the process of a request that began then could note nothing before it ended, because Redis was away in its last second:
-    /// in milliseconds, none if it was not.
+    /// in milliseconds, 0 if it was not. `None` when no process ended in the life of the request, so that its own cannot have: a later death
+    /// is that of a process which had long settled it, or should have.
     #[must_use]
-    pub fn unnoted(&self, began: i64) -> i64 {
-        let Some(death) = self.deaths.iter().copied().filter(|death| *death >= began).min() else { return 0 };
+    pub fn unnoted(&self, began: i64) -> Option<i64> {
+        let death = self.deaths.iter().copied().filter(|death| (began..=began + LIFE).contains(death)).min()?;
         let in_its_life = self.outages.iter().map(|(from, until)| ((*from).max(began), (until + BACK).min(death)));
         let (mut sum, mut earliest) = (0, death);
         let mut outages: Vec<(i64, i64)> = in_its_life.filter(|(from, until)| from < until).collect();
@@ -46,7 +53,7 @@ impl Incidents {
                 earliest = from;
             }
         }
-        sum
+        Some(sum)
     }
 }
 
@@ -57,12 +64,20 @@ mod tests {
     #[test]
     fn only_an_outage_in_the_last_second_of_a_process_keeps_it_from_noting() {
         let incidents = |outages: &[(i64, i64)]| Incidents { outages: outages.to_vec(), deaths: vec![1_000, 10_000, 20_000] };
-        assert_eq!(incidents(&[]).unnoted(5_000), 0);
-        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(5_000), 1_000, "away, back and not yet told");
-        assert_eq!(incidents(&[(9_000, 9_100)]).unnoted(5_000), 800);
-        assert_eq!(incidents(&[(7_000, 8_200)]).unnoted(5_000), 0, "there was time for a checkpoint");
-        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(9_400), 600, "as long as it lived");
-        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(10_001), 0, "that was another process");
-        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(20_001), 0, "its process lives");
+        assert_eq!(incidents(&[]).unnoted(7_000), Some(0));
+        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(7_000), Some(1_000), "away, back and not yet told");
+        assert_eq!(incidents(&[(9_000, 9_100)]).unnoted(7_000), Some(800));
+        assert_eq!(incidents(&[(7_000, 8_200)]).unnoted(7_000), Some(0), "there was time for a checkpoint");
+        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(9_400), Some(600), "as long as it lived");
+        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(17_000), Some(0), "that was another process");
+    }
+
+    #[test]
+    fn a_request_whose_process_lived_as_long_as_itself_was_not_abandoned() {
+        let incidents = Incidents { outages: vec![(9_000, 9_500)], deaths: vec![1_000, 10_000, 20_000] };
+        assert_eq!(incidents.unnoted(10_000 - LIFE - 1), None, "its process ended later");
+        assert!(incidents.unnoted(10_000 - LIFE).is_some());
+        assert_eq!(incidents.unnoted(10_001), None, "the next one too");
+        assert_eq!(incidents.unnoted(20_001), None, "its process lives");
     }
 }

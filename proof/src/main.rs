@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
-use kill_drill::{GRANT, books, kills, load, metrics, shop, steps};
+use kill_drill::{GRANT, books, incidents, kills, load, metrics, shop, steps};
 use serde_json::json;
 
 /// Organizations that are charged.
@@ -65,8 +65,8 @@ fn wishes(folder: &Path) -> Wishes {
         ],
         chat: vec![
             steps("chat-service"),
-            set("CHAT_DEADLINE_MS", "3000"),
-            set("CHAT_RESERVATION_MARGIN_MS", "1000"),
+            set("CHAT_DEADLINE_MS", &incidents::DEADLINE.to_string()),
+            set("CHAT_RESERVATION_MARGIN_MS", &incidents::MARGIN.to_string()),
             set("CHAT_CHECKPOINT_MS", "50"),
         ],
         ..Wishes::default()

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use billing_service::subscriptions::SubscriptionId;
 use contracts::RequestId;
 use gateway_bench::stack::Stack;
 use reqwest::Client;
@@ -13,6 +14,7 @@ use sqlx::types::Uuid;
 
 use crate::GRANT;
 use crate::incidents::Incidents;
+use crate::shop::PLAN_CREDIT;
 
 /// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -53,6 +55,8 @@ pub struct Books {
     unread_tokens: i64,
     /// The most of them that one request had.
     most_unread: i64,
+    /// Credit that came with plans: how often.
+    plan_credits: usize,
     /// What was paid at Stripe, and how much of it went back, in smallest units.
     paid: i64,
     refunded: i64,
@@ -65,7 +69,7 @@ impl Books {
         json!({"requests_served": self.served, "usage_rows": self.rows, "stripe_events": self.events,
             "abandoned": self.abandoned, "given_up": self.given_up, "abandoned_tokens": self.abandoned_tokens, "without_checkpoint": self.without_checkpoint,
             "unbilled_tokens": self.unbilled_tokens, "beyond_a_second": self.beyond_a_second, "cut": self.cut, "unread_tokens": self.unread_tokens, "most_unread": self.most_unread,
-            "paid_cents": self.paid, "refunded_cents": self.refunded})
+            "plan_credits": self.plan_credits, "paid_cents": self.paid, "refunded_cents": self.refunded})
     }
 }
 
@@ -80,11 +84,11 @@ struct Row {
     started: i64,
 }
 
-/// Waits until nothing is held, then compares everything.
+/// Waits until nothing is held, then compares everything. `begun` are the subscriptions to the free plan that customers were told of.
 ///
 /// # Errors
 /// Whatever does not agree.
-pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], incidents: &Incidents) -> Result<Books> {
+pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], begun: &[String], incidents: &Incidents) -> Result<Books> {
     let pool = PgPool::connect(&stack.postgres.url("postgres", "billing")).await?;
     let mut books = Books::default();
     at_rest(stack, &pool).await?;
@@ -110,6 +114,7 @@ pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], in
     );
     let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains_key(*id));
     ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
+    plans(&mut books, &pool, begun).await?;
     ledger(&pool).await?;
     events(&mut books, &pool, acknowledged).await?;
     stack.program("billing-service")?.operate(&["ledger", "verify"]).context("ledger verify")?;
@@ -247,6 +252,21 @@ async fn served(stack: &Stack, http: &Client) -> Result<HashMap<String, Value>> 
         ensure!(began.elapsed() < PATIENCE, "{} requests do not end at the provider", page["open"]);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Whoever was told that the free plan has begun got its credit, once; whoever got no answer got it once, or not at all.
+async fn plans(books: &mut Books, pool: &PgPool, begun: &[String]) -> Result<()> {
+    let grants = "select subscription_id, organization_id, amount_micros, posted_at is not null from subscription_grants";
+    let grants: Vec<(Uuid, Uuid, i64, bool)> = sqlx::query_as(grants).fetch_all(pool).await?;
+    let wrong = grants.iter().find(|(_, _, amount, is_posted)| *amount != PLAN_CREDIT || !is_posted);
+    ensure!(wrong.is_none(), "{wrong:?} is no posted credit of the plan, which is {PLAN_CREDIT}");
+    let organizations: BTreeSet<Uuid> = grants.iter().map(|(_, organization, ..)| *organization).collect();
+    ensure!(organizations.len() == grants.len(), "an organization got the credit of its plan twice: {grants:?}");
+    let subscriptions: BTreeSet<String> = grants.iter().map(|(id, ..)| SubscriptionId::from_uuid(*id).to_string()).collect();
+    let lost = begun.iter().find(|id| !subscriptions.contains(*id));
+    ensure!(lost.is_none(), "{lost:?} has begun, as its customer was told, and brought no credit");
+    books.plan_credits = grants.len();
+    Ok(())
 }
 
 /// What each organization has is what it began with and bought and what came with its plan, less what its usage costs and what it gave back; revenue is all of the

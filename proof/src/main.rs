@@ -88,7 +88,7 @@ async fn main() -> Result<()> {
     shop::sell(&mut stack, &folder)?;
     let mut killer = kills::Killer::new(arguments.seed, folder.clone());
     let watch = metrics::Watch::begin(&http, &stack.billing_url);
-    let (mut bought, mut came) = (0, 0);
+    let (mut bought, mut came) = (0, Vec::new());
     let (mut events, mut answers) = (Vec::new(), load::Answers::new());
     let mut books = books::Books::default();
     let mut left = arguments.kills;
@@ -97,7 +97,8 @@ async fn main() -> Result<()> {
         let shop = shop::Shop::open(&stack, &http, &people[..BUYERS])?;
         let ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
         let (purchases, newcomers) = shop.close().await?;
-        (bought, came) = (bought + purchases, came + newcomers);
+        bought += purchases;
+        came.extend(newcomers);
         let (seen, acknowledged) = load.end().await?;
         for (answer, times) in seen {
             *answers.entry(answer).or_default() += times;
@@ -105,18 +106,18 @@ async fn main() -> Result<()> {
         events.extend(acknowledged);
         ended?;
         left -= left.min(ROUND);
-        books = books::agree(&mut stack, &http, &events, &killer.incidents).await?;
+        books = books::agree(&mut stack, &http, &events, &came, &killer.incidents).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
     let abandoned = watch.end().await?;
     std::fs::remove_dir_all(folder)?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
     ensure!(bought > 0, "nothing was ever bought");
-    ensure!(came > 0, "nobody ever signed up, signed in and exchanged tokens");
+    ensure!(!came.is_empty(), "nobody ever signed up, signed in and exchanged tokens");
     writeln!(
         std::io::stdout(),
         "{:#}",
-        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came,
+        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came.len(),
             "steps": killer.report(), "books": books.report(), "metrics": abandoned})
     )?;
     killer.check()

@@ -27,6 +27,8 @@ plans:
     prices: {USD: {month: "0.00"}}
     included_credit: {amounts: {USD: "5.00"}, expires: never}
 "#;
+/// What the plan brings, once, in micro-units.
+pub const PLAN_CREDIT: i64 = 5_000_000;
 /// The least that a top-up buys, in micro-units.
 const TOP_UP: i64 = 1_000_000;
 /// How far a balance is below its threshold: further than a purchase, or what a lease gives back, can lift it.
@@ -57,7 +59,7 @@ pub fn sell(stack: &mut Stack, folder: &std::path::Path) -> Result<()> {
 pub struct Shop {
     stop: Arc<AtomicBool>,
     buyers: Vec<JoinHandle<usize>>,
-    newcomers: JoinHandle<usize>,
+    newcomers: JoinHandle<Vec<String>>,
     hurry: JoinHandle<Result<()>>,
 }
 
@@ -98,11 +100,11 @@ impl Shop {
         Ok(Self { stop, buyers, newcomers, hurry })
     }
 
-    /// Lets all purchases end; how many there were, as their customers saw it, and how many people came.
+    /// Lets all purchases end; how many there were, as their customers saw it, and the subscriptions that people who came were told of.
     ///
     /// # Errors
     /// When a customer panicked.
-    pub async fn close(self) -> Result<(usize, usize)> {
+    pub async fn close(self) -> Result<(usize, Vec<String>)> {
         self.stop.store(true, Ordering::Relaxed);
         let mut bought = 0;
         for buyer in join_all(self.buyers).await {
@@ -114,20 +116,20 @@ impl Shop {
 }
 
 /// Somebody new each second: an organization with its first credit, a customer of Stripe's, a session whose tokens are exchanged, and a
-/// plan that costs nothing and brings credit.
-async fn come(http: Client, auth: String, billing: String, stop: Arc<AtomicBool>) -> usize {
+/// plan that costs nothing and brings credit. The subscriptions of those who were told that theirs has begun.
+async fn come(http: Client, auth: String, billing: String, stop: Arc<AtomicBool>) -> Vec<String> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let mut came = 0;
+    let mut came = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let email = format!("newcomer-{}@example.com", NUMBER.fetch_add(1, Ordering::Relaxed));
         // Who gets no answer does not come back.
-        came += usize::from(visit(&http, &auth, &billing, &email).await.is_ok());
+        came.extend(visit(&http, &auth, &billing, &email).await);
         tokio::time::sleep(10 * PAUSE).await;
     }
     came
 }
 
-async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<()> {
+async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<String> {
     let post = |path: &str, body: Value| answer(http.post(format!("{auth}{path}")).json(&body));
     post("/v1/accounts", json!({"email": email, "password": PASSWORD, "name": "Newcomer"})).await?;
     let mut tokens = post("/v1/sessions", json!({"email": email, "password": PASSWORD})).await?;
@@ -137,7 +139,9 @@ async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<
     let session = tokens["access_token"].as_str().context("a token")?;
     let plan = json!({"item": "plan", "plan": "free", "currency": "USD", "interval": "month", "seats": 1,
         "success_url": "http://localhost/thanks", "cancel_url": "http://localhost/prices"});
-    answer(http.post(format!("{billing}/v1/checkout-sessions")).bearer_auth(session).json(&plan)).await.map(drop)
+    let begun = answer(http.post(format!("{billing}/v1/checkout-sessions")).bearer_auth(session).json(&plan)).await?;
+    // Without one it is looked for in vain.
+    Ok(begun["subscription_id"].as_str().unwrap_or_default().to_owned())
 }
 
 /// A customer's next top-up is due now, and what was noted for a later try: a minute is long in a drill, and nothing may depend on it. A

@@ -13,6 +13,7 @@ use sqlx::postgres::PgPool;
 use sqlx::types::Uuid;
 
 use crate::GRANT;
+use crate::hurry;
 use crate::incidents::Incidents;
 use crate::shop::PLAN_CREDIT;
 
@@ -179,7 +180,9 @@ async fn at_rest(stack: &Stack, pool: &PgPool) -> Result<()> {
         (select count(*) from intents where sent_at is null) + (select count(*) from stripe_customers where customer_id is null)
           + (select count(*) from subscription_grants where posted_at is null)";
     loop {
-        hurry(pool).await?;
+        for sooner in hurry::sooner() {
+            sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(pool).await?;
+        }
         let waiting: (i64, i64, i64, i64) = sqlx::query_as(held).fetch_one(pool).await?;
         let streams = unposted(stack).await;
         if waiting == (0, 0, 0, 0) && streams.as_ref().is_ok_and(|length| *length == 0) {
@@ -188,21 +191,6 @@ async fn at_rest(stack: &Stack, pool: &PgPool) -> Result<()> {
         ensure!(began.elapsed() < PATIENCE, "held, leases, events and wishes of Stripe {waiting:?}, streams {streams:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// What was noted for a later try is due now: a minute is long in a drill, and nothing may depend on it.
-async fn hurry(pool: &PgPool) -> Result<()> {
-    for table in ["stripe_events", "intents", "stripe_customers"] {
-        let done = match table {
-            "stripe_events" => "state <> 'received'",
-            "intents" => "sent_at is not null",
-            _ => "customer_id is not null",
-        };
-        let sooner =
-            format!("update {table} set next_attempt_at = now() where not ({done}) and next_attempt_at > now() + interval '2 seconds'");
-        sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(pool).await?;
-    }
-    Ok(())
 }
 
 /// What each customer paid at Stripe, and got back, is what we sold to them and took back, to the cent; nothing was set aside.

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use tokio::task::JoinHandle;
 
+use crate::hurry;
+
 /// The key of billing-service at Stripe.
 pub const SECRET_KEY: &str = "sk_test_drill";
 /// Credit for what it costs, so that whoever spends it leaves the revenue that the price lists say.
@@ -144,20 +146,14 @@ async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<
     Ok(begun["subscription_id"].as_str().unwrap_or_default().to_owned())
 }
 
-/// A customer's next top-up is due now, and what was noted for a later try: a minute is long in a drill, and nothing may depend on it. A
-/// program that takes something up puts it off for a minute, in case it dies of it: so long as it may be alive, that is left alone.
+/// A customer's next top-up is due now, and [what waits](hurry::sooner).
 async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
     // One connection, and a new one where Postgres was killed.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
-    let waiting = [("stripe_events", "state = 'received'"), ("intents", "sent_at is null"), ("stripe_customers", "customer_id is null")];
     while !stop.load(Ordering::Relaxed) {
         // The next turn is the next try.
         let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
-        for (table, condition) in waiting {
-            let sooner = format!(
-                "update {table} set next_attempt_at = now() where {condition} and next_attempt_at > now() + interval '2 seconds'
-                   and next_attempt_at - now() not between interval '57 seconds' and interval '61 seconds'"
-            );
+        for sooner in hurry::sooner() {
             let _ = sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(&pool).await;
         }
         tokio::time::sleep(PAUSE).await;

@@ -2,6 +2,3 @@
 -- of an organization must not hold it.
 alter table leases add column model text;
 comment on column leases.model is 'The model whose requests alone are paid from it; null for all.';
-create unique index leases_active_of on leases (organization_id, coalesce(model, '')) where state in ('opening', 'open');
--- The one before knew of one lease for each organization.
-drop index leases_active;

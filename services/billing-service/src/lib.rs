@@ -104,6 +104,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0104_model_leases",
         "0105_written_off",
         "0106_customer_wanted_since",
+        "0107_model_leases_active",
         "0111_customer_balances",
         "0112_credit_notes",
     ],

@@ -22,6 +22,7 @@ use crate::budgets::webhooks::deliveries;
 use crate::error::Error;
 use crate::grants::{self, Use};
 use crate::intents::{self, Intent};
+use crate::leases::Unspent;
 use crate::sales::{self, Payment};
 use crate::state::AppState;
 use crate::{leases, ledger};
@@ -68,7 +69,7 @@ pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationTok
 /// The database's, when it cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
     let Some(organization) = low(state).await? else { return Ok(false) };
-    let leased = leases::unspent(state, organization).await?.map(|unspent| unspent.all);
+    let leased = leases::unspent(state, organization).await?;
     let done = in_transaction!(state.pool, |transaction| { top_up(state, transaction, organization, leased).await });
     let Err(error) = &done else { return done };
     let Some(pause) = aside::pause(TASK, organization.uuid(), error) else { return done };
@@ -82,7 +83,7 @@ async fn top_up(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
-    leased: Option<i64>,
+    leased: Option<Unspent>,
 ) -> Result<bool, Error> {
     let now = state.clock.now();
     let set = sqlx::query!(
@@ -95,8 +96,11 @@ async fn top_up(
     let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
     let balances = ledger::lock(transaction, organization).await?;
     let lots = grants::lots(&mut **transaction, organization, now).await?;
-    let holds = grants::model_holds(&mut **transaction, organization, &lots).await?;
+    let holds = grants::model_holds(&mut **transaction, organization).await?;
     let available = grants::burn::spendable(&lots, &holds, balances, Use::CHAT, now);
+    // What a lease for one model keeps of credit for everything is not used up either.
+    let bound = grants::burn::bound(&lots, &holds, Use::CHAT, now);
+    let leased = leased.map(|unspent| unspent.all + unspent.models.min(bound));
     let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)));
     let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
         // What is in the lease may be used in a moment, or Redis may say what it is.

@@ -214,7 +214,11 @@ async fn subscribe(
             if open.wanted == wish::plan_key(wanted) && alive {
                 return Ok(page::make(state, stripe, open).await?.into());
             }
-            check(state, &open, wanted, &actor, urls.clone()).await?;
+            match check(state, &open, wanted, &actor, urls.clone()).await {
+                // Another tab was faster: its page is ours too.
+                Err(Error::Refused(problem)) if problem.code() == "subscription_exists" && !last => continue,
+                checked => checked?,
+            }
             replace(state, stripe, &open, alive).await?;
         }
         let begun: Result<_, Error> = in_transaction!(state.pool, |transaction| {

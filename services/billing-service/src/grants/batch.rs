@@ -11,6 +11,7 @@ use super::burn as pure;
 use super::lot::{Lot, Use};
 use super::store::{self, Moved, Movement};
 use crate::error::Error;
+use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 use crate::ledger::postings::{self, Posting};
 use crate::state::AppState;
@@ -31,6 +32,12 @@ impl Payments {
     pub async fn begin(state: &AppState, transaction: &mut Transaction<'static, Postgres>, organizations: &[Uuid]) -> Result<Self, Error> {
         let now = state.clock.now();
         Ok(Self { lots: store::lots_of(&mut **transaction, organizations, now).await?, moved: Vec::new(), now })
+    }
+
+    /// What an organization with these balances has for something now, without any overdraft; below zero when more is owed than that.
+    #[must_use]
+    pub fn spendable(&self, organization: OrganizationId, balances: Balances, wanted: Use<'_>) -> i64 {
+        pure::spendable(self.lots.get(&organization).map_or(&[], Vec::as_slice), &[], balances, wanted, self.now)
     }
 
     /// Lets lots pay for what a posting takes out of an organization's wallet and holds, as [`follow`](super::follow) does; the posting

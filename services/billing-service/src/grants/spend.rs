@@ -19,7 +19,7 @@ use crate::state::AppState;
 pub struct Spendable {
     /// The amount in micro-units, the overdraft counted in; below zero when more is owed. The limit of holds, to the last micro-unit [B-39].
     pub micros: i64,
-    /// What leases for single models keep of lots that might pay for it too, in micro-units.
+    /// What leases for single other models keep of lots that might pay for it too, in micro-units.
     pub bound: i64,
     /// When some of it expires next: a hold for requests to come should end no later.
     pub until: Option<DateTime<Utc>>,
@@ -48,8 +48,9 @@ pub async fn spendable(
     let overdraft = store::overdraft(&mut **transaction, organization).await?;
     let usable = lots.iter().filter(|lot| lot.is_valid_at(now) && lot.pays_for(wanted));
     let until = usable.filter_map(|lot| lot.expires_at).min();
-    let holds = store::model_holds(&mut **transaction, organization, &lots).await?;
+    let mut holds = store::model_holds(&mut **transaction, organization).await?;
     let micros = pure::spendable(&lots, &holds, balances, wanted, now).saturating_add(overdraft);
+    holds.retain(|hold| Use::model(&hold.model) != wanted);
     Ok(Spendable { micros, bound: pure::bound(&lots, &holds, wanted, now), until, balances })
 }
 

@@ -65,14 +65,11 @@ pub async fn lots(executor: impl PgExecutor<'_>, organization: OrganizationId, n
     Ok(lots_of(executor, &[organization.uuid()], now).await?.remove(&organization).unwrap_or_default())
 }
 
-/// What leases hold for the requests of single models, for whoever has these lots: nothing was ever held so while none was restricted.
+/// What leases hold for the requests of single models.
 ///
 /// # Errors
 /// The database's.
-pub async fn model_holds(executor: impl PgExecutor<'_>, organization: OrganizationId, lots: &[Lot]) -> Result<Vec<ModelHold>, Error> {
-    if !lots.iter().any(Lot::is_restricted) {
-        return Ok(Vec::new());
-    }
+pub async fn model_holds(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<Vec<ModelHold>, Error> {
     let rows = sqlx::query!(
         r#"select model as "model!", sum(held_micros)::bigint as "held!" from leases
            where organization_id = $1 and state <> 'closed' and model is not null group by model order by model"#,

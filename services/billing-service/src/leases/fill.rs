@@ -15,8 +15,8 @@ use crate::grants::{self, Spendable, Use};
 use crate::state::AppState;
 use crate::{organizations, reservations};
 
-/// A lease may end while it is filled, and another then begins.
-const TRIES: usize = 4;
+/// A lease may end while it is filled, and another then begins; and what must end first ends one after the other.
+const TRIES: usize = 8;
 
 /// What is to be done after the ledger was asked.
 enum Step {
@@ -101,6 +101,16 @@ impl<'r> Wanted<'r> {
     fn use_of(self) -> Use<'r> {
         self.model.map_or(Use::CHAT, Use::model)
     }
+
+    /// The lease that it is about, if there is one that can be filled.
+    fn active(self, leases: &[StoredLease]) -> Option<&StoredLease> {
+        leases.iter().find(|lease| lease.model.as_deref() == self.model && lease.is_active())
+    }
+
+    /// What must be put into that one, or into another in its place.
+    fn needed(self, active: Option<&StoredLease>) -> i64 {
+        if active.is_none() && self.needed > 0 { self.cost } else { self.needed }
+    }
 }
 
 async fn ask(
@@ -115,8 +125,8 @@ async fn ask(
     loop {
         let general = grants::spendable(state, transaction, organization, Use::CHAT).await?;
         let leases = store::unfinished(transaction, organization).await?;
-        let mut spendable = general;
-        for wanted in Wanted::of(request) {
+        let (mut spendable, wishes) = (general, Wanted::of(request));
+        for wanted in wishes.iter().copied() {
             if wanted.model.is_some() {
                 spendable = grants::spendable(state, transaction, organization, wanted.use_of()).await?;
             }
@@ -133,7 +143,8 @@ async fn ask(
             }
             return Ok(step);
         }
-        reservations::free(state, transaction, organization, request.needed_micros.saturating_sub(general.micros)).await?;
+        let needed = wishes.first().map_or(0, |all| all.needed(all.active(&leases)));
+        reservations::free(state, transaction, organization, needed.saturating_sub(general.micros)).await?;
     }
 }
 
@@ -146,7 +157,7 @@ async fn try_fill(
     (general, spendable): (Spendable, Spendable),
     instance: &Instance,
 ) -> Result<Option<Step>, Error> {
-    let active = leases.iter().find(|lease| lease.model.as_deref() == wanted.model && lease.is_active());
+    let active = wanted.active(leases);
     if let Some(lease) = active.filter(|lease| lease.deadline <= state.clock.now()) {
         // It would admit nothing any more.
         store::closing(transaction, lease.id).await?;
@@ -157,8 +168,7 @@ async fn try_fill(
     }
     let last = active.map(|lease| (lease.low.saturating_mul(4), state.clock.now() - lease.funded_at));
     let own = if wanted.model.is_some() { spendable.micros.saturating_sub(general.micros.max(0)) } else { spendable.micros };
-    let needed = if active.is_none() && wanted.needed > 0 { wanted.cost } else { wanted.needed };
-    let demand = Demand { needed, available: spendable.micros, own, last, start: state.config.lease.start };
+    let demand = Demand { needed: wanted.needed(active), available: spendable.micros, own, last, start: state.config.lease.start };
     let lease = match (size(demand).filter(|amount| *amount > 0), active) {
         (Some(amount), Some(lease)) => store::add(state, transaction, lease.clone(), amount, spendable.until).await?,
         (Some(amount), None) => {
@@ -200,9 +210,9 @@ fn elsewhere(leases: &[StoredLease], request: &LeaseRequest, (general, spendable
     let of_others = |lease: &&StoredLease| {
         lease.is_active() && lease.model.is_some() && lease.model.as_ref() != request.model.as_ref().map(|model| &model.model)
     };
-    let others = || leases.iter().filter(of_others).cloned();
-    if general.bound > 0 && general.micros.saturating_add(general.bound) >= request.needed_micros {
-        return others().collect();
+    let others: Vec<StoredLease> = leases.iter().filter(of_others).cloned().collect();
+    if !others.is_empty() && general.micros.saturating_add(general.bound) >= request.needed_micros {
+        return others;
     }
     let Some(model) = &request.model else { return Vec::new() };
     // What the lease for all requests has left may be added to what pays for this model alone.
@@ -213,5 +223,5 @@ fn elsewhere(leases: &[StoredLease], request: &LeaseRequest, (general, spendable
         return Vec::new();
     }
     let all = leases.iter().filter(|lease| lease.is_active() && lease.model.is_none() && left > 0).cloned();
-    others().chain(all).collect()
+    others.into_iter().chain(all).collect()
 }

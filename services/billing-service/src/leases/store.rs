@@ -196,6 +196,14 @@ pub async fn closing(transaction: &mut Transaction<'static, Postgres>, id: Lease
     Ok(())
 }
 
+/// Has a lease ended by the next sweep.
+pub async fn end_early(state: &AppState, id: LeaseId) -> Result<(), Error> {
+    sqlx::query!("update leases set state = 'closing' where id = $1 and state in ('opening', 'open')", id.uuid())
+        .execute(&state.pool)
+        .await?;
+    Ok(())
+}
+
 /// Gives back a part, and notes what it waits for in the next state: nothing, when nothing is held any more. Each state gives back once.
 pub async fn give_back(
     state: &AppState,

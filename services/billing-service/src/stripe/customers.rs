@@ -24,8 +24,8 @@ use crate::state::AppState;
 const POLL: Duration = Duration::from_secs(1);
 /// Stripe forgets a key after a day; from then on what was done under it is looked for first.
 const REMEMBERED: TimeDelta = TimeDelta::hours(23);
-/// By how much Stripe's clock and ours may differ, and a try may be late.
-const CLOCKS: TimeDelta = TimeDelta::hours(2);
+/// By how much Stripe's clock and ours may differ.
+const CLOCKS: TimeDelta = TimeDelta::hours(1);
 /// Between the tries of somebody who waits for a customer.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900), Duration::from_millis(2700)];
@@ -243,14 +243,10 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
 
 /// What a try made whose answer was lost, and whose key Stripe may have forgotten since [B-64].
 async fn look_up(stripe: &Transport, wanted: &Wanted) -> Result<Option<String>, Error> {
-    let (from, to) = (wanted.since - CLOCKS, wanted.since + REMEMBERED + CLOCKS);
+    let from = wanted.since - CLOCKS;
     let mut after = None;
     loop {
-        let call = Call::get("/customers")
-            .with("limit", 100)
-            .with("created[gte]", from.timestamp())
-            .with("created[lte]", to.timestamp())
-            .with_some("starting_after", after);
+        let call = Call::get("/customers").with("limit", 100).with("created[gte]", from.timestamp()).with_some("starting_after", after);
         let page = stripe.ask(&call).await?;
         let ours = |customer: &Object<'_>| customer.metadata::<OrganizationId>("organization_id") == Some(wanted.organization);
         if let Some(made) = Object(&page).list("data").find(ours) {

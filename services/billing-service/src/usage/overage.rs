@@ -9,7 +9,6 @@ use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 
 use crate::grants;
-use crate::ledger::Balances;
 
 /// Who pays for what goes beyond the estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +41,8 @@ pub struct Bill {
     pub reserved: i64,
     /// What of that its hold still has.
     pub held: i64,
-    /// What its organization has.
-    pub balances: Balances,
+    /// What its organization has that may pay for it, less what it owes: beyond that, and beyond the overdraft limit, nothing is owed for it.
+    pub available: i64,
 }
 
 impl Overage {
@@ -54,7 +53,7 @@ impl Overage {
         match self {
             Self::Cap => promised,
             Self::Overdraft => {
-                let reach = bill.held.saturating_add(bill.balances.available().saturating_add(limit).max(0));
+                let reach = bill.held.saturating_add(bill.available.saturating_add(limit).max(0));
                 bill.price.min(promised.max(reach))
             }
             Self::Debt => bill.price,
@@ -94,7 +93,7 @@ mod tests {
     const ALL: [Overage; 3] = [Overage::Cap, Overage::Overdraft, Overage::Debt];
 
     fn bill(price: i64, wallet: i64, debt: i64) -> Bill {
-        Bill { price, reserved: 1000, held: 1000, balances: Balances { wallet, held: 1000, debt } }
+        Bill { price, reserved: 1000, held: 1000, available: wallet - debt }
     }
 
     #[test]
@@ -114,15 +113,15 @@ mod tests {
         fn an_overdraft_is_never_exceeded_by_what_goes_beyond_an_estimate(
             price in 0..5000_i64, reserved in 0..3000_i64, wallet in -500..3000_i64, debt in 0..1000_i64, limit in 0..2000_i64
         ) {
-            let balances = Balances { wallet, held: reserved, debt };
-            let bill = Bill { price, reserved, held: reserved, balances };
+            let available = wallet - debt;
+            let bill = Bill { price, reserved, held: reserved, available };
             for policy in ALL {
                 let charged = policy.charged(bill, limit);
                 prop_assert!(charged <= price && charged >= price.min(reserved));
             }
             let charged = Overage::Overdraft.charged(bill, limit);
-            let after = balances.available() + reserved - charged;
-            prop_assert!(charged <= reserved || after >= -limit, "{after} left of {balances:?}");
+            let after = available + reserved - charged;
+            prop_assert!(charged <= reserved || after >= -limit, "{after} left of {available}");
         }
     }
 }

@@ -127,7 +127,7 @@ impl Work {
         let held = posted.taken.clamp(0, lease.held);
         lease.held -= held;
         self.touched.insert(event.lease_id, *lease);
-        let bill = Bill { price, reserved: event.reserved_micros, held, balances };
+        let bill = Bill { price, reserved: event.reserved_micros, held, available: self.available(event, balances, price) };
         let charged = state.config.overage.charge(transaction, (event.organization_id, event.request_id), bill).await?;
         let posting = postings::settlement(event.request_id, held, balances, charged, cost, state.clock.now());
         self.post(event, posting);
@@ -159,12 +159,21 @@ impl Work {
         let free = allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
         let more = more - free;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
-        let bill = Bill { price: more, reserved: (event.reserved_micros - before.price).max(0), held: 0, balances };
+        let reserved = (event.reserved_micros - before.price).max(0);
+        let bill = Bill { price: more, reserved, held: 0, available: self.available(event, balances, before.price + more) };
         let charged = state.config.overage.charge(transaction, (event.organization_id, event.request_id), bill).await?;
         self.freed(posted, free + (more - charged));
         let posting = postings::late_settlement(event.request_id, balances, charged, dearer, state.clock.now());
         self.post(event, posting);
         replace(state, transaction, event.request_id, &used, (before.price + charged, more - charged), before.cost + dearer).await
+    }
+
+    /// What there is for a request that cost more than was taken for it; of others nobody asks.
+    fn available(&self, event: &UsageEvent, balances: Balances, price: i64) -> i64 {
+        if price <= event.reserved_micros {
+            return 0;
+        }
+        self.payments.spendable(event.organization_id, balances, Use::model(&event.model))
     }
 
     /// The card that the gateway admitted it by: of this model, and for everybody or this organization.

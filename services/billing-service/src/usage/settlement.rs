@@ -83,7 +83,13 @@ pub async fn settle(
     let Charge { price: full, cost, .. } = rates::charge(transaction, held.organization_id, &card, &used.usage, held.created_at).await?;
     let now = state.clock.now();
     let abandoned = held.state == "abandoned";
-    let bill = Bill { price: full, reserved: held.amount, held: if abandoned { 0 } else { held.amount }, balances: held.balances };
+    let available = if full > held.amount {
+        let lots = grants::lots(&mut **transaction, held.organization_id, now).await?;
+        grants::burn::spendable(&lots, &[], held.balances, Use::model(&held.model), now)
+    } else {
+        0
+    };
+    let bill = Bill { price: full, reserved: held.amount, held: if abandoned { 0 } else { held.amount }, available };
     let price = state.config.overage.charge(transaction, (held.organization_id, held.request_id), bill).await?;
     let posting = if abandoned {
         postings::late_settlement(held.request_id, held.balances, price, cost, now)

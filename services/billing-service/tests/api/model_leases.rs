@@ -164,3 +164,20 @@ async fn what_lies_unused_in_the_lease_for_one_kind_of_requests_is_refused_to_no
     assert_eq!(app.balance(&client).await, (RESERVED, 0));
     app.assert_clean().await;
 }
+
+/// [B-37] Credit for the model burns first: what its lease still keeps is for everything.
+#[tokio::test]
+async fn what_the_lease_for_a_model_keeps_is_refused_to_no_other_once_the_credit_for_the_model_is_used_up() {
+    let app = app().await;
+    let (organization, client) = app.organization();
+    special(&app, organization, 150).await;
+    general(&app, organization, RESERVED).await;
+    let both = UsageEvent { reserved_micros: RESERVED + 150, ..request(&app, organization, "special").await };
+    let flying = at_once(&app, &both, 1).await;
+    settle(&app, &flying[0]).await;
+    posted(&client, 1).await;
+    let without = request(&app, organization, "sim-large").await;
+    assert_eq!(at_once(&app, &without, 3).await.len(), 1);
+    assert_eq!(app.balance(&client).await, (0, RESERVED));
+    app.assert_clean().await;
+}

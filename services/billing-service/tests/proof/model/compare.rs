@@ -43,8 +43,10 @@ impl World<'_> {
         };
         let expected = model.leases.iter().map(|lease| (named(lease.end).to_owned(), lease.held, lease.funded));
         ensure!(leases == expected.collect::<Vec<_>>(), "leases: {leases:?}");
-        let remaining = self.app.admissions.remaining(side.organization, None).await?.map(|(_, remaining)| remaining);
-        ensure!(remaining == model.open_lease().map(|lease| lease.remaining), "Redis has {remaining:?}");
+        for (large, of) in [(false, None), (true, Some("sim-large"))] {
+            let remaining = self.app.admissions.remaining(side.organization, of).await?.map(|(_, remaining)| remaining);
+            ensure!(remaining == model.open(large).map(|at| model.leases[at].remaining), "Redis has {remaining:?} for {of:?}");
+        }
         let house =
             "select a.kind, sum(e.amount_micros)::bigint from ledger_transactions t join ledger_entries e on e.transaction_id = t.id
             join accounts a on a.id = e.account_id where t.organization_id = $1 and a.organization_id is null
@@ -52,7 +54,8 @@ impl World<'_> {
         let house: BTreeMap<String, i64> = sqlx::query_as(house).bind(organization).fetch_all(database).await?.into_iter().collect();
         let expected = model.house.iter().filter(|(_, amount)| **amount != 0).map(|(account, amount)| ((*account).to_owned(), *amount));
         ensure!(house == expected.collect(), "the house has {house:?}");
-        let unspent = model.open_lease().map_or(0, |lease| lease.remaining.clamp(0, lease.held));
+        let open = model.leases.iter().filter(|lease| lease.end == End::Open);
+        let unspent: i64 = open.map(|lease| lease.remaining.clamp(0, lease.held)).sum();
         let expired: i64 = model.expiring().iter().map(|(_, amount)| amount).sum();
         let shown = self.app.balance(&side.client).await;
         self.compare_plan(side).await?;

@@ -82,7 +82,23 @@ impl Wallet {
     pub fn spendable(&self, wanted: Wanted) -> i64 {
         let expired: i64 = self.expiring().iter().map(|(_, amount)| amount).sum();
         let others = self.lots.iter().filter(|lot| lot.is_valid(self.now) && !lot.pays(wanted)).map(|lot| lot.remaining).sum::<i64>();
-        self.credit - self.debt - expired - others + self.overdraft
+        self.credit - self.debt - expired - (others - self.resting_elsewhere(wanted)) + self.overdraft
+    }
+
+    /// What of lots that may not pay for this burns first for what leases of `sim-large` hold.
+    fn resting_elsewhere(&self, wanted: Wanted) -> i64 {
+        let mut held: i64 = self.leases.iter().filter(|lease| lease.large && lease.end != End::Closed).map(|lease| lease.held).sum();
+        let expiring = self.expiring();
+        let mut elsewhere = 0;
+        for at in self.order().into_iter().filter(|at| self.lots[*at].pays(Wanted::Large)) {
+            let gone: i64 = expiring.iter().filter(|(lot, _)| *lot == at).map(|(_, amount)| amount).sum();
+            let part = held.min(self.lots[at].remaining - gone);
+            held -= part;
+            if self.lots[at].is_valid(self.now) && !self.lots[at].pays(wanted) {
+                elsewhere += part;
+            }
+        }
+        elsewhere
     }
 
     pub fn give(&mut self, lot: Lot) {

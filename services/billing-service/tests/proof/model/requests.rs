@@ -3,10 +3,6 @@
 use super::state::{End, Lease, Request, Stage, Wallet, Wanted};
 
 impl Wallet {
-    pub fn open_lease(&self) -> Option<&Lease> {
-        self.leases.iter().find(|lease| lease.end == End::Open)
-    }
-
     pub fn release(&mut self, amount: i64) {
         self.held -= amount;
         let repaid = self.returned(amount);
@@ -118,37 +114,90 @@ impl Wallet {
         (self.requests[at].stage, self.requests[at].tokens) = (Stage::Settled, tokens);
     }
 
-    /// Whether a request is admitted; `funded` is all that is in its lease afterwards, which is billing-service's choice within limits.
-    pub fn admit(&mut self, cost: i64, deadline: i64, funded: Option<i64>) -> Result<bool, String> {
-        let open = self.leases.iter().position(|lease| lease.end == End::Open);
-        let alive = open.filter(|at| self.leases[*at].deadline > self.now);
-        let needed = cost - alive.map_or(0, |at| self.leases[at].remaining);
-        if needed > 0 {
-            if let Some(ended) = open.filter(|_| alive.is_none()) {
-                self.expire();
-                self.close(ended);
-            }
-            let Some(most) = self.find(needed, Wanted::Chat) else { return Ok(false) };
-            let more = funded.ok_or("no lease was filled")? - alive.map_or(0, |at| self.leases[at].funded);
-            if !(needed..=most).contains(&more) {
-                return Err(format!("{more} were put into a lease where {needed} were needed and {most} are there"));
-            }
-            self.fill(alive, more);
+    /// The lease of a kind that can be filled, in time or not.
+    pub fn open(&self, large: bool) -> Option<usize> {
+        self.leases.iter().position(|lease| lease.end == End::Open && lease.large == large)
+    }
+
+    /// The lease that reaches: the one for all requests, or else the one for this model.
+    fn reaching(&self, cost: i64) -> Option<usize> {
+        let reaches = |at: &usize| self.leases[*at].deadline > self.now && self.leases[*at].remaining >= cost;
+        [false, true].into_iter().filter_map(|large| self.open(large)).find(reaches)
+    }
+
+    /// Whether a request is admitted; `funded` is all that is in its leases afterwards (for all, for its model), which is billing-service's
+    /// choice within limits.
+    pub fn admit(&mut self, cost: i64, deadline: i64, funded: [Option<i64>; 2]) -> Result<bool, String> {
+        if self.reaching(cost).is_none() && !self.fill_for(cost, funded)? {
+            return Ok(false);
         }
-        let at = self.leases.iter().position(|lease| lease.end == End::Open).ok_or("no lease")?;
+        let at = self.reaching(cost).ok_or("no lease reaches")?;
         self.leases[at].remaining -= cost;
-        self.last_deadline = self.last_deadline.max(deadline);
+        let last = &mut self.last_deadline[usize::from(self.leases[at].large)];
+        *last = (*last).max(deadline);
         self.request(Some(at), cost, deadline);
         Ok(true)
     }
 
-    fn fill(&mut self, lease: Option<usize>, more: i64) {
-        let usable = self.lots.iter().filter(|lot| lot.remaining > 0 && lot.is_valid(self.now) && lot.pays(Wanted::Chat));
+    /// Fills the lease for all requests or else the one for the model; what lies in the first is taken out where that is what is missing.
+    fn fill_for(&mut self, cost: i64, funded: [Option<i64>; 2]) -> Result<bool, String> {
+        let seen = [false, true].map(|large| self.open(large).filter(|at| self.leases[*at].deadline > self.now));
+        let missing = seen.map(|at| cost - at.map_or(0, |at| self.leases[at].remaining));
+        loop {
+            let before = self.clone();
+            let mut freed = false;
+            let ended = loop {
+                self.expire();
+                let most = [Wanted::Chat, Wanted::Large].map(|wanted| self.spendable(wanted));
+                let over = |at: &usize| self.leases[*at].deadline <= self.now;
+                let needed = [false, true].map(|large| self.open(large).map_or(cost, |_| missing[usize::from(large)]));
+                let mut over_or_filled = None;
+                for large in [false, true] {
+                    let (kind, open) = (usize::from(large), self.open(large));
+                    if let Some(at) = open.filter(over) {
+                        over_or_filled = Some(Some(at));
+                        break;
+                    }
+                    if needed[kind] <= most[kind] {
+                        let more = funded[kind].ok_or("no lease was filled")? - open.map_or(0, |at| self.leases[at].funded);
+                        if !(needed[kind]..=most[kind]).contains(&more) {
+                            return Err(format!("{more} were put into a lease where {needed:?} were needed and {most:?} are there"));
+                        }
+                        self.fill(large, more);
+                        over_or_filled = Some(None);
+                        break;
+                    }
+                }
+                match over_or_filled {
+                    Some(None) => return Ok(true),
+                    Some(Some(at)) => break Some(at),
+                    None if freed => {
+                        let left = seen[0].map_or(0, |_| cost - missing[0]);
+                        let is_restricted = most[1] > most[0].max(0) || seen[1].is_some();
+                        break self.open(false).filter(|_| left > 0 && is_restricted && most[1] + left >= missing[1]);
+                    }
+                    None => {
+                        freed = true;
+                        self.free(needed[0] - most[0]);
+                    }
+                }
+            };
+            let Some(at) = ended else {
+                *self = before;
+                return Ok(false);
+            };
+            self.close(at);
+        }
+    }
+
+    fn fill(&mut self, large: bool, more: i64) {
+        let wanted = if large { Wanted::Large } else { Wanted::Chat };
+        let usable = self.lots.iter().filter(|lot| lot.remaining > 0 && lot.is_valid(self.now) && lot.pays(wanted));
         let deadline = usable.filter_map(|lot| lot.expires).min().unwrap_or(i64::MAX).min(self.now + 60_000);
         self.credit -= more;
         self.held += more;
-        let at = lease.unwrap_or_else(|| {
-            self.leases.push(Lease { opened: self.now, deadline, funded: 0, held: 0, remaining: 0, end: End::Open });
+        let at = self.open(large).unwrap_or_else(|| {
+            self.leases.push(Lease { large, opened: self.now, deadline, funded: 0, held: 0, remaining: 0, end: End::Open });
             self.leases.len() - 1
         });
         let lease = &mut self.leases[at];
@@ -159,7 +208,7 @@ impl Wallet {
     }
 
     fn close(&mut self, at: usize) {
-        let until = self.last_deadline + 60_000;
+        let until = self.last_deadline[usize::from(self.leases[at].large)] + 60_000;
         let held = self.leases[at].held;
         // All of it, when nothing can be in flight on it any more.
         let amount = if until <= self.now { held } else { self.leases[at].remaining.clamp(0, held) };

@@ -73,6 +73,8 @@ pub enum End {
 
 #[derive(Debug, Clone)]
 pub struct Lease {
+    /// Of requests of `sim-large` alone; or of all.
+    pub large: bool,
     pub opened: i64,
     pub deadline: i64,
     pub funded: i64,
@@ -105,7 +107,8 @@ pub struct Wallet {
     pub disputes: Vec<Dispute>,
     /// What came to the house's accounts.
     pub house: BTreeMap<&'static str, i64>,
-    pub last_deadline: i64,
+    /// Of the leases for all requests, and of those for `sim-large`.
+    pub last_deadline: [i64; 2],
     pub plan: Option<Plan>,
     /// Whether one ever began: the trial is for the first.
     pub had_plan: bool,

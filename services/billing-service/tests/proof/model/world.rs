@@ -333,10 +333,11 @@ impl<'a> World<'a> {
             ended_at: now,
         };
         let lease = app.admit(&event).await;
-        let funded = sqlx::query_scalar("select funded_micros from leases where organization_id = $1 and state = 'open'")
-            .bind(side.organization.uuid())
-            .fetch_optional(&app.database.owner)
-            .await?;
+        let funded = "select (select funded_micros from leases where organization_id = $1 and state = 'open' and model is null),
+            (select funded_micros from leases where organization_id = $1 and state = 'open' and model = 'sim-large')";
+        let funded: (Option<i64>, Option<i64>) =
+            sqlx::query_as(funded).bind(side.organization.uuid()).fetch_one(&app.database.owner).await?;
+        let funded = <[Option<i64>; 2]>::from(funded);
         let expected = side.model.admit(cost, now.timestamp_millis() + 300_000, funded).map_err(anyhow::Error::msg)?;
         ensure!(lease.is_some() == expected, "admitted: {}, and {expected} was expected", lease.is_some());
         if let Some(lease) = lease {

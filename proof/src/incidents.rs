@@ -10,6 +10,9 @@ pub const LIFE: i64 = DEADLINE + MARGIN;
 pub const DEADLINE: i64 = 3000;
 /// What `CHAT_RESERVATION_MARGIN_MS` is in the drill.
 pub const MARGIN: i64 = 1000;
+/// How long a new process may be unable to count, in milliseconds: the tokenizer's table is built when it is first needed, which takes
+/// seconds of a processor that compilers use, too. A request that was cut at its deadline is settled when it has been counted.
+const TABLE: i64 = 10_000;
 
 /// Instants in milliseconds since 1970.
 #[derive(Debug, Default)]
@@ -39,10 +42,16 @@ impl Incidents {
 
     /// For how long the process of a request that began then could note nothing before it ended, because Redis was away in its last second:
     /// in milliseconds, 0 if it was not. `None` when no process ended in the life of the request, so that its own cannot have: a later death
-    /// is that of a process which had long settled it, or should have.
+    /// is that of a process which had settled it, or should have, unless it was so new that it could not count.
     #[must_use]
     pub fn unnoted(&self, began: i64) -> Option<i64> {
-        let death = self.deaths.iter().copied().filter(|death| (began..=began + LIFE).contains(death)).min()?;
+        let death = self.deaths.iter().copied().filter(|death| *death >= began).min()?;
+        let born = self.deaths.iter().copied().filter(|death| *death < began).max();
+        if death > began + LIFE && born.is_none_or(|born| death > born + TABLE) {
+            return None;
+        }
+        // Nothing comes after the deadline.
+        let death = death.min(began + DEADLINE);
         let in_its_life = self.outages.iter().map(|(from, until)| ((*from).max(began), (until + BACK).min(death)));
         let (mut sum, mut earliest) = (0, death);
         let mut outages: Vec<(i64, i64)> = in_its_life.filter(|(from, until)| from < until).collect();
@@ -74,10 +83,14 @@ mod tests {
 
     #[test]
     fn a_request_whose_process_lived_as_long_as_itself_was_not_abandoned() {
-        let incidents = Incidents { outages: vec![(9_000, 9_500)], deaths: vec![1_000, 10_000, 20_000] };
-        assert_eq!(incidents.unnoted(10_000 - LIFE - 1), None, "its process ended later");
-        assert!(incidents.unnoted(10_000 - LIFE).is_some());
-        assert_eq!(incidents.unnoted(10_001), None, "the next one too");
+        let incidents = Incidents { outages: vec![(9_000, 9_500)], deaths: vec![1_000, 11_001, 20_000] };
+        assert_eq!(incidents.unnoted(11_001 - LIFE - 1), None, "its process ended later");
+        assert_eq!(incidents.unnoted(11_001 - LIFE), Some(0));
+        assert_eq!(incidents.unnoted(11_002), Some(0), "its process was new, and could not count in its life");
         assert_eq!(incidents.unnoted(20_001), None, "its process lives");
+        let began_to_count = Incidents { outages: Vec::new(), deaths: vec![11_001, 11_001 + TABLE] };
+        assert_eq!(began_to_count.unnoted(11_002), Some(0));
+        let could_count = Incidents { outages: Vec::new(), deaths: vec![11_001, 11_002 + TABLE] };
+        assert_eq!(could_count.unnoted(11_002), None);
     }
 }

@@ -78,12 +78,13 @@ mod tests {
         assert_eq!(incidents(&[(9_000, 9_100)]).unnoted(7_000), Some(800));
         assert_eq!(incidents(&[(7_000, 8_200)]).unnoted(7_000), Some(0), "there was time for a checkpoint");
         assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(9_400), Some(600), "as long as it lived");
+        assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(6_500), Some(500), "as long as anything came");
         assert_eq!(incidents(&[(9_000, 9_500)]).unnoted(17_000), Some(0), "that was another process");
     }
 
     #[test]
     fn a_request_whose_process_lived_as_long_as_itself_was_not_abandoned() {
-        let incidents = Incidents { outages: vec![(9_000, 9_500)], deaths: vec![1_000, 11_001, 20_000] };
+        let incidents = Incidents { outages: Vec::new(), deaths: vec![1_000, 11_001, 20_000] };
         assert_eq!(incidents.unnoted(11_001 - LIFE - 1), None, "its process ended later");
         assert_eq!(incidents.unnoted(11_001 - LIFE), Some(0));
         assert_eq!(incidents.unnoted(11_002), Some(0), "its process was new, and could not count in its life");

@@ -147,12 +147,9 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     let is_unread = ended.is_some_and(|ended| *ended == "client_gone" || (row.outcome == "deadline" && *ended == "completed"));
     let is_uncharged = !is_abandoned && row.input_tokens + row.output_tokens == 0;
     let is_given_up = row.outcome != "completed" && is_uncharged && is_unread && output <= ON_THE_WAY;
-    // At its deadline a request is charged for what was read: a few tokens may have been between the two.
+    // At its deadline a request is charged for what was read: a few tokens may have been between the two, the last ones, too.
     let unread = output - row.output_tokens;
-    let is_cut = row.outcome == "deadline"
-        && row.counted_by == "counted"
-        && unread <= AT_A_DEADLINE
-        && ended.is_some_and(|ended| *ended == "client_gone");
+    let is_cut = row.outcome == "deadline" && row.counted_by == "counted" && unread <= AT_A_DEADLINE && is_unread;
     let is_excused = is_abandoned || is_given_up || is_cut || ended.is_some_and(|ended| *ended == "killed");
     ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
     books.given_up += usize::from(is_given_up);

@@ -110,6 +110,11 @@ pub async fn of_credit(
     if !insert(state, transaction, payment, sale, true).await? {
         return Ok(false);
     }
+    // Of an invoice that credit notes brought to zero there is no lot.
+    if credit == 0 {
+        without_credit(state, transaction, payment, sale).await?;
+        return Ok(true);
+    }
     let lot = NewGrant::plain(Source::Purchase, &payment.intent, credit);
     let grant = NewGrant { paid: Some(sale.paid), exchange: sale.exchange, balance: sale.balance, expires_at, ..lot };
     grants::issue(state, transaction, payment.organization, &grant).await?;
@@ -144,9 +149,7 @@ pub async fn of_charge(
         return Ok(true);
     }
     let Some(grant) = grant else {
-        let balances = ledger::lock(transaction, payment.organization).await?;
-        let posting = postings::sale(&payment.intent, sale, false, balances, state.clock.now());
-        ledger::post(state, transaction, Some(payment.organization), payment.currency, &posting).await?;
+        without_credit(state, transaction, payment, sale).await?;
         return Ok(true);
     };
     let lot = NewGrant::plain(Source::Plan, &payment.intent, sale.credit);
@@ -156,6 +159,21 @@ pub async fn of_charge(
     crate::subscriptions::grants::posted(state, transaction, *subscription, *period_start, reason).await?;
     grants::issue(state, transaction, payment.organization, &given).await?;
     Ok(true)
+}
+
+/// A sale that brings no credit. What comes to zero in every part (an invoice that was forgiven) has no posting.
+async fn without_credit(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    payment: &Payment,
+    sale: Sale,
+) -> Result<(), Error> {
+    let balances = ledger::lock(transaction, payment.organization).await?;
+    let posting = postings::sale(&payment.intent, sale, false, balances, state.clock.now());
+    if !posting.moves_nothing() {
+        ledger::post(state, transaction, Some(payment.organization), payment.currency, &posting).await?;
+    }
+    Ok(())
 }
 
 async fn is_paid_by_another(transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<bool, Error> {

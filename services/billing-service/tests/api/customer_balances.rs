@@ -281,3 +281,59 @@ async fn a_credit_note_before_the_payment_makes_the_invoice_cheaper_unless_it_is
     assert_eq!(differences(&shop).await, []);
     shop.assert_clean().await;
 }
+
+/// [B-47] [B-71] There is nothing to post of it, and it is paid.
+#[tokio::test]
+async fn an_invoice_of_a_plan_that_a_credit_note_brings_to_zero_is_paid_and_the_plan_goes_on() {
+    let shop = Shop::open().await;
+    sell(&shop.app, SEATS).await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "seats").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    renew(&shop).await;
+    let status = || async { client.get("/v1/subscription").await.expect(200).json["data"][0]["status"].clone() };
+    assert_eq!(status().await, "past_due");
+    noted(&shop, &invoice(&client).await, &[("amount", "2000")]).await;
+    shop.settle().await;
+    assert_eq!((status().await, &invoice(&client).await["status"]), (json!("active"), &json!("paid")));
+    assert_eq!((shop.at_stripe(), house(&shop).await), (2_000, [-2_000, 0, 2_000, 0]));
+    assert_eq!(shop.app.count("select count(*) from stripe_events where state = 'parked'").await, 0);
+    assert_eq!(differences(&shop).await, []);
+    shop.assert_clean().await;
+}
+
+/// Somebody with ten dollars whose top-up of twenty was refused by the bank, before we are told so; its invoice.
+async fn with_a_top_up_that_failed(shop: &Shop) -> (OrganizationId, TestClient, serde_json::Value) {
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    let settings = json!({"enabled": true, "threshold_micros": 15_000_000, "amount_micros": 20_000_000, "monthly_cap_micros": 500_000_000});
+    client.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
+    let sent = "select count(*) from intents where kind = 'top_up.charge' and sent_at is not null";
+    eventually("it is collected", || async { (shop.app.count(sent).await == 1).then_some(()) }).await;
+    let id: String = sqlx::query_scalar("select external_id from intents where kind = 'top_up.charge'")
+        .fetch_one(&shop.app.database.owner)
+        .await
+        .unwrap();
+    (organization, client, json!({"id": id}))
+}
+
+/// [B-47] [B-49] It brings no credit, and the next one is not held up by it.
+#[tokio::test]
+async fn a_top_up_whose_invoice_a_credit_note_brings_to_zero_is_over_and_makes_place_for_the_next_one() {
+    let shop = Shop::open().await;
+    let (organization, client, invoice) = with_a_top_up_that_failed(&shop).await;
+    noted(&shop, &invoice, &[("amount", "2000")]).await;
+    shop.settle().await;
+    assert_eq!((shop.app.count("select count(*) from top_ups where state = 'paid'").await, shop.at_stripe()), (1, 1_000));
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.pass(Duration::from_hours(2));
+    eventually("the next one", || async { (shop.app.count("select count(*) from top_ups").await == 2).then_some(()) }).await;
+    shop.settle().await;
+    assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (3_000, (30_000_000, 0)));
+    assert_eq!(differences(&shop).await, []);
+    shop.assert_clean().await;
+}

@@ -337,3 +337,20 @@ async fn a_top_up_whose_invoice_a_credit_note_brings_to_zero_is_over_and_makes_p
     assert_eq!(differences(&shop).await, []);
     shop.assert_clean().await;
 }
+
+/// [B-47] [B-49] Half of the invoice is forgiven, and with it half of its tax.
+#[tokio::test]
+async fn a_top_up_that_a_credit_note_makes_cheaper_gives_the_credit_that_was_paid_for_without_its_tax() {
+    let shop = Shop::with(|config| config.stripe.automatic_tax = true).await;
+    shop.stripe.tax_automatically(20);
+    let (organization, client, invoice) = with_a_top_up_that_failed(&shop).await;
+    let total = shop.stripe.object(invoice["id"].as_str().unwrap())["total"].as_i64().unwrap();
+    assert_eq!(total, 2_400);
+    noted(&shop, &invoice, &[("amount", &(total / 2).to_string())]).await;
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.dashboard(&format!("/v1/invoices/{}/pay", invoice["id"].as_str().unwrap()), &[]).await;
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (20_000_000, 0));
+    assert_eq!(differences(&shop).await, []);
+    shop.app.assert_clean().await;
+}

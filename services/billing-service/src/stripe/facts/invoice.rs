@@ -62,7 +62,7 @@ impl Sums {
         sums.net = sums.total.checked_sub(sums.tax).ok_or(Error::Unreadable("total_taxes"))?;
         let noted = invoice.micros("pre_payment_credit_notes_amount", currency)?;
         let due = sums.total.checked_sub(noted).ok_or(Error::Unreadable("pre_payment_credit_notes_amount"))?;
-        sums.tax_due = sums.tax.clamp(0, due.max(0));
+        sums.tax_due = tax_of(sums.tax, due, sums.total, money::from_minor_units(currency, 1).unwrap_or(1)).clamp(0, due.max(0));
         sums.due = due - sums.tax_due;
         sums.balance = balance(invoice, currency)?;
         sums.due.checked_sub(sums.balance).ok_or(Error::Unreadable("ending_balance"))?;
@@ -80,6 +80,17 @@ impl Sums {
         // What no subtraction reaches is no sum of anything that was invoiced.
         self.lines == self.subtotal && matches!(self.subtotal.checked_sub(self.discount), Some(net) if net == self.net)
     }
+}
+
+/// What of the tax is left when so much of the total is: the same part of it, rounded to whole smallest units. A credit note takes tax and
+/// what it is on alike.
+fn tax_of(tax: i64, due: i64, total: i64, unit: i64) -> i64 {
+    if total <= 0 || due >= total {
+        return tax;
+    }
+    let (whole, unit) = (i128::from(total) * i128::from(unit), i128::from(unit));
+    let part = (i128::from(tax) * i128::from(due) + whole / 2) / whole * unit;
+    i64::try_from(part).unwrap_or(tax)
 }
 
 /// By how much an invoice moved the customer's balance towards what is owed, which is what that paid; nothing before it is final.
@@ -311,7 +322,9 @@ mod tests {
         assert_eq!(sums(1080, 0, -300, None), [1000, 80, 0, 1000], "a draft has taken nothing yet");
         assert_eq!(sums(1080, 0, -2000, Some(-920)), [1000, 80, 1080, -80], "the tax too");
         assert_eq!(sums(1080, 0, 30, Some(0)), [1000, 80, -30, 1030]);
-        assert_eq!(sums(1080, 200, 0, Some(0)), [800, 80, 0, 800]);
+        assert_eq!(sums(1080, 540, 0, Some(0)), [500, 40, 0, 500], "half of the tax goes with half of the total");
+        assert_eq!(sums(1080, 200, 0, Some(0)), [815, 65, 0, 815]);
+        assert_eq!(sums(1080, 540, -300, Some(0)), [500, 40, 300, 200]);
         assert_eq!(sums(1080, 1080, 0, Some(0)), [0, 0, 0, 0]);
     }
 

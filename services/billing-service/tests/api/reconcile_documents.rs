@@ -223,6 +223,26 @@ async fn customer_balance_is_a_balance_that_somebody_changed_at_stripe_and_a_rep
     desk.agrees().await;
 }
 
+/// Somebody gives the customer five dollars at the dashboard; who that is.
+async fn given(desk: &Desk) -> String {
+    let customer = desk.shop.stripe_customer(desk.organization).await;
+    let path = format!("/v1/customers/{customer}/balance_transactions");
+    desk.shop.dashboard(&path, &[("amount", "-500"), ("currency", "usd")]).await;
+    customer
+}
+
+/// [B-75] It could not be compared, and is there nevertheless.
+#[tokio::test]
+async fn a_customer_in_a_currency_that_is_none_of_ours_is_not_taken_for_gone() {
+    let desk = with_a_plan().await;
+    let customer = given(&desk).await;
+    desk.bent.say(&customer, "/currency", "zzz");
+    let one = desk.differs("unreadable", Severity::Error, &customer, &[]).await;
+    assert_eq!(one.theirs, "no readable currency");
+    desk.bent.straighten();
+    desk.is_wrong("customer_balance", &customer, &[]).await;
+}
+
 /// [B-75]
 #[tokio::test]
 async fn charge_double_is_a_charge_with_two_invoices_that_were_paid() {

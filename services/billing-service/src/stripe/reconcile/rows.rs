@@ -17,7 +17,7 @@ use crate::stripe::object::Object;
 /// Which list a row belongs to. Amounts are micro-units, times seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum List {
-    /// `id`, `organization`, `currency` and `balance` (above zero what is owed by the customer), `at`
+    /// `id`, `organization`, `currency` and `balance` (above zero what is owed by the customer; none where it could not be read), `at`
     Customers,
     /// `id`, `organization`, `object` (what it paid), `asked` (whether that was ours), `currency`, `amount` (without tax), `at`
     Payments,
@@ -77,14 +77,24 @@ pub(super) type Read = fn(&Known, Object<'_>, &mut Rows) -> Result<(), Error>;
 pub(super) fn customer(_: &Known, customer: Object<'_>, rows: &mut Rows) -> Result<(), Error> {
     if let Some(organization) = customer.metadata::<OrganizationId>("organization_id") {
         let id = customer.needs("id")?;
-        // Without a currency nothing was ever invoiced or credited.
-        let currency = customer.text("currency").map(|_| customer.currency()).transpose()?;
-        let balance = currency.map(|currency| customer.micros("balance", currency)).transpose()?.unwrap_or(0);
-        let row = json!({"id": id, "organization": organization.uuid(), "currency": currency.map(Currency::code), "balance": balance,
-            "at": customer.number("created")});
+        let mut row = json!({"id": id, "organization": organization.uuid(), "at": customer.number("created")});
+        let told = balance(customer);
+        if let Ok((currency, balance)) = &told {
+            row["currency"] = json!(currency.map(Currency::code));
+            row["balance"] = json!(balance);
+        }
+        // A customer it is, also where its balance is in a currency that is none of ours.
         rows.insert((List::Customers, id.to_owned()), row);
+        told?;
     }
     Ok(())
+}
+
+/// Without a currency nothing was ever invoiced or credited.
+fn balance(customer: Object<'_>) -> Result<(Option<Currency>, i64), Error> {
+    let Some(_) = customer.text("currency") else { return Ok((None, 0)) };
+    let currency = customer.currency()?;
+    Ok((Some(currency), customer.micros("balance", currency)?))
 }
 
 pub(super) fn session(known: &Known, session: Object<'_>, rows: &mut Rows) -> Result<(), Error> {

@@ -22,6 +22,7 @@ type Meanwhile = Option<(&'static str, BoxFuture<'static, ()>)>;
 pub struct Bent {
     said: Arc<Mutex<Said>>,
     meanwhile: Arc<Mutex<Meanwhile>>,
+    forbidden: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl Bent {
@@ -52,9 +53,15 @@ impl Bent {
         self.said.lock().unwrap().insert(id.to_owned(), None);
     }
 
+    /// From now on the key may not read this list.
+    pub fn forbid(&self, path: &'static str) {
+        *self.forbidden.lock().unwrap() = Some(path);
+    }
+
     /// All is as it was.
     pub fn straighten(&self) {
         self.said.lock().unwrap().clear();
+        *self.forbidden.lock().unwrap() = None;
     }
 
     /// Once, this happens between Stripe's answer to what is posted there and its arrival.
@@ -68,6 +75,10 @@ impl Bent {
         if self.said.lock().unwrap().get(last).is_some_and(Option::is_none) {
             let error = json!({"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such object"}});
             return (StatusCode::NOT_FOUND, axum::Json(error)).into_response();
+        }
+        if *self.forbidden.lock().unwrap() == Some(parts.uri.path()) {
+            let error = json!({"error": {"type": "invalid_request_error", "code": "permission_denied", "message": "Not for this key"}});
+            return (StatusCode::FORBIDDEN, axum::Json(error)).into_response();
         }
         let is_posted = parts.method == Method::POST;
         let mut headers = parts.headers;

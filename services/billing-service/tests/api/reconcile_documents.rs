@@ -231,6 +231,20 @@ async fn given(desk: &Desk) -> String {
     customer
 }
 
+/// [B-75] A restricted key from before credit notes were read.
+#[tokio::test]
+async fn a_key_that_may_not_read_credit_notes_keeps_nothing_else_from_being_compared() {
+    let desk = with_a_plan().await;
+    desk.shop.app.as_owner("update stripe_invoices set status = 'open'").await;
+    given(&desk).await;
+    desk.bent.forbid("/v1/credit_notes");
+    desk.is_wrong("invoice_status", &desk.one(INVOICE).await, &["unreadable"]).await;
+    desk.shop.app.as_owner("update stripe_invoices set status = 'paid'").await;
+    let one = desk.differs("unreadable", Severity::Error, "credit_notes", &[]).await;
+    assert!(one.theirs.contains("403"), "{one:?}");
+    desk.is_refused(&one).await;
+}
+
 /// [B-75] It could not be compared, and is there nevertheless.
 #[tokio::test]
 async fn a_customer_in_a_currency_that_is_none_of_ours_is_not_taken_for_gone() {

@@ -64,7 +64,7 @@ pub async fn repair_named(
     differences: &[Difference],
 ) -> Vec<Repaired> {
     let refusal = |one: &Difference| {
-        let reason = repair::refusal(one).filter(|_| named.contains(&one.object))?;
+        let reason = repair::refusal(one, differences).filter(|_| named.contains(&one.object))?;
         Some(Repaired { object: one.object.clone(), outcome: format!("refused: {reason}") })
     };
     let mut repaired: Vec<Repaired> = differences.iter().filter_map(refusal).collect();

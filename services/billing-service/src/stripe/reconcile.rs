@@ -144,7 +144,7 @@ async fn compare_run(state: &AppState, stripe: &Transport, run: Uuid) -> Result<
         // What a balance differs by may be of a credit note that could not be read.
         if listing.no_credit_notes.is_none() {
             found.extend(documents::credit_notes(transaction, run).await?);
-            found.extend(balances::compare(transaction, run).await?);
+            found.extend(balances::compare(transaction, run, state.clock.now()).await?);
         }
         Ok::<_, Error>(found)
     })?;
@@ -166,13 +166,16 @@ async fn compare_run(state: &AppState, stripe: &Transport, run: Uuid) -> Result<
 fn judge(found: impl Iterator<Item = Found>, now: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
     let mut differences: Vec<Difference> = Vec::new();
     let mut on_their_way = Vec::new();
+    let is_young = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at > now - GRACE);
     for found in found {
         let kind = kinds::find(&found.kind).ok_or(Error::Internal("a difference is of no known kind"))?;
         let organization = found.organization.map(OrganizationId::from_uuid);
         let young = match kind.name {
-            "clearing" | balances::KIND => on_their_way.contains(&organization),
+            "clearing" => on_their_way.contains(&organization),
             "clearing_total" => !on_their_way.is_empty(),
-            _ => found.at.is_some_and(|at| at > now - GRACE),
+            // Both sides of it are read at different times, and what came between them is in one only.
+            balances::KIND => on_their_way.contains(&organization) || is_young(found.at),
+            _ => is_young(found.at),
         };
         if young {
             on_their_way.push(organization);

@@ -71,7 +71,8 @@ impl Desk {
         one
     }
 
-    async fn repair(&self, object: &str) -> Result<(), String> {
+    /// Somebody decides to repair what is found of it.
+    pub async fn repair(&self, object: &str) -> Result<(), String> {
         let (actor, reason) = (Some("ada".into()), Some("a test".into()));
         let command = Reconcile { repair: vec![object.to_owned()], actor, reason, idempotency_key: None };
         command::run(command, &self.shop.app.state()).await.map_err(|error| error.to_string())
@@ -79,7 +80,7 @@ impl Desk {
 
     /// A repair of it, and nothing else, puts everything right.
     pub async fn is_mended(&self, one: &Difference) {
-        assert_eq!(repair::refusal(one), None);
+        assert_eq!(repair::refusal(one, &[]), None);
         self.repair(&one.object).await.unwrap();
         self.shop.settle().await;
         self.agrees().await;
@@ -87,7 +88,7 @@ impl Desk {
 
     /// A repair is refused for a reason and changes nothing.
     pub async fn is_refused(&self, one: &Difference) {
-        let reason = repair::refusal(one).unwrap();
+        let reason = repair::refusal(one, &[]).unwrap();
         assert!(reason.contains(one.kind) && reason.contains(one.sentence), "{reason}");
         let outcome = self.repair(&one.object).await;
         assert!(outcome.is_err() || one.severity != Severity::Error, "{outcome:?}");

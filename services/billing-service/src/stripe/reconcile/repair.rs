@@ -50,19 +50,21 @@ fn family(object: &str) -> Option<(usize, Family)> {
 /// The differences that a look may mend, in the order in which they are mended.
 #[must_use]
 pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
-    let mut list: Vec<_> = differences.iter().filter(|one| refusal(one).is_none()).collect();
-    // Balances last: what is mended before may be why one differs, and then the ledger has moved.
-    list.sort_by_key(|one| (one.kind == balances::KIND, family(&one.object).map(|(rank, _)| rank)));
+    let mut list: Vec<_> = differences.iter().filter(|one| refusal(one, differences).is_none()).collect();
+    list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
     list.dedup_by_key(|one| (one.organization, &one.object));
     list
 }
 
-/// Why a difference is not repaired; none when it can be.
+/// Why a difference is not repaired, among all that were found with it; none when it can be.
 #[must_use]
-pub fn refusal(difference: &Difference) -> Option<String> {
+pub fn refusal(difference: &Difference, among: &[Difference]) -> Option<String> {
     let Difference { kind, sentence, .. } = difference;
-    if difference.organization.is_some() && (*kind == meters::KIND || *kind == balances::KIND) {
+    if difference.organization.is_some() && *kind == meters::KIND {
         return None;
+    }
+    if difference.organization.is_some() && *kind == balances::KIND {
+        return balances::refusal(difference, among);
     }
     if !MENDED_BY_A_LOOK.contains(kind) {
         return Some(format!("a look at Stripe does not mend {kind}, and somebody must decide: {sentence}"));
@@ -71,20 +73,20 @@ pub fn refusal(difference: &Difference) -> Option<String> {
     (!is_readable).then(|| format!("{} can not be asked for, so {kind} is for somebody to decide: {sentence}", difference.object))
 }
 
-/// Looks again at what a difference is about. False when Stripe has it no longer, or it is none of ours.
+/// Looks again at what a difference is about, that is not refused for another one. False when Stripe has it no longer, or it is none of ours.
 ///
 /// # Errors
 /// 422 when the decision is not one, or its key was used for another command; Stripe's; the database's. Nothing has changed then.
 pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, difference: &Difference) -> Result<bool, Error> {
     decision.check()?;
-    if refusal(difference).is_some() {
+    if refusal(difference, &[]).is_some() {
         return Ok(false);
     }
     if difference.kind == meters::KIND {
         return meters::repair(state, decision, difference).await;
     }
     if difference.kind == balances::KIND {
-        return balances::repair(state, decision, difference).await;
+        return balances::repair(state, stripe, decision, difference).await;
     }
     let (Some(organization), Some((_, family))) = (difference.organization, family(&difference.object)) else { return Ok(false) };
     let decision = Decision { key: format!("{}-{}", decision.key, difference.object), ..decision.clone() };

@@ -19,6 +19,8 @@ use crate::shop::PLAN_CREDIT;
 
 /// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long it may take until an event that was never delivered is found: it is looked for when it is two minutes old.
+const UNTIL_FOUND: Duration = Duration::from_secs(240);
 /// Tokens that may be between the provider and a process: what comes in a fifth of a second, for which it may have to wait on a machine
 /// where compilers run.
 const ON_THE_WAY: i64 = 40;
@@ -142,14 +144,16 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     let is_less = row.input_tokens <= input && row.output_tokens <= output;
     // The one exception: what a killed process had not noted is not charged, and what a killed provider had not sent nobody received.
     let ended = served.map(|served| &served["ended"]);
+    let is_ended = matches!(row.outcome.as_str(), "deadline" | "shutdown");
     // A request that was given up before its first token was read got an error and is not charged, whatever was on its way: at its deadline
     // that may be all of a short answer, and is never more than a short answer has.
-    let is_unread = ended.is_some_and(|ended| *ended == "client_gone" || (row.outcome == "deadline" && *ended == "completed"));
+    let is_unread = ended.is_some_and(|ended| *ended == "client_gone" || (is_ended && *ended == "completed"));
     let is_uncharged = !is_abandoned && row.input_tokens + row.output_tokens == 0;
     let is_given_up = row.outcome != "completed" && is_uncharged && is_unread && output <= ON_THE_WAY;
-    // At its deadline a request is charged for what was read: a few tokens may have been between the two, the last ones, too.
+    // At its deadline, and when its process is asked to end, a request is charged for what was read: a few tokens may have been between the
+    // two, the last ones, too.
     let unread = output - row.output_tokens;
-    let is_cut = row.outcome == "deadline" && row.counted_by == "counted" && unread <= AT_A_DEADLINE && is_unread;
+    let is_cut = is_ended && row.counted_by == "counted" && unread <= AT_A_DEADLINE && is_unread;
     let is_excused = is_abandoned || is_given_up || is_cut || ended.is_some_and(|ended| *ended == "killed");
     ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
     books.given_up += usize::from(is_given_up);
@@ -211,7 +215,7 @@ async fn sales_agree(books: &mut Books, stack: &Stack, http: &Client, pool: &PgP
             break;
         }
         // An event may still be on its way, or lost and looked for.
-        ensure!(began.elapsed() < PATIENCE, "we have {ours:?} and Stripe has {theirs:?}");
+        ensure!(began.elapsed() < UNTIL_FOUND, "we have {ours:?} and Stripe has {theirs:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let parked: i64 = sqlx::query_scalar("select count(*) from stripe_events where state = 'parked'").fetch_one(pool).await?;

@@ -1,19 +1,21 @@
-//! What was noted for a later try is due now: a minute is long in a drill, and nothing may depend on it.
+//! What was noted for a later try is due soon: a minute is long in a drill, and nothing may depend on it.
 
 /// What waits, where, and the seconds within which the next try of something lies that was just taken up. A program that takes something up
 /// puts it off, in case it dies of it: so long as it may be alive, for some seconds, that is left alone, or each would be tried ten times in
-/// a second. An event is put off by 25 seconds and up to a quarter of that, and by more only from its sixth try on.
-const WAITING: [(&str, &str, (u8, u8)); 3] = [
-    ("stripe_events", "state = 'received'", (22, 32)),
-    ("intents", "sent_at is null", (57, 61)),
-    ("stripe_customers", "customer_id is null", (57, 61)),
+/// a second. An event is put off by 25 seconds and up to a quarter of that, and by more only from its sixth try on. The last number is how
+/// long it waits all the same: an event has twenty tries, and what it needs may come with another that is found when it is two minutes old.
+const WAITING: [(&str, &str, (u8, u8), u8); 3] = [
+    ("stripe_events", "state = 'received'", (22, 32), 10),
+    ("intents", "sent_at is null", (57, 61), 0),
+    ("stripe_customers", "customer_id is null", (57, 61), 0),
 ];
 
-/// The statements that have it tried now.
+/// The statements that have it tried sooner.
 pub fn sooner() -> impl Iterator<Item = String> {
-    WAITING.into_iter().map(|(table, condition, (from, until))| {
+    WAITING.into_iter().map(|(table, condition, (from, until), sooner)| {
         format!(
-            "update {table} set next_attempt_at = now() where {condition} and next_attempt_at > now() + interval '2 seconds'
+            "update {table} set next_attempt_at = now() + interval '{sooner} seconds' where {condition}
+               and next_attempt_at > now() + interval '{sooner} seconds' + interval '2 seconds'
                and next_attempt_at - now() not between interval '{from} seconds' and interval '{until} seconds'"
         )
     })

@@ -51,7 +51,10 @@ fn wishes(folder: &Path) -> Wishes {
         simulator: ["--ttfb-ms", "5", "--pace-ms", "5", "--output-tokens", "400", "--ledger-file", &file("served")]
             .map(ToOwned::to_owned)
             .to_vec(),
-        stripe: ["--webhook-secret", load::WEBHOOK_SECRET, "--state-file", &file("stripe"), "--durable"].map(ToOwned::to_owned).to_vec(),
+        // Stripe tells again for days: for most of a minute here, which is longer than anything is away.
+        stripe: ["--webhook-secret", load::WEBHOOK_SECRET, "--state-file", &file("stripe"), "--durable", "--attempts", "9"]
+            .map(ToOwned::to_owned)
+            .to_vec(),
         auth: vec![steps("auth-service")],
         billing: vec![
             steps("billing-service"),

@@ -61,6 +61,8 @@ mod races;
 mod rate_terms;
 #[path = "api/rates.rs"]
 mod rates;
+#[path = "api/reconcile_balances.rs"]
+mod reconcile_balances;
 #[path = "api/reconcile_desk.rs"]
 mod reconcile_desk;
 #[path = "api/reconcile_documents.rs"]

@@ -341,7 +341,7 @@ fn service_token(signer: &SigningKey, clock: &Clock, audience: &str, scope: &str
     let claims = ServiceClaims {
         iss: text(ISSUER),
         aud: text(audience),
-        exp: now + 1_200 * 86_400,
+        exp: now + 36_500 * 86_400,
         nbf: now,
         iat: now,
         sub: text("chat-service"),

@@ -10,6 +10,9 @@ use testkit::http::TestClient;
 use super::bent_stripe::Bent;
 use super::shop::Shop;
 
+/// The only invoice there is.
+pub const INVOICE: &str = "select invoice_id from stripe_invoices";
+
 pub struct Desk {
     pub shop: Shop,
     pub bent: Bent,

@@ -230,7 +230,9 @@ async fn checkout_unknown_is_a_page_of_an_id_that_we_never_gave() {
 #[test]
 fn each_kind_of_difference_has_a_test_of_its_own() {
     let meters = [include_str!("stripe_meters.rs"), include_str!("stripe_meter_decisions.rs"), include_str!("stripe_meter_losses.rs")];
-    let tests = [include_str!("reconcile_money.rs"), include_str!("reconcile_documents.rs"), include_str!("reconcile_balances.rs")].concat() + &meters.concat();
+    let tests = [include_str!("reconcile_money.rs"), include_str!("reconcile_documents.rs"), include_str!("reconcile_balances.rs")]
+        .concat()
+        + &meters.concat();
     let without: BTreeSet<&str> = reconcile::kinds()
         .filter(|kind| {
             let own = tests.contains(&format!("async fn {kind}_is_"));

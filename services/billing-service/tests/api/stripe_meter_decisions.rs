@@ -10,7 +10,8 @@ use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
 
 use super::stripe_meter_desk::{
-    EVENTS, PENDING, SENT, begin, compare, customer, deliver, flush, hours, in_doubt, mirror, open, report, sums, sums_since, work, wrong,
+    EVENTS, PENDING, SENT, begin, compare, customer, deliver, flush, hourly, hours, in_doubt, metered, mirror, open, report, sums,
+    sums_since, work, wrong,
 };
 use super::wallet::run;
 
@@ -44,9 +45,7 @@ async fn what_stripe_does_not_want_is_set_aside_with_its_reason_and_the_others_g
 /// [B-66] What is too old when Stripe is back is set aside, and dated now when somebody says so.
 #[tokio::test]
 async fn a_report_that_became_too_old_is_set_aside_and_counts_today_when_somebody_decides_that() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
+    let (shop, organization, client) = metered("sum").await;
     work(&client, "1", begin(), "7").await;
     shop.pass(Duration::from_mins(75));
     let away = Fault { count: 10_000, ..Fault::next(FaultKind::ErrorBeforeEffect, "POST", EVENTS) };
@@ -71,9 +70,7 @@ async fn a_report_that_became_too_old_is_set_aside_and_counts_today_when_somebod
 /// [B-66] Whether it was there before its customer was deleted, nobody can say: it does not wait for an answer for ever.
 #[tokio::test]
 async fn a_report_in_doubt_whose_customer_is_gone_is_set_aside_as_unclear() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
+    let (shop, organization, client) = metered("sum").await;
     work(&client, "1", begin(), "1").await;
     shop.pass(Duration::from_mins(75));
     in_doubt(&shop, FaultKind::ErrorAfterEffect).await;
@@ -108,13 +105,8 @@ async fn what_waits_for_a_meter_that_cannot_be_had_is_set_aside_when_it_is_too_o
 /// [B-66] [B-78]
 #[tokio::test]
 async fn who_names_no_report_replays_none_that_may_be_there_and_dates_none_that_is_not_too_old() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    for hour in 0..3 {
-        work(&client, &hour.to_string(), shop.app.clock.now(), "1").await;
-        shop.pass(Duration::from_hours(1));
-    }
+    let (shop, organization, client) = metered("sum").await;
+    hourly(&shop, &client, 3).await;
     shop.pass(Duration::from_mins(10));
     report(&shop).await;
     // Stripe has forgotten their identifiers.

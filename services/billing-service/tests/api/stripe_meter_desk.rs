@@ -37,6 +37,14 @@ pub async fn customer(shop: &Shop, aggregation: &str) -> (OrganizationId, TestCl
     (organization, client)
 }
 
+/// A shop that keeps a meter of this aggregation at Stripe, and an organization that has it.
+pub async fn metered(aggregation: &str) -> (Shop, OrganizationId, TestClient) {
+    let shop = open().await;
+    mirror(&shop, aggregation).await;
+    let (organization, client) = customer(&shop, aggregation).await;
+    (shop, organization, client)
+}
+
 /// Has the meters of a name, which is that of their aggregation, kept at Stripe as `jobs`, in tenths.
 pub async fn mirror(shop: &Shop, aggregation: &str) {
     let line = ["stripe", "meters", "add", "jobs", "--meter", aggregation, "--aggregation", aggregation, "--decimals", "1"];
@@ -52,6 +60,21 @@ pub async fn keep(shop: &Shop, name: &str, of: &[&str]) {
 pub async fn work(client: &TestClient, id: &str, at: DateTime<Utc>, seconds: &str) {
     let answer = send(client, &[event(id, at, &json!({"used": {"seconds": seconds}}))]).await.expect(200);
     assert_eq!(answer.json["results"][0]["status"], "accepted");
+}
+
+/// A second of work in each of so many hours.
+pub async fn hourly(shop: &Shop, client: &TestClient, hours: usize) {
+    for hour in 0..hours {
+        work(client, &hour.to_string(), shop.app.clock.now(), "1").await;
+        shop.pass(Duration::from_hours(1));
+    }
+}
+
+/// Work in the first hour, which is reported when that hour is over.
+pub async fn first_hour(shop: &Shop, client: &TestClient, seconds: &str) {
+    work(client, "1", begin(), seconds).await;
+    shop.pass(Duration::from_mins(75));
+    report(shop).await;
 }
 
 /// What organizations used of chat in an hour.

@@ -9,8 +9,8 @@ use testkit::eventually;
 
 use super::shop::Shop;
 use super::stripe_meter_desk::{
-    EVENTS, PENDING, SENT, begin, compare, customer, deliver, errors, flush, hours, in_doubt, keep, lose, meter_at_stripe, mirror, open,
-    quiet, report, sums, sums_since, used, work, wrong,
+    EVENTS, PENDING, SENT, begin, compare, customer, deliver, errors, flush, hourly, hours, in_doubt, keep, lose, meter_at_stripe, metered,
+    mirror, open, quiet, report, sums, sums_since, used, work, wrong,
 };
 
 /// [B-66] [B-75] Of one meter neither what was counted nor what Stripe has can be read: that is told, and all the rest goes on.
@@ -104,9 +104,7 @@ async fn an_hour_of_overage_is_counted_without_reading_the_debt_of_all_time() {
 /// [B-66] A sum may lack what was just sent: nothing is concluded from it then.
 #[tokio::test]
 async fn a_sum_that_may_lack_what_was_just_sent_decides_nothing() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
+    let (shop, organization, client) = metered("sum").await;
     work(&client, "1", begin(), "7").await;
     shop.pass(Duration::from_mins(75));
     in_doubt(&shop, FaultKind::ErrorAfterEffect).await;
@@ -143,13 +141,8 @@ async fn a_sum_that_may_lack_what_was_just_sent_decides_nothing() {
 /// [B-67] While one replica claims a report, which no other can see yet, another leaves all of that organization and meter alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_replicas_never_claim_reports_of_one_organization_and_meter_together() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (_, client) = customer(&shop, "sum").await;
-    for hour in 0..6 {
-        work(&client, &hour.to_string(), shop.app.clock.now(), "1").await;
-        shop.pass(Duration::from_hours(1));
-    }
+    let (shop, _, client) = metered("sum").await;
+    hourly(&shop, &client, 6).await;
     shop.pass(Duration::from_mins(10));
     flush(&shop).await;
     shop.app
@@ -183,13 +176,8 @@ async fn two_replicas_never_claim_reports_of_one_organization_and_meter_together
 /// What Stripe has, of hours that nobody looks at any more, goes; what waits for somebody stays.
 #[tokio::test]
 async fn reports_that_stripe_has_go_after_seventy_days_and_what_was_set_aside_stays() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    for hour in 0..3 {
-        work(&client, &hour.to_string(), shop.app.clock.now(), "1").await;
-        shop.pass(Duration::from_hours(1));
-    }
+    let (shop, organization, client) = metered("sum").await;
+    hourly(&shop, &client, 3).await;
     shop.pass(Duration::from_mins(10));
     report(&shop).await;
     shop.app

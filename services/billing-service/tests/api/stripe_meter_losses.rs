@@ -10,17 +10,15 @@ use testkit::eventually;
 
 use super::shop::Shop;
 use super::stripe_meter_desk::{
-    PENDING, SENT, at_stripe, begin, compare, customer, flush, hours, keep, lose, meter_at_stripe, mirror, open, quiet, report, sums, used,
-    work, wrong,
+    PENDING, SENT, at_stripe, begin, compare, first_hour, flush, hourly, hours, keep, lose, meter_at_stripe, metered, quiet, report, sums,
+    used, work, wrong,
 };
 use super::wallet::run;
 
 /// [B-75] Hours' maxima have no sum that could say that all of them are there.
 #[tokio::test]
 async fn a_loss_of_any_hour_is_found_where_the_last_value_stands() {
-    let shop = open().await;
-    mirror(&shop, "max").await;
-    let (organization, client) = customer(&shop, "max").await;
+    let (shop, organization, client) = metered("max").await;
     for (hour, seconds) in ["4", "3"].into_iter().enumerate() {
         work(&client, &hour.to_string(), shop.app.clock.now(), seconds).await;
         shop.pass(Duration::from_hours(1));
@@ -37,13 +35,8 @@ async fn a_loss_of_any_hour_is_found_where_the_last_value_stands() {
 /// [B-75] [B-78]
 #[tokio::test]
 async fn a_loss_at_stripe_is_found_by_its_hour_and_a_repair_makes_up_for_it_once() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    for hour in 0..3 {
-        work(&client, &hour.to_string(), shop.app.clock.now(), "1").await;
-        shop.pass(Duration::from_hours(1));
-    }
+    let (shop, organization, client) = metered("sum").await;
+    hourly(&shop, &client, 3).await;
     shop.pass(Duration::from_hours(8));
     report(&shop).await;
     assert_eq!(wrong(&compare(&shop).await), []);
@@ -78,12 +71,8 @@ async fn a_loss_at_stripe_is_found_by_its_hour_and_a_repair_makes_up_for_it_once
 /// one that is gone is told.
 #[tokio::test]
 async fn a_customer_that_is_gone_is_made_anew_and_what_was_sent_for_it_is_told() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    work(&client, "1", begin(), "1").await;
-    shop.pass(Duration::from_mins(75));
-    report(&shop).await;
+    let (shop, organization, client) = metered("sum").await;
+    first_hour(&shop, &client, "1").await;
     let deleted = shop.stripe_customer(organization).await;
     shop.delete_at_stripe(&format!("/v1/customers/{deleted}")).await;
     work(&client, "2", shop.app.clock.now(), "2").await;
@@ -99,12 +88,8 @@ async fn a_customer_that_is_gone_is_made_anew_and_what_was_sent_for_it_is_told()
 /// [B-66] A database that was restored does not know what was reported since its backup.
 #[tokio::test]
 async fn what_was_reported_after_the_backup_that_was_restored_does_not_count_again() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    work(&client, "1", begin(), "7").await;
-    shop.pass(Duration::from_mins(75));
-    report(&shop).await;
+    let (shop, organization, client) = metered("sum").await;
+    first_hour(&shop, &client, "7").await;
     work(&client, "2", begin(), "1").await;
     report(&shop).await;
     shop.pass(Duration::from_hours(30));
@@ -124,12 +109,8 @@ async fn what_was_reported_after_the_backup_that_was_restored_does_not_count_aga
 /// [B-66] Under the key of the first try its answer, the meter that is gone, would be played back for a day.
 #[tokio::test]
 async fn a_meter_that_is_deactivated_is_made_anew_on_the_same_day() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    work(&client, "1", begin(), "1").await;
-    shop.pass(Duration::from_mins(75));
-    report(&shop).await;
+    let (shop, organization, client) = metered("sum").await;
+    first_hour(&shop, &client, "1").await;
     let first = meter_at_stripe(&shop, "jobs").await;
     shop.dashboard(&format!("/v1/billing/meters/{first}/deactivate"), &[]).await;
     work(&client, "2", shop.app.clock.now(), "2").await;

@@ -11,7 +11,8 @@ use testkit::eventually;
 
 use super::shop::Shop;
 use super::stripe_meter_desk::{
-    EVENTS, PENDING, SENT, begin, compare, customer, deliver, hours, keep, mirror, open, quiet, report, sums, used, work, wrong,
+    EVENTS, PENDING, SENT, begin, compare, customer, deliver, first_hour, hourly, hours, keep, metered, mirror, open, quiet, report, sums,
+    used, work, wrong,
 };
 
 /// [B-66] [B-75]
@@ -46,12 +47,8 @@ async fn each_hour_that_has_ended_is_reported_once_for_each_organization_and_agr
 /// [B-66] [B14] Langfuse's incident B14: a report whose mark was lost was sent again, refused as being there, and held up all others.
 #[tokio::test]
 async fn that_stripe_has_an_event_already_is_success_and_holds_up_no_other() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    work(&client, "1", begin(), "7").await;
-    shop.pass(Duration::from_mins(75));
-    report(&shop).await;
+    let (shop, organization, client) = metered("sum").await;
+    first_hour(&shop, &client, "7").await;
     work(&client, "2", shop.app.clock.now(), "3").await;
     shop.pass(Duration::from_hours(1));
     // A mark that was never written. The tries are not forgotten: under the key of the first one its success would be played back.
@@ -65,13 +62,8 @@ async fn that_stripe_has_an_event_already_is_success_and_holds_up_no_other() {
 /// [B-66] [B-65] [B-67] Done and answered with an error, not done and so answered, too many requests: at the first try of each.
 #[tokio::test]
 async fn a_report_counts_once_whatever_fails_on_the_way() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    for hour in 0..6 {
-        work(&client, &hour.to_string(), shop.app.clock.now(), "1").await;
-        shop.pass(Duration::from_hours(1));
-    }
+    let (shop, organization, client) = metered("sum").await;
+    hourly(&shop, &client, 6).await;
     shop.pass(Duration::from_mins(10));
     let kinds = [FaultKind::ErrorAfterEffect, FaultKind::ErrorBeforeEffect, FaultKind::RateLimited, FaultKind::ErrorAfterEffect];
     shop.stripe.turn_knobs(|knobs| knobs.faults = kinds.map(|kind| Fault::next(kind, "POST", EVENTS)).to_vec());
@@ -84,12 +76,8 @@ async fn a_report_counts_once_whatever_fails_on_the_way() {
 /// [B-66] A process that died after Stripe took its event, and before it wrote that down.
 #[tokio::test]
 async fn a_report_that_was_under_way_when_its_process_died_counts_once() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
-    work(&client, "1", begin(), "7").await;
-    shop.pass(Duration::from_mins(75));
-    report(&shop).await;
+    let (shop, organization, client) = metered("sum").await;
+    first_hour(&shop, &client, "7").await;
     work(&client, "2", begin(), "2").await;
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::TimeoutAfterEffect, "POST", EVENTS)]);
     let state = shop.app.state();
@@ -133,9 +121,7 @@ async fn after_a_day_without_an_answer_the_sums_are_looked_at_before_a_report_is
 /// [B-66] Stripe is away for hours.
 #[tokio::test]
 async fn while_stripe_is_away_nothing_is_lost_and_afterwards_nothing_counts_twice() {
-    let shop = open().await;
-    mirror(&shop, "sum").await;
-    let (organization, client) = customer(&shop, "sum").await;
+    let (shop, organization, client) = metered("sum").await;
     let away = Fault { count: 10_000, ..Fault::next(FaultKind::ErrorBeforeEffect, "POST", "/v1/") };
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![away]);
     for hour in 0..4 {

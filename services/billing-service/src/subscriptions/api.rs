@@ -10,7 +10,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::command::{Command, Refusal};
+use super::command::Command;
 use super::preview::cost;
 use super::state::{Outcome, Subscription};
 use super::store::{self, Wanted};
@@ -111,12 +111,9 @@ async fn decide(
             let subscription = store::find(connection, organization, subscription_id).await?;
             let plan: Code = field("plan", &plan)?;
             let terms = Box::new(terms(connection, &subscription, &plan, interval).await?);
-            match machine::decide(&subscription, &Command::Upgrade { terms: terms.clone(), seats }, now) {
-                Err(Refusal::NotAnUpgrade) => {
-                    Ok((machine::decide(&subscription, &Command::Downgrade { terms, seats }, now)?, Effective::PeriodEnd))
-                }
-                decided => Ok((decided?, Effective::Now)),
-            }
+            let command = machine::change_of_plan(&subscription, terms, seats, now);
+            let effective = if matches!(command, Command::Downgrade { .. }) { Effective::PeriodEnd } else { Effective::Now };
+            Ok((machine::decide(&subscription, &command, now)?, effective))
         }
         PreviewRequest::ChangeSeats { subscription_id, seats } => {
             let subscription = store::find(connection, organization, subscription_id).await?;

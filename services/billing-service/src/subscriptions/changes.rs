@@ -11,7 +11,7 @@ use sqlx::{Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::api::{field, terms};
-use super::command::{AppliedCoupon, Command, Refusal};
+use super::command::{AppliedCoupon, Command};
 use super::state::Subscription;
 use super::status::Status;
 use super::store::{self, Stored};
@@ -102,11 +102,7 @@ async fn command(
         Change::Plan { plan, interval, seats } => {
             let plan: Code = field("change.plan", &plan)?;
             let terms = Box::new(terms(transaction, before, &plan, interval).await?);
-            let upgrade = Command::Upgrade { terms: terms.clone(), seats };
-            match machine::decide(before, &upgrade, state.clock.now()) {
-                Err(Refusal::NotAnUpgrade) => Command::Downgrade { terms, seats },
-                _ => upgrade,
-            }
+            machine::change_of_plan(before, terms, seats, state.clock.now())
         }
         Change::Seats { seats } => Command::ChangeSeats { seats },
         Change::Coupon { coupon } => {

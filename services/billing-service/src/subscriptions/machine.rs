@@ -98,6 +98,19 @@ pub fn decide(before: &Subscription, command: &Command, now: DateTime<Utc>) -> R
     Ok(Outcome { subscription: after, effects })
 }
 
+/// What another plan is: an upgrade, at once, or for less than now a downgrade, which waits for the end of the period. Whoever is behind
+/// with paying may want less, and not more.
+#[must_use]
+pub fn change_of_plan(before: &Subscription, terms: Box<Terms>, seats: u32, now: DateTime<Utc>) -> Command {
+    let upgrade = Command::Upgrade { terms, seats };
+    let is_less = |terms| matches!(changes::is_more(before, terms, seats), Ok(false));
+    match (decide(before, &upgrade, now), upgrade) {
+        (Err(Refusal::NotAnUpgrade), Command::Upgrade { terms, seats }) => Command::Downgrade { terms, seats },
+        (Err(Refusal::Status(_)), Command::Upgrade { terms, seats }) if is_less(&terms) => Command::Downgrade { terms, seats },
+        (_, upgrade) => upgrade,
+    }
+}
+
 /// What entitlements are made of.
 fn rights(subscription: &Subscription) -> (Status, &Terms, u32) {
     (subscription.status, &subscription.terms, subscription.seats)

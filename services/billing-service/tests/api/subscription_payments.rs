@@ -72,6 +72,26 @@ async fn a_card_that_fails_makes_the_plan_past_due_and_the_payment_of_its_invoic
     shop.assert_reconciled().await;
 }
 
+/// [B-72] Who cannot pay for what they have may want less of it.
+#[tokio::test]
+async fn who_is_past_due_may_change_to_a_cheaper_plan_for_the_next_period_and_to_no_dearer_one() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!(status(&client).await, "past_due");
+    let to = |plan: &str, seats: u32| json!({"kind": "plan", "plan": plan, "interval": "month", "seats": seats});
+    change(&client, to("team", 6)).await.expect(409);
+    let preview = json!({"change": "change_plan", "subscription_id": id(&client).await, "plan": "pro", "interval": "month", "seats": 1});
+    assert_eq!(client.post("/v1/subscription/preview", &preview).await.expect(200).json["effective"], "period_end");
+    let changed = change(&client, to("pro", 1)).await.expect(200).json;
+    assert_eq!((&changed["status"], &changed["plan"], &changed["pending"]["plan"]), (&json!("past_due"), &json!("team"), &json!("pro")));
+    shop.assert_clean().await;
+}
+
 /// A year whose renewal failed, and whose grace is over; the invoice that is open for it.
 async fn unpaid_year(shop: &Shop, organization: OrganizationId, client: &TestClient) -> String {
     let body = json!({"item": "plan", "plan": "team", "currency": "USD", "interval": "year", "seats": 1,

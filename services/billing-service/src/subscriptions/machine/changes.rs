@@ -24,6 +24,13 @@ fn fits(subscription: &Subscription, terms: &Terms, seats: u32) -> Result<(), Re
     terms.total_micros(seats).map(|_| ())
 }
 
+/// Whether other terms are for more: a longer time, or as much for the same time at least.
+pub fn is_more(subscription: &Subscription, terms: &Terms, seats: u32) -> Result<bool, Refusal> {
+    let longer = (subscription.terms.interval, terms.interval) == (Interval::Month, Interval::Year);
+    let same = subscription.terms.interval == terms.interval;
+    Ok(longer || same && terms.total_micros(seats)? >= subscription.terms.total_micros(subscription.seats)?)
+}
+
 /// New terms at once. In a trial nothing is paid and the trial goes on. With another interval a new period begins now.
 pub fn upgrade(
     subscription: &mut Subscription,
@@ -36,10 +43,7 @@ pub fn upgrade(
     if (terms, seats) == (&subscription.terms, subscription.seats) {
         return Err(Refusal::NoChange);
     }
-    let longer = (subscription.terms.interval, terms.interval) == (Interval::Month, Interval::Year);
-    let same = subscription.terms.interval == terms.interval;
-    let dearer = terms.total_micros(seats)? >= subscription.terms.total_micros(subscription.seats)?;
-    if !(longer || same && dearer) {
+    if !is_more(subscription, terms, seats)? {
         return Err(Refusal::NotAnUpgrade);
     }
     if now >= subscription.period.end {
@@ -52,7 +56,7 @@ pub fn upgrade(
         subscription.seats = seats;
         return Ok(());
     }
-    if same {
+    if subscription.terms.interval == terms.interval {
         return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
     }
     let left = |micros, currency| unused(micros, subscription.period, now, currency);

@@ -2,8 +2,8 @@
 //! table is printed, and every sum of it is counted twice: once from the ledger, once from what it tells of.
 //! `TRIVET_PROOF_ORGANIZATIONS` makes it larger.
 //!
-//! Many organizations act at once, each of them in its own order; what the service's sweepers would do within a second is done when the
-//! clock has moved, without waiting for their turn.
+//! Stripe tells of what our guide says to enable, and of nothing else. Many organizations act at once, each of them in its own order; what
+//! the service's sweepers would do within a second is done when the clock has moved, without waiting for their turn.
 
 #[path = "months/books.rs"]
 mod books;
@@ -167,7 +167,7 @@ impl Months {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_twenty_four_months_in_three_currencies_both_books_agree_to_the_smallest_unit() {
     let began = Instant::now();
-    let shop = Shop::open().await;
+    let shop = Shop::open().await.by_the_guide();
     sell(&shop.app, CATALOG).await;
     let customers = (0..organizations()).map(|number| Customer::new(&shop, number, CURRENCIES[number % CURRENCIES.len()])).collect();
     let mut months = Months { shop, customers };

@@ -1,6 +1,7 @@
 //! billing-service and a Stripe beside it, both moved through time together. Events are delivered by the test, so that it chooses their
 //! order; what is wanted of Stripe is sent when the test says so, or by the service itself.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ use futures::{StreamExt, stream};
 use identity::{OrganizationId, Scopes};
 use serde_json::{Value, json};
 use stripe_simulator::{Options, Running, Start, StripeSimulator};
-use testkit::eventually;
 use testkit::http::{Answer, TestClient};
+use testkit::{eventually, repository};
 use tokio_util::sync::CancellationToken;
 
 use super::app::App;
@@ -63,6 +64,8 @@ pub struct Shop {
     dashboard: TestClient,
     /// Events that were given out.
     seen: Mutex<usize>,
+    /// The kinds of events that its endpoint is told of; all, where there are none.
+    hears: BTreeSet<String>,
 }
 
 impl Shop {
@@ -93,7 +96,16 @@ impl Shop {
         let dashboard = TestClient::new(stripe.address)
             .bearer("sk_test_dashboard")
             .header("content-type", "application/x-www-form-urlencoded".to_owned());
-        Self { state: app.state(), dashboard, app, stripe, seen: Mutex::default() }
+        Self { state: app.state(), dashboard, app, stripe, seen: Mutex::default(), hears: BTreeSet::new() }
+    }
+
+    /// Its endpoint is told of those events alone that the guide says to enable.
+    pub fn by_the_guide(self) -> Self {
+        let guide = repository::read("docs/guides/BILLING.md");
+        let kinds = guide.split("enabled_events[]=").skip(1).filter_map(|rest| rest.split('\'').next());
+        let hears: BTreeSet<String> = kinds.map(ToOwned::to_owned).collect();
+        assert!(hears.contains("invoice.paid"), "{hears:?}");
+        Self { hears, ..self }
     }
 
     /// An organization, and a client that may spend its money.
@@ -145,7 +157,8 @@ impl Shop {
         let mut seen = self.seen.lock().unwrap();
         let (news, count) = self.stripe.events_after(*seen);
         *seen = count;
-        news
+        let hears = |event: &Value| self.hears.is_empty() || event["type"].as_str().is_some_and(|kind| self.hears.contains(kind));
+        news.into_iter().filter(hears).collect()
     }
 
     /// Waits until every stored event has had its effect.

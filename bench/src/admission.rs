@@ -48,6 +48,17 @@ struct Times {
     settled: u64,
 }
 
+/// What requests took that began at instants of their own, from those instants on.
+#[derive(Debug, Clone)]
+pub struct OpenLoop {
+    /// Until the thread that begins them was awake: so much is the machine's, and in all that follows.
+    pub woken: Measured,
+    /// Until it was known whether they may go on.
+    pub admitted: Measured,
+    /// Until they were settled too.
+    pub settled: Measured,
+}
+
 /// A gateway without a provider.
 #[derive(Debug)]
 pub struct Gateway {
@@ -178,22 +189,26 @@ impl Gateway {
         });
     }
 
-    /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted. What
-    /// admissions took, and what they took with their settlements.
+    /// Asks so often a second for `time`, whether or not the answers come: what a request waits for the ones before it is counted.
     ///
     /// # Errors
     /// When one request fails.
-    pub async fn measure_at(&self, rate: f64, time: Duration) -> Result<(Measured, Measured)> {
+    pub async fn measure_at(&self, rate: f64, time: Duration) -> Result<OpenLoop> {
         ensure!(rate >= 1.0 && rate.is_finite(), "less than a request a second");
         let (started, apart) = (Instant::now(), Duration::from_secs_f64(1.0 / rate));
         let count = u32::try_from((time.as_nanos() / apart.as_nanos()).max(1))?;
         let (begin, mut beginnings) = tokio::sync::mpsc::unbounded_channel();
         // A thread, since the runtime's own clock has steps of a millisecond, which is as long as what is measured.
         let pacer = std::thread::spawn(move || {
-            (0..count).map(|number| started + apart * number).try_for_each(|intended| {
+            let mut late = Vec::with_capacity(count as usize);
+            for intended in (0..count).map(|number| started + apart * number) {
                 std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-                begin.send(intended)
-            })
+                late.push(u64::try_from(intended.elapsed().as_micros()).unwrap_or(u64::MAX));
+                if begin.send(intended).is_err() {
+                    break;
+                }
+            }
+            late
         });
         let (mut running, mut times) = (FuturesUnordered::new(), Vec::<Times>::new());
         loop {
@@ -203,11 +218,15 @@ impl Gateway {
                 else => break,
             }
         }
-        pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))??;
+        let late = pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))?;
         let taken = started.elapsed();
         self.posted().await?;
-        let of = |lane, part: fn(&Times) -> u64| summary(lane, "open loop", 0, 0, times.iter().map(part).collect(), taken);
-        Ok((of("admission", |times| times.admitted), of("admission and settlement", |times| times.settled)))
+        let of = |lane, times| summary(lane, "open loop", 0, 0, times, taken);
+        Ok(OpenLoop {
+            woken: of("nothing", late),
+            admitted: of("admission", times.iter().map(|times| times.admitted).collect()),
+            settled: of("admission and settlement", times.iter().map(|times| times.settled).collect()),
+        })
     }
 
     /// Where Redis does not answer in time a gateway is asked again: the caller has waited for both.

@@ -70,6 +70,8 @@ def scaling(report):
             f"{row['requests_per_second']:.0f}",
             f"{row['carried_per_second']:.0f}",
             f"{row['half_load_per_second']:.0f}",
+            # Reports of before have none.
+            f"{row['woken_p99_us']:.0f}" if "woken_p99_us" in row else "",
             f"{row['admission_p50_us']:.0f}",
             f"{row['admission_p99_us']:.0f}",
             f"{row['settled_p50_us']:.0f}",
@@ -80,7 +82,7 @@ def scaling(report):
         ]
         for row in report["scaling"]
     ]
-    header = ["wallets", "usage rows there", "replicas", "rows posted/s", "database ms a row", "requests/s, 32 clients", "full load: posted too", "half load", "admitted, p50 µs", "p99 µs", "settled, p50 µs", "p99 µs", "admitted in a hurry, p99 µs", "calls/s", "ratio"]
+    header = ["wallets", "usage rows there", "replicas", "rows posted/s", "database ms a row", "requests/s, 32 clients", "full load: posted too", "half load", "woken, p99 µs", "admitted, p50 µs", "p99 µs", "settled, p50 µs", "p99 µs", "admitted in a hurry, p99 µs", "calls/s", "ratio"]
     return table(header, rows)
 
 

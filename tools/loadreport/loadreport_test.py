@@ -32,12 +32,12 @@ class Report(unittest.TestCase):
     def test_figures_of_billing_service_are_listed_and_what_a_request_costs_by_sizes(self):
         point = {"wallets": 100, "rows_there": 1_000_000, "replicas": 2, "rows_per_second": 5123.4, "database_ms_per_row": 0.1234}
         point |= {"requests_per_second": 9000, "carried_per_second": 6000, "half_load_per_second": 3000, "calls_per_second": 300}
-        point |= {"admission_p50_us": 400, "admission_p99_us": 900, "hurried_p99_us": 4000, "settled_p50_us": 700, "settled_p99_us": 1500}
+        point |= {"admission_p50_us": 400, "admission_p99_us": 900, "hurried_p99_us": 4000, "woken_p99_us": 250, "settled_p50_us": 700, "settled_p99_us": 1500}
         figures = [{"what": "export", "value": 5123.4, "unit": "rows/s"}, {"what": "p99", "value": 2.345, "unit": "ms"}]
         text = render({"figures": figures, "scaling": [point]})
         self.assertIn("| export | 5123 | rows/s |", text)
         self.assertIn("| p99 | 2.3 | ms |", text)
-        self.assertIn("| 100 | 1000000 | 2 | 5123 | 0.123 | 9000 | 6000 | 3000 | 400 | 900 | 700 | 1500 | 4000 | 300 | 20.0 |", text)
+        self.assertIn("| 100 | 1000000 | 2 | 5123 | 0.123 | 9000 | 6000 | 3000 | 250 | 400 | 900 | 700 | 1500 | 4000 | 300 | 20.0 |", text)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ pub struct Point {
     pub carried_per_second: f64,
     /// The rate of what follows: half of that, whatever the answers take.
     pub half_load_per_second: f64,
+    /// The 99th percentile of how late the thread that begins the requests was woken, in microseconds: that much of the others is the machine's.
+    pub woken_p99_us: u64,
     /// Microseconds from when a request should have begun until it was admitted.
     pub admission_p50_us: u64,
     /// The same.
@@ -80,8 +82,8 @@ pub async fn point(stack: &mut Stack, http: &Client, size: Size, rows: usize, ti
     sqlx::query("vacuum (analyze)").execute(&pool).await?;
     let posting = settled_rows(stack, http, &gateway, &pool, &mut others, rows).await?;
     let (full, carried) = gateway.measure(Way::Lease, "full load", 32, time, 0).await?;
-    let (admission, settled) = gateway.measure_at(carried / 2.0, time).await?;
-    let (hurried, _) = gateway.measure_at(full.rps / 2.0, time).await?;
+    let half = gateway.measure_at(carried / 2.0, time).await?;
+    let hurried = gateway.measure_at(full.rps / 2.0, time).await?.admitted;
     let (calls, _) = gateway.measure(Way::CallPerRequest, "full load", 32, time, 0).await?;
     for other in &mut others {
         other.stop()?;
@@ -94,11 +96,12 @@ pub async fn point(stack: &mut Stack, http: &Client, size: Size, rows: usize, ti
         database_ms_per_row: posting.database_ms,
         requests_per_second: full.rps,
         carried_per_second: carried,
-        half_load_per_second: settled.rps,
-        admission_p50_us: admission.p50_us,
-        admission_p99_us: admission.p99_us,
-        settled_p50_us: settled.p50_us,
-        settled_p99_us: settled.p99_us,
+        half_load_per_second: half.settled.rps,
+        woken_p99_us: half.woken.p99_us,
+        admission_p50_us: half.admitted.p50_us,
+        admission_p99_us: half.admitted.p99_us,
+        settled_p50_us: half.settled.p50_us,
+        settled_p99_us: half.settled.p99_us,
         hurried_p99_us: hurried.p99_us,
         calls_per_second: calls.rps,
     })

@@ -9,6 +9,8 @@ mod admin_tables;
 mod app;
 #[path = "api/bent_stripe.rs"]
 mod bent_stripe;
+#[path = "api/budget_webhooks.rs"]
+mod budget_webhooks;
 #[path = "api/budgets.rs"]
 mod budgets;
 #[path = "api/catalog.rs"]
@@ -31,6 +33,8 @@ mod entitlements;
 mod event_orders;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/gateway.rs"]
+mod gateway;
 #[path = "api/grants.rs"]
 mod grants;
 #[path = "api/leases.rs"]

@@ -4,6 +4,9 @@
 #[path = "api/app.rs"]
 #[expect(dead_code, reason = "shared with the tests of the routes, which use all of it")]
 mod app;
+#[path = "api/gateway.rs"]
+#[expect(dead_code, reason = "shared with the tests of the routes, which use all of it")]
+mod gateway;
 #[path = "proof/model.rs"]
 mod model;
 #[path = "proof/requirements.rs"]

@@ -109,7 +109,7 @@ async fn what_a_chat_costs_beyond_its_estimate_goes_back_to_the_wallet_when_the_
     assert_eq!(app.admissions.settle(&settlement).await.unwrap(), 2400);
     let is_there = || async { (app.count("select count(*) from usage_events").await == 1).then_some(()) };
     testkit::eventually("the posting", is_there).await;
-    assert_eq!(app.balance(&client).await, (10_000 - crate::app::RESERVED, 0));
-    assert_eq!(app.count("select written_off_micros from usage_events").await, 2400 - crate::app::RESERVED);
+    assert_eq!(app.balance(&client).await, (10_000 - crate::gateway::RESERVED, 0));
+    assert_eq!(app.count("select written_off_micros from usage_events").await, 2400 - crate::gateway::RESERVED);
     app.assert_clean().await;
 }

@@ -12,7 +12,8 @@ use money::TokenUsage;
 use serde_json::{Value, json};
 use testkit::eventually;
 
-use crate::app::{App, GRANT, RESERVED};
+use crate::app::{App, GRANT};
+use crate::gateway::RESERVED;
 
 const HELD: &str = "select coalesce(sum(held_micros), 0)::bigint from leases where state <> 'closed'";
 const OPEN: &str = "select count(*) from leases where state in ('opening', 'open')";

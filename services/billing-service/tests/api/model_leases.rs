@@ -13,7 +13,8 @@ use money::TokenUsage;
 use testkit::eventually;
 use testkit::http::TestClient;
 
-use crate::app::{App, RESERVED};
+use crate::app::App;
+use crate::gateway::RESERVED;
 
 /// A service that gives nothing for signing up, sells `sim-large` and `special`, and sweeps when it is told to.
 async fn app() -> App {
@@ -33,29 +34,6 @@ async fn special(app: &App, organization: OrganizationId, amount: i64) {
 
 async fn general(app: &App, organization: OrganizationId, amount: i64) {
     app.give(organization, &NewGrant::plain(Source::Purchase, format!("p:{organization}"), amount)).await;
-}
-
-/// A request that was not admitted yet.
-async fn request(app: &App, organization: OrganizationId, model: &'static str) -> UsageEvent {
-    let card = sqlx::query_scalar("select id from rate_cards where model = $1").bind(model);
-    let rate_card_id = card.fetch_one(&app.database.owner).await.unwrap();
-    let now = app.clock.now();
-    UsageEvent {
-        request_id: app.request(),
-        lease_id: contracts::LeaseId::from_uuid(uuid::Uuid::nil()),
-        reserved_micros: RESERVED,
-        rate_card_id,
-        organization_id: organization,
-        api_key_id: None,
-        user_id: None,
-        model: model.into(),
-        provider: "simulator".into(),
-        usage: TokenUsage::default(),
-        counted_by: contracts::usage::CountedBy::Reported,
-        outcome: contracts::usage::Outcome::Completed,
-        started_at: now,
-        ended_at: now,
-    }
 }
 
 /// So many at once; those that are in flight.
@@ -84,11 +62,11 @@ async fn credit_for_one_model_pays_for_exactly_the_chats_with_it_that_it_reaches
     let app = app().await;
     let (organization, client) = app.organization();
     special(&app, organization, 21 * RESERVED + 700).await;
-    assert_eq!(app.admit(&request(&app, organization, "sim-large").await).await, None);
-    let template = request(&app, organization, "special").await;
+    assert_eq!(app.admit(&app.wanted(organization, "sim-large").await).await, None);
+    let template = app.wanted(organization, "special").await;
     let flying = at_once(&app, &template, 64).await;
     assert_eq!((flying.len(), app.balance(&client).await), (K, (700, 21 * RESERVED)));
-    assert_eq!(app.admit(&request(&app, organization, "sim-large").await).await, None, "nor from what lies in the lease");
+    assert_eq!(app.admit(&app.wanted(organization, "sim-large").await).await, None, "nor from what lies in the lease");
     for event in &flying {
         settle(&app, event).await;
     }
@@ -105,7 +83,7 @@ async fn a_chat_on_credit_for_its_model_whose_process_died_is_settled_and_the_re
     let app = app().await;
     let (organization, client) = app.organization();
     special(&app, organization, 5 * RESERVED).await;
-    let flying = at_once(&app, &request(&app, organization, "special").await, 2).await;
+    let flying = at_once(&app, &app.wanted(organization, "special").await, 2).await;
     assert!(app.admissions.checkpoint(organization, flying[0].request_id, &TokenUsage::text(10, 4)).await.unwrap());
     app.turn.advance(Duration::from_mins(5));
     assert_eq!(sweep_flights(&app.state()).await.unwrap(), 2);
@@ -127,7 +105,7 @@ async fn credit_for_everything_and_credit_for_one_model_pay_together_to_the_last
         let (organization, client) = app.organization();
         special(&app, organization, 5 * RESERVED / 2).await;
         general(&app, organization, 5 * RESERVED / 2).await;
-        let (with, without) = (request(&app, organization, "special").await, request(&app, organization, "sim-large").await);
+        let (with, without) = (app.wanted(organization, "special").await, app.wanted(organization, "sim-large").await);
         let mut flying = Vec::new();
         if others_first {
             flying.extend(at_once(&app, &without, 1).await);
@@ -147,7 +125,7 @@ async fn what_lies_unused_in_the_lease_for_one_kind_of_requests_is_refused_to_no
     let (organization, client) = app.organization();
     special(&app, organization, RESERVED / 2).await;
     general(&app, organization, RESERVED / 2).await;
-    let (with, without) = (request(&app, organization, "special").await, request(&app, organization, "sim-large").await);
+    let (with, without) = (app.wanted(organization, "special").await, app.wanted(organization, "sim-large").await);
     // Twice round: each of them leaves its money in its own lease.
     for round in 0..2 {
         let whole = at_once(&app, &with, 3).await;
@@ -172,11 +150,11 @@ async fn what_the_lease_for_a_model_keeps_is_refused_to_no_other_once_the_credit
     let (organization, client) = app.organization();
     special(&app, organization, 150).await;
     general(&app, organization, RESERVED).await;
-    let both = UsageEvent { reserved_micros: RESERVED + 150, ..request(&app, organization, "special").await };
+    let both = UsageEvent { reserved_micros: RESERVED + 150, ..app.wanted(organization, "special").await };
     let flying = at_once(&app, &both, 1).await;
     settle(&app, &flying[0]).await;
     posted(&client, 1).await;
-    let without = request(&app, organization, "sim-large").await;
+    let without = app.wanted(organization, "sim-large").await;
     assert_eq!(at_once(&app, &without, 3).await.len(), 1);
     assert_eq!(app.balance(&client).await, (0, RESERVED));
     app.assert_clean().await;

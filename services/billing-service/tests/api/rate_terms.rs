@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::app::{App, GRANT, RESERVED};
+use super::app::{App, GRANT};
+use super::gateway::RESERVED;
 use admission::{Counted, End, Limit, Meter, Settlement};
 use billing_service::rates::{export, show};
 use serde_json::{Value, json};

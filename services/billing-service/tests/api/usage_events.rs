@@ -9,7 +9,8 @@ use contracts::usage::{FIELD, GROUP, TAKEN, UsageEvent};
 use redis::streams::StreamPendingReply;
 use testkit::eventually;
 
-use crate::app::{App, GRANT, RESERVED};
+use crate::app::{App, GRANT};
+use crate::gateway::RESERVED;
 
 fn text(event: &UsageEvent) -> String {
     serde_json::to_string(event).unwrap()

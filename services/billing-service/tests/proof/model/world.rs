@@ -14,8 +14,8 @@ use billing_service::state::AppState;
 use billing_service::{leases, reservations};
 use chassis::in_transaction;
 use chrono::TimeDelta;
-use contracts::usage::{CountedBy, Outcome as Ending, UsageEvent};
-use contracts::{LeaseId, RequestId};
+use contracts::usage::UsageEvent;
+use contracts::RequestId;
 use identity::OrganizationId;
 use money::TokenUsage;
 use testkit::http::TestClient;
@@ -316,22 +316,7 @@ impl<'a> World<'a> {
 
     async fn admit(&mut self, who: usize, cost: i64) -> Result<()> {
         let (app, now, side) = (self.app, self.app.clock.now(), &mut self.sides[who]);
-        let mut event = UsageEvent {
-            request_id: app.request(),
-            lease_id: LeaseId::from_uuid(uuid::Uuid::nil()),
-            reserved_micros: cost,
-            rate_card_id: self.card,
-            organization_id: side.organization,
-            api_key_id: None,
-            user_id: None,
-            model: "sim-large".into(),
-            provider: "simulator".into(),
-            usage: TokenUsage::default(),
-            counted_by: CountedBy::Reported,
-            outcome: Ending::Completed,
-            started_at: now,
-            ended_at: now,
-        };
+        let mut event = UsageEvent { reserved_micros: cost, ..app.wanted_by(side.organization, "sim-large", self.card) };
         let lease = app.admit(&event).await;
         let funded = "select (select funded_micros from leases where organization_id = $1 and state = 'open' and model is null),
             (select funded_micros from leases where organization_id = $1 and state = 'open' and model = 'sim-large')";

@@ -1,0 +1,176 @@
+//! What is sent to webhook endpoints of customers: signed, tried again, to the public internet alone, and nobody waits for who hangs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::post;
+use billing_service::budgets::alerts::evaluate_all;
+use billing_service::budgets::webhooks::deliveries::enqueue;
+use billing_service::budgets::webhooks::signature::sign;
+use chassis::SecretString;
+use http::{HeaderMap, StatusCode};
+use identity::OrganizationId;
+use serde_json::{Value, json};
+use testkit::eventually::eventually;
+
+use super::app::App;
+use super::budgets::{budget, owner, spend};
+
+type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
+
+/// Somebody who receives messages, and refuses the first of them.
+async fn receiver(refusals: usize) -> (String, Received) {
+    let received = Received::default();
+    let kept = received.clone();
+    let router = Router::new().route(
+        "/hook",
+        post(move |headers: HeaderMap, body: String| async move {
+            let mut kept = kept.lock().unwrap();
+            kept.push((headers, body));
+            if kept.len() > refusals { StatusCode::NO_CONTENT } else { StatusCode::INTERNAL_SERVER_ERROR }
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, received)
+}
+
+/// Somebody who takes messages and never answers, and how many were taken.
+async fn hanging() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let router = Router::new().route(
+        "/hook",
+        post(move || async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::future::pending::<StatusCode>().await
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, asked)
+}
+
+/// Writes so many messages to an organization's endpoints.
+async fn write(app: &App, organization: OrganizationId, messages: usize) {
+    let state = app.state();
+    let mut transaction = state.pool.begin().await.unwrap();
+    for number in 0..messages {
+        enqueue(&state, &mut transaction, organization, &format!("{organization}-{number}"), "test", &json!({})).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(1).await;
+    let endpoint = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    let again = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    assert_eq!(endpoint.json, again.json, "registered twice, there once");
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    eventually("the first attempt is refused", || async { (received.lock().unwrap().len() == 1).then_some(()) }).await;
+    eventually("it arrived", || async {
+        app.turn.advance(Duration::from_secs(10));
+        (client.get("/v1/webhook-deliveries").await.json["data"][0]["state"] == "delivered").then_some(())
+    })
+    .await;
+    let delivery = client.get("/v1/webhook-deliveries").await.json["data"][0].clone();
+    assert_eq!((&delivery["attempts"], &delivery["last_status"]), (&json!(2), &json!(204)));
+    client.post(&format!("/v1/webhook-deliveries/{}/replay", delivery["id"].as_str().unwrap()), &json!({})).await.expect(202);
+    eventually("it is sent again", || async { (received.lock().unwrap().len() == 3).then_some(()) }).await;
+    let secret: SecretString = endpoint.string("secret").into();
+    for (headers, body) in received.lock().unwrap().iter() {
+        let header = |name: &str| headers[name].to_str().unwrap();
+        assert_eq!(header("webhook-id"), delivery["message_id"].as_str().unwrap());
+        let expected = sign(&secret, header("webhook-id"), header("webhook-timestamp").parse().unwrap(), body.as_bytes()).unwrap();
+        assert_eq!(header("webhook-signature"), expected);
+        let event: Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&event["type"], &event["data"]["spent_micros"]), (&json!("budget.threshold_reached"), &json!(1500)));
+    }
+}
+
+/// One endpoint is asked one thing at a time, and who never answers holds up nobody else, also with messages for every lane.
+#[tokio::test]
+async fn an_endpoint_that_hangs_has_one_message_in_flight_and_delays_no_other_endpoint() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let ((ada, slow), (eve, quick)) = (owner(&app), owner(&app));
+    let (hung, asked) = hanging().await;
+    let (url, received) = receiver(0).await;
+    slow.post("/v1/webhook-endpoints", &json!({"url": hung})).await.expect(201);
+    quick.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 20).await;
+    eventually("the slow one is asked", || async { (asked.load(Ordering::SeqCst) > 0).then_some(()) }).await;
+    // Written while every lane that could wait for the slow one does.
+    write(&app, eve, 20).await;
+    eventually("the other has all of its own", || async { (received.lock().unwrap().len() == 20).then_some(()) }).await;
+    let over = "select count(*) from webhook_deliveries where last_error is not null";
+    assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (1, 0), "the slow one was waited for, or asked more than one thing");
+}
+
+/// An organization may have more endpoints than there are lanes.
+#[tokio::test]
+async fn an_organization_whose_every_endpoint_hangs_delays_no_other_organization() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let ((ada, slow), (eve, quick)) = (owner(&app), owner(&app));
+    let (hung, asked) = hanging().await;
+    let (url, received) = receiver(0).await;
+    for number in 0..20 {
+        slow.post("/v1/webhook-endpoints", &json!({"url": format!("{hung}?{number}")})).await.expect(201);
+    }
+    quick.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 2).await;
+    eventually("two of the slow ones are asked", || async { (asked.load(Ordering::SeqCst) == 2).then_some(()) }).await;
+    write(&app, eve, 20).await;
+    eventually("the other has all of its own", || async { (received.lock().unwrap().len() == 20).then_some(()) }).await;
+    let over = "select count(*) from webhook_deliveries where last_error is not null";
+    assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (2, 0), "the slow ones were waited for, or more than two were asked");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_deleted_gets_nothing_that_waited_for_it() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(100).await;
+    let endpoint = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201).string("id");
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    eventually("the first attempt is refused", || async {
+        (client.get("/v1/webhook-deliveries").await.json["data"][0]["last_status"].is_number()).then_some(())
+    })
+    .await;
+    client.delete(&format!("/v1/webhook-endpoints/{endpoint}")).await.expect(204);
+    let attempts = received.lock().unwrap().len();
+    app.turn.advance(Duration::from_hours(1));
+    assert!(!billing_service::budgets::webhooks::sender::step(&app.state()).await.unwrap(), "there was something to send");
+    assert_eq!(received.lock().unwrap().len(), attempts);
+    let delivery = client.get("/v1/webhook-deliveries").await.json["data"][0].clone();
+    assert_eq!((&delivery["state"], &delivery["last_error"]), (&json!("failed"), &json!("the endpoint was deleted")));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_our_own_network() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    for url in ["https://169.254.169.254/latest", "http://example.com/hook", "https://127.0.0.1/", "https://[::ffff:10.0.0.1]/"] {
+        client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(422);
+    }
+    // A name is judged when it is resolved, each time: it may have been another before.
+    client.post("/v1/webhook-endpoints", &json!({"url": "https://localhost/hook"})).await.expect(201);
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    let error = eventually("the attempt is refused", || async {
+        client.get("/v1/webhook-deliveries").await.json["data"][0]["last_error"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert_eq!(error, "the host is not on the public internet");
+}

@@ -6,6 +6,8 @@ use super::state::{Lot, Only, Wallet};
 
 /// Micro-units of a cent.
 const CENT: i64 = 10_000;
+/// What Stripe charges no card for, in cents: less than this waits on the customer's balance for the next invoice.
+const LEAST: i64 = 50;
 
 /// What is sold: one group, and the first plan of it begins with a trial, once.
 pub const CATALOG: &str = r#"
@@ -118,10 +120,25 @@ impl Plan {
 }
 
 impl Wallet {
-    /// It is paid: money came, credit goes to the wallet, and the rest of the price is the house's.
+    /// It is paid on a page, all of it by the card.
     fn paid(&mut self, charge: Charge) {
+        self.house("stripe_clearing", -charge.price * CENT);
+        self.sold(charge);
+    }
+
+    /// An invoice is paid, with what waited for it.
+    fn collected(&mut self, charge: Charge) {
+        let due = charge.price + self.carried;
+        let (by_card, carried) = if due < LEAST { (0, due) } else { (due, 0) };
+        self.house("stripe_clearing", -by_card * CENT);
+        self.house("customer_balances", (self.carried - carried) * CENT);
+        self.carried = carried;
+        self.sold(charge);
+    }
+
+    /// Credit goes to the wallet, and the rest of the price is the house's.
+    fn sold(&mut self, charge: Charge) {
         let (price, credit) = (charge.price * CENT, charge.credit * CENT);
-        self.house("stripe_clearing", -price);
         self.house("plan_fees", price - credit);
         if credit > 0 {
             let expires = charge.expires.map(|at| at.timestamp_millis());
@@ -153,14 +170,14 @@ impl Wallet {
     /// To another plan: a better one at once for the rest of the period, a lesser one when it ends. False when that is refused.
     pub fn change(&mut self, to: Name, now: DateTime<Utc>) -> bool {
         let Some(plan) = &mut self.plan else { return false };
-        if plan.name == to || plan.standing == Standing::PastDue {
+        if plan.name == to {
             return false;
         }
         if to == Name::Basic {
             plan.next = (!plan.ends).then_some(to);
             return !plan.ends;
         }
-        if now >= plan.end {
+        if plan.standing == Standing::PastDue || now >= plan.end {
             return false;
         }
         plan.next = None;
@@ -174,7 +191,7 @@ impl Wallet {
         (plan.name, plan.value, plan.credited) = (to, value, plan.credited.max(to.credit()));
         let charge = plan.charge(price, credit);
         if price > 0 {
-            self.paid(charge);
+            self.collected(charge);
         }
         true
     }
@@ -211,7 +228,7 @@ impl Wallet {
             (plan.standing, plan.open) = (Standing::PastDue, Some(charge));
             return Some("failed");
         }
-        self.paid(charge);
+        self.collected(charge);
         Some("renewed")
     }
 
@@ -219,7 +236,7 @@ impl Wallet {
     pub fn mend(&mut self) -> bool {
         let Some((plan, charge)) = self.plan.as_mut().and_then(|plan| plan.open.take().map(|charge| (plan, charge))) else { return false };
         plan.standing = Standing::Active;
-        self.paid(charge);
+        self.collected(charge);
         true
     }
 }

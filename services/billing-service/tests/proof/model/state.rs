@@ -112,4 +112,6 @@ pub struct Wallet {
     pub plan: Option<Plan>,
     /// Whether one ever began: the trial is for the first.
     pub had_plan: bool,
+    /// Cents that wait on the customer's balance at Stripe for the next invoice: too few to charge a card for.
+    pub carried: i64,
 }

@@ -28,4 +28,9 @@ EOF
   fi
   exit 1
 fi
+# Who is stood in for no longer: to Compose what belongs to a profile that is off is nobody's orphan.
+wanted=$("$docker" compose config --services)
+for simulator in llm-simulator stripe-simulator; do
+  grep -qx "$simulator" <<<"$wanted" || "$docker" compose --profile "$simulator" rm --stop --force "$simulator"
+done
 took

@@ -55,8 +55,8 @@ toolbox_ready_if_needed() { [ "$(toolbox_mode)" = direct ] || toolbox_ready; }
 stack_down() {
   machine_docker
   case "${1:-}" in
-    --volumes) step "stopping the stack and forgetting its data" in_toolbox docker compose down --remove-orphans --volumes ;;
-    "") step "stopping the stack" in_toolbox docker compose down --remove-orphans ;;
+    --volumes) step "stopping the stack and forgetting its data" in_toolbox docker compose --profile '*' down --remove-orphans --volumes ;;
+    "") step "stopping the stack" in_toolbox docker compose --profile '*' down --remove-orphans ;;
     *) fail "down takes --volumes or nothing" "./dev help" ;;
   esac
 }

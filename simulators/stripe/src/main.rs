@@ -1,5 +1,6 @@
 //! stripe-simulator: the simulator as a program.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -21,9 +22,9 @@ struct Arguments {
     /// Where a browser finds this: the base of the pages of checkout and portal.
     #[arg(long)]
     public_url: Option<String>,
-    /// Ids and all chance come from it.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
+    /// Ids and all chance come from it; without it each start has another: whoever kept ids of an earlier account meets none of them again.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Instant (seconds since 1970) at which the global clock stands still; without it, it is the system's.
     #[arg(long)]
     start_at: Option<i64>,
@@ -70,7 +71,8 @@ fn main() -> anyhow::Result<()> {
     serve(Options {
         bind: arguments.bind,
         public_url: arguments.public_url,
-        seed: arguments.seed,
+        // A new hasher's keys are the system's randomness.
+        seed: arguments.seed.unwrap_or_else(|| RandomState::new().hash_one(())),
         start: arguments.start_at.map_or(Start::Now, Start::At),
         webhooks: arguments.webhook.into_iter().map(|url| Webhook { url, secrets: secrets.clone() }).collect(),
         knobs: arguments.knobs,

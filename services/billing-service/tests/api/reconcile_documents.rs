@@ -243,6 +243,15 @@ fn each_kind_of_difference_has_a_test_of_its_own() {
     assert_eq!(json!(without), json!([]));
 }
 
+/// [B-75] Whoever reads of a difference finds what to do.
+#[test]
+fn each_kind_of_difference_has_a_row_in_the_guide() {
+    let guide = testkit::repository::read("docs/guides/BILLING.md");
+    let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1)).collect();
+    let without: Vec<&str> = reconcile::kinds().filter(|kind| !rows.iter().any(|row| row.contains(&format!("`{kind}`")))).collect();
+    assert_eq!(without, [""; 0]);
+}
+
 /// [B-75] Several pages of each list: all of it is compared, in both directions, and a page at once is held.
 #[tokio::test]
 async fn a_long_history_is_compared_page_by_page() {

@@ -22,9 +22,13 @@ struct Line {
     command: Command,
 }
 
+/// What is typed after the program's name, as the program reads it.
+pub fn parse(arguments: &[&str]) -> Result<Command, clap::Error> {
+    Line::try_parse_from([&["billing-service"], arguments].concat()).map(|line| line.command)
+}
+
 pub async fn run(app: &App, arguments: &[&str]) -> anyhow::Result<()> {
-    let line = Line::try_parse_from([&["billing-service"], arguments].concat())?;
-    admin::run(line.command, app.config.clone()).await
+    admin::run(parse(arguments)?, app.config.clone()).await
 }
 
 async fn change(app: &App, key: &str, organization: OrganizationId, change: &WalletChange) -> Result<Decided, Error> {

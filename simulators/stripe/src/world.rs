@@ -186,8 +186,9 @@ impl World {
 
     /// The id of the test clock that an object lives by; empty for the global one.
     pub(crate) fn clock_of(&self, object: &Value) -> String {
-        let of_customer = || self.related(object, "customer")["test_clock"].as_str().map(str::to_owned);
-        object["test_clock"].as_str().map(str::to_owned).or_else(of_customer).unwrap_or_default()
+        let customer = || object["customer"].as_str().and_then(|id| self.objects.get(id));
+        let clock = object["test_clock"].as_str().or_else(|| customer()?["test_clock"].as_str());
+        clock.unwrap_or_default().to_owned()
     }
 
     /// Has an object looked at when its clock reaches an instant.
@@ -234,11 +235,13 @@ impl World {
 
     /// Keeps a changed object and appends the event about it, if anything changed.
     pub(crate) fn update(&mut self, kind: &str, object: &Value) {
-        let before = self.objects.get(&text(object, "id")).cloned();
-        self.put(object);
-        if !before.as_ref().is_some_and(|before| looks_like(before, object)) {
-            self.emit_change(kind, object, before.as_ref());
+        let before = self.objects.get(&text(object, "id"));
+        if before.is_some_and(|before| looks_like(before, object)) {
+            return self.put(object);
         }
+        let before = before.cloned();
+        self.put(object);
+        self.emit_change(kind, object, before.as_ref());
     }
 
     /// Forgets events after 30 days, as Stripe does.

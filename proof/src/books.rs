@@ -20,7 +20,7 @@ use crate::shop::PLAN_CREDIT;
 /// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long it may take until an event that was never delivered is found: it is looked for when it is two minutes old.
-const UNTIL_FOUND: Duration = Duration::from_secs(240);
+const UNTIL_FOUND: Duration = Duration::from_mins(4);
 /// Tokens that may be between the provider and a process: what comes in a fifth of a second, for which it may have to wait on a machine
 /// where compilers run.
 const ON_THE_WAY: i64 = 40;

@@ -322,13 +322,14 @@ impl Simulator {
         self.world().all("event").map(crate::world::shown).collect()
     }
 
-    /// The events after so many of all that there ever were, oldest first, as the API shows them; and how many there were by now, to ask
-    /// with the next time. What was forgotten meanwhile is not among them.
+    /// Those events after so many of all that there ever were whose kind is `heard`, oldest first, as the API shows them; and how many
+    /// there were by now, to ask with the next time. What was forgotten meanwhile is not among them.
     #[must_use]
-    pub fn events_after(&self, count: usize) -> (Vec<Value>, usize) {
+    pub fn events_after(&self, count: usize, heard: impl Fn(&str) -> bool) -> (Vec<Value>, usize) {
         let world = self.world();
         let (events, count) = world.events_after(count);
-        (events.map(crate::world::shown).collect(), count)
+        let heard = events.filter(|event| event["type"].as_str().is_some_and(&heard));
+        (heard.map(crate::world::shown).collect(), count)
     }
 
     /// Any object as the API shows it; null where there is none.

@@ -280,8 +280,10 @@ pub(crate) fn number(object: &Value, field: &str) -> i64 {
 pub(crate) fn shown(object: &Value) -> Value {
     match object {
         Value::Object(fields) => {
-            let visible = fields.iter().filter(|(name, _)| !name.starts_with("__"));
-            Value::Object(visible.map(|(name, value)| (name.clone(), shown(value))).collect())
+            // With room for all: a filter does not say how many it lets pass, and a map that grows is hashed again each time.
+            let mut visible = Map::with_capacity(fields.len());
+            visible.extend(fields.iter().filter(|(name, _)| !name.starts_with("__")).map(|(name, value)| (name.clone(), shown(value))));
+            Value::Object(visible)
         }
         Value::Array(entries) => Value::Array(entries.iter().map(shown).collect()),
         other => other.clone(),

@@ -11,6 +11,7 @@ use billing_service::state::AppState;
 use billing_service::stripe::reconcile::{self, Difference};
 use billing_service::stripe::sender;
 use billing_service::stripe::signature::sign;
+use billing_service::stripe::worker;
 use chassis::SecretString;
 use chassis::config::CommaList;
 use futures::{StreamExt, stream};
@@ -155,10 +156,9 @@ impl Shop {
     /// Events that were not given out before, oldest first.
     pub fn news(&self) -> Vec<Value> {
         let mut seen = self.seen.lock().unwrap();
-        let (news, count) = self.stripe.events_after(*seen);
+        let (news, count) = self.stripe.events_after(*seen, |kind| self.hears.is_empty() || self.hears.contains(kind));
         *seen = count;
-        let hears = |event: &Value| self.hears.is_empty() || event["type"].as_str().is_some_and(|kind| self.hears.contains(kind));
-        news.into_iter().filter(hears).collect()
+        news
     }
 
     /// Waits until every stored event has had its effect.
@@ -220,6 +220,8 @@ impl Shop {
             }
             for some in news.chunks(1000) {
                 stream::iter(some).for_each_concurrent(LANES, |event| self.deliver(event)).await;
+                lanes::drain(LANES, &CancellationToken::new(), || worker::handle_one(&self.state)).await.unwrap();
+                // Also what the service itself has taken.
                 self.handled().await;
             }
         }

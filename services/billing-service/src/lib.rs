@@ -107,6 +107,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0107_model_leases_active",
         "0111_customer_balances",
         "0112_credit_notes",
+        "0113_queues",
     ],
 };
 

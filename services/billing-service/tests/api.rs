@@ -59,6 +59,8 @@ mod months;
 mod operations;
 #[path = "api/payments.rs"]
 mod payments;
+#[path = "api/queues.rs"]
+mod queues;
 #[path = "api/races.rs"]
 mod races;
 #[path = "api/rate_terms.rs"]

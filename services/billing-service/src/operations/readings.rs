@@ -66,7 +66,7 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
              union all select 'billing_rollup_deltas', 'usage', count(*) from usage_deltas
              union all select 'billing_rollup_deltas', 'meters', count(*) from meter_deltas
              union all select 'billing_rollup_deltas', 'spend', count(*) from spend_deltas
-             union all select 'billing_stripe_events', state, count(*) from stripe_events where state not in ('handled', 'ignored') group by state
+             union all select 'billing_stripe_events', state, count(*) from stripe_events where state in ('received', 'parked') group by state
              union all select 'billing_stripe_event_age_seconds', null, extract(epoch from $1 - min(received_at))::bigint from stripe_events where state = 'received'
              union all select 'billing_stripe_events_set_aside', null, count(*) from stripe_events where state = 'parked'
              union all select 'billing_stripe_customers_unmade', null, count(*) from stripe_customers where customer_id is null

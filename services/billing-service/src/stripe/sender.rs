@@ -102,12 +102,15 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// Takes the oldest wish that is due and first of its subject. The comparison of pairs says the same as one of positions, which the index in
+/// the order of positions could answer too: by reading all that waits, for each wish that is looked at.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     let row = sqlx::query!(
         "update intents set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute' where id = (
            select id from intents i where sent_at is null and next_attempt_at <= $1
-             and not exists (select from intents before where before.subject = i.subject and before.position < i.position and before.sent_at is null offset 0)
+             and not exists (select from intents before where before.subject = i.subject
+               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0)
            order by position limit 1 for update skip locked)
          returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at, traceparent",
         now

@@ -130,11 +130,13 @@ async fn fetch_and_have_effect(state: &AppState, event: &Claimed, ids: &[String]
 
 async fn have_effect(state: &AppState, ids: &[String], fetched: Option<&Fetched>) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
-        let waiting = sqlx::query_scalar!(
-            "select event_id from stripe_events where event_id = any($1) and state = 'received' order by event_id for no key update",
+        // Found by their ids alone: with their state in the condition the database also reads the index of all that wait.
+        let locked = sqlx::query!(
+            r#"select event_id, state = 'received' as "waits!" from stripe_events where event_id = any($1) order by event_id for no key update"#,
             ids
         );
-        let waiting = waiting.fetch_all(&mut **transaction).await?;
+        let locked = locked.fetch_all(&mut **transaction).await?;
+        let waiting: Vec<String> = locked.into_iter().filter(|event| event.waits).map(|event| event.event_id).collect();
         if waiting.is_empty() {
             return Ok(());
         }

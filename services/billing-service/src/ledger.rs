@@ -8,7 +8,6 @@
 //! A posting that changes wallet and holds together is followed by its lots ([`grants::follow`](crate::grants::follow)) in the same
 //! transaction.
 
-mod batch;
 pub mod chart;
 pub mod export;
 pub mod journal;
@@ -16,6 +15,7 @@ pub mod postings;
 pub mod seal;
 mod transactions;
 pub mod verify;
+mod write;
 
 use std::collections::HashMap;
 
@@ -28,8 +28,8 @@ use crate::error::Error;
 use crate::state::AppState;
 use chart::Account;
 use postings::Posting;
+use write::{Sheet, Written};
 
-pub use batch::post_all;
 pub use transactions::{__path_list, LedgerEntry, LedgerTransaction, list};
 
 /// The currency of credit: in it models are priced, and every wallet is kept. What is paid in another is exchanged
@@ -71,7 +71,7 @@ impl Balances {
     }
 }
 
-/// Writes a posting, whose entries are in `currency`; false when the same fact was posted before, in which case nothing is written.
+/// Writes a posting, whose entries are in `currency`; false when the same fact was posted before, in which case no fact and no entry is written.
 ///
 /// # Errors
 /// The database's; it refuses what is not balanced or overdraws.
@@ -82,32 +82,41 @@ pub async fn post(
     currency: Currency,
     posting: &Posting,
 ) -> Result<bool, Error> {
-    let id = state.random.uuid_v7(&state.clock);
-    let inserted = sqlx::query!(
-        "insert into ledger_transactions (id, kind, external_key, organization_id, occurred_at) values ($1, $2, $3, $4, $5)
-         on conflict on constraint ledger_transactions_fact_key do nothing",
-        id,
-        posting.kind.as_str(),
-        posting.external_key,
-        organization.map(OrganizationId::uuid),
-        posting.occurred_at
-    )
-    .execute(&mut **transaction)
-    .await?;
-    if inserted.rows_affected() == 0 {
-        return Ok(false);
+    let mut sheet = Sheet::default();
+    sheet.add(state, organization, currency, posting);
+    let written = match sheet.write(transaction).await? {
+        Written::NoAccount => {
+            make_accounts(state, transaction, sheet.accounts()).await?;
+            sheet.write(transaction).await?
+        }
+        written @ Written::Facts(_) => written,
+    };
+    match written {
+        Written::Facts(count) => Ok(count == 1),
+        Written::NoAccount => Err(Error::Internal("an entry has no account")),
     }
-    let entries: Vec<(Account, i64)> = posting.entries.iter().copied().filter(|(_, amount)| *amount != 0).collect();
-    let accounts: Vec<Account> = entries.iter().map(|(account, _)| *account).collect();
-    make_accounts(state, transaction, organization, currency, &accounts).await?;
-    insert_entries(transaction, id, organization, currency, &entries).await?;
-    if let Some((currency, entries)) = &posting.money {
-        let entries: Vec<(Account, i64)> = entries.iter().copied().filter(|(_, amount)| *amount != 0).collect();
-        let accounts: Vec<Account> = entries.iter().map(|(account, _)| *account).collect();
-        make_accounts(state, transaction, None, *currency, &accounts).await?;
-        insert_entries(transaction, id, None, *currency, &entries).await?;
+}
+
+/// Writes postings of facts that were not posted before, in their order: settlements come in batches. Their accounts must be there and
+/// locked.
+///
+/// # Errors
+/// The database's; it refuses what is not balanced or overdraws. When a fact was posted before: nothing of the transaction may stay then.
+pub async fn post_all(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    currency: Currency,
+    postings: &[(OrganizationId, Posting)],
+) -> Result<(), Error> {
+    let mut sheet = Sheet::default();
+    for (organization, posting) in postings {
+        sheet.add(state, Some(*organization), currency, posting);
     }
-    Ok(true)
+    match sheet.write(transaction).await? {
+        Written::Facts(count) if count == postings.len() => Ok(()),
+        Written::Facts(_) => Err(Error::Internal("a fact was posted before")),
+        Written::NoAccount => Err(Error::Internal("an entry has no account")),
+    }
 }
 
 /// Makes an organization's own accounts, so that every lock on them finds all.
@@ -121,74 +130,38 @@ pub async fn open(
     currency: Currency,
 ) -> Result<(), Error> {
     let own: Vec<Account> = Account::ALL.into_iter().filter(|account| account.belongs_to_organization()).collect();
-    make_accounts(state, transaction, Some(organization), currency, &own).await
+    make_accounts(state, transaction, own.into_iter().map(|account| (Some(organization.uuid()), account, currency))).await
 }
 
-/// Makes those of the accounts that are not there yet. They are looked for first: an insert, even one that does nothing about a conflict,
-/// waits for whoever changes the row that it would conflict with, and the house's accounts are changed by everybody.
+/// Makes those of the accounts, named by owner, kind and currency, that are not there yet. They are looked for first: an insert, even one
+/// that does nothing about a conflict, waits for whoever changes the row that it would conflict with, and the house's accounts are changed
+/// by everybody.
 async fn make_accounts(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
-    organization: Option<OrganizationId>,
-    currency: Currency,
-    accounts: &[Account],
+    accounts: impl Iterator<Item = (Option<Uuid>, Account, Currency)>,
 ) -> Result<(), Error> {
-    let organization = organization.map(OrganizationId::uuid);
+    let accounts: Vec<_> = accounts.collect();
     let ids: Vec<Uuid> = accounts.iter().map(|_| state.random.uuid_v7(&state.clock)).collect();
-    let owners: Vec<Option<Uuid>> = accounts.iter().map(|account| organization.filter(|_| account.belongs_to_organization())).collect();
-    let kinds: Vec<String> = accounts.iter().map(|account| account.as_str().to_owned()).collect();
+    let owners: Vec<Option<Uuid>> = accounts.iter().map(|(owner, ..)| *owner).collect();
+    let kinds: Vec<String> = accounts.iter().map(|(_, account, _)| account.as_str().to_owned()).collect();
+    let currencies: Vec<String> = accounts.iter().map(|(.., currency)| currency.code().to_owned()).collect();
     sqlx::query!(
         "insert into accounts (id, organization_id, kind, currency)
-         select id, owner, kind, $4 from unnest($1::uuid[], $2::uuid[], $3::text[]) as wanted (id, owner, kind)
-         where case when owner is null then not exists (select from accounts a where a.organization_id is null and a.kind = wanted.kind and a.currency = $4)
-           else not exists (select from accounts a where a.organization_id = owner and a.kind = wanted.kind and a.currency = $4) end
-         order by owner nulls last, kind
+         select id, owner, kind, currency from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) as wanted (id, owner, kind, currency)
+         where case when owner is null
+             then not exists (select from accounts a where a.organization_id is null and a.kind = wanted.kind and a.currency = wanted.currency)
+           else not exists (select from accounts a where a.organization_id = owner and a.kind = wanted.kind and a.currency = wanted.currency) end
+         order by owner nulls last, kind, currency
          on conflict on constraint accounts_owner_kind_currency_key do nothing",
         &ids,
         &owners as &[Option<Uuid>],
         &kinds,
-        currency.code()
+        &currencies
     )
     .execute(&mut **transaction)
     .await?;
     Ok(())
-}
-
-/// Writes the entries of a transaction in the order of locks. Two joins and not one over a nullable owner, because only these can
-/// use the index.
-async fn insert_entries(
-    transaction: &mut Transaction<'static, Postgres>,
-    id: Uuid,
-    organization: Option<OrganizationId>,
-    currency: Currency,
-    entries: &[(Account, i64)],
-) -> Result<(), Error> {
-    let (own, house): (Vec<_>, Vec<_>) = entries.iter().copied().partition(|(account, _)| account.belongs_to_organization());
-    let columns = |entries: &[(Account, i64)]| -> (Vec<String>, Vec<i64>) {
-        entries.iter().map(|(account, amount)| (account.as_str().to_owned(), *amount)).unzip()
-    };
-    let ((own_kinds, own_amounts), (house_kinds, house_amounts)) = (columns(&own), columns(&house));
-    let inserted = sqlx::query!(
-        "insert into ledger_entries (transaction_id, account_id, amount_micros)
-         select $1, moved.id, moved.amount from (
-           select a.id, a.organization_id, a.kind, e.amount from unnest($4::text[], $5::bigint[]) as e (kind, amount)
-           join accounts a on a.organization_id = $2 and a.kind = e.kind and a.currency = $3
-           union all
-           select a.id, a.organization_id, a.kind, e.amount from unnest($6::text[], $7::bigint[]) as e (kind, amount)
-           join accounts a on a.organization_id is null and a.kind = e.kind and a.currency = $3
-         ) moved order by moved.organization_id nulls last, moved.kind",
-        id,
-        organization.map(OrganizationId::uuid),
-        currency.code(),
-        &own_kinds,
-        &own_amounts,
-        &house_kinds,
-        &house_amounts
-    )
-    .execute(&mut **transaction)
-    .await?;
-    let all = u64::try_from(entries.len()).is_ok_and(|expected| inserted.rows_affected() == expected);
-    if all { Ok(()) } else { Err(Error::Internal("an entry has no account")) }
 }
 
 /// Reads an organization's balances in the currency of credit without waiting for anybody; none when it has no accounts yet.

@@ -8,11 +8,13 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use identity::OrganizationId;
 use money::Currency;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -36,6 +38,11 @@ const PAUSE: TimeDelta = TimeDelta::minutes(1);
 const PAUSE_AFTER_FAILURE: TimeDelta = TimeDelta::hours(1);
 /// Failures in a row after which it is off.
 const MOST_FAILURES: i32 = 3;
+/// Wallets that one look adds up at most, a hundredth of a millisecond each: with this many and more that top themselves up, each is looked at
+/// once in as many looks as there are pages of them.
+const PAGE: i64 = 2000;
+/// Wallets that are topped up at once.
+const LANES: usize = 8;
 /// What a customer is told of.
 const OFF: &str = "auto_top_up.disabled";
 
@@ -50,41 +57,58 @@ pub struct TopUp {
     pub currency: Currency,
 }
 
-/// Looks until the token is cancelled; without a key of Stripe's nothing can be collected, and nothing is wanted.
+/// Looks until the token is cancelled, at one page of wallets a time; without a key of Stripe's nothing can be collected, and nothing is
+/// wanted.
 pub async fn run_until(state: &AppState, pause: Duration, stop: &CancellationToken) {
     if state.stripe.is_none() {
         return stop.cancelled().await;
     }
+    let after = Mutex::new(Uuid::nil());
     keep_running(TASK, stop, pause, || async {
-        while !stop.is_cancelled() && step(state).await? {}
+        let mut after = after.lock().await;
+        *after = look(state, *after).await?.unwrap_or_default();
         Ok(())
     })
     .await;
 }
 
-/// Has the next wallet topped up that is low; false when none is. What a page may find low is looked at again under the lock of the
-/// wallet, and with what lies in its lease. One that cannot be topped up is set aside.
+/// Looks at every page once.
 ///
 /// # Errors
 /// The database's, when it cannot be reached.
-pub async fn step(state: &AppState) -> Result<bool, Error> {
-    let Some(organization) = low(state).await? else { return Ok(false) };
+pub async fn sweep(state: &AppState) -> Result<(), Error> {
+    let mut after = Some(Uuid::nil());
+    while let Some(last) = after {
+        after = look(state, last).await?;
+    }
+    Ok(())
+}
+
+/// Has those wallets topped up that are low, of the page of organizations after the given one; the last of the page, none when there are no more.
+async fn look(state: &AppState, after: Uuid) -> Result<Option<Uuid>, Error> {
+    let page = low(state, after).await?;
+    let low = stream::iter(page.low).map(Ok::<_, Error>);
+    low.try_for_each_concurrent(LANES, |organization| one(state, organization)).await?;
+    Ok(page.last)
+}
+
+/// Looks at a wallet that a page found low again, under its lock and with what lies in its lease. One that cannot be topped up is set aside.
+async fn one(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
     let leased = leases::unspent(state, organization).await?;
     let done = in_transaction!(state.pool, |transaction| { top_up(state, transaction, organization, leased).await });
     let Err(error) = &done else { return done };
     let Some(pause) = aside::pause(TASK, organization.uuid(), error) else { return done };
     let until = state.clock.now() + pause;
-    in_transaction!(state.pool, |transaction| { put_off(state, transaction, organization, until).await })?;
-    Ok(true)
+    in_transaction!(state.pool, |transaction| { put_off(state, transaction, organization, until).await })
 }
 
-/// Tops up a wallet that is still low; false when another replica is at it.
+/// Tops up a wallet that is still low, unless another replica is at it.
 async fn top_up(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     leased: Option<Unspent>,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     let now = state.clock.now();
     let set = sqlx::query!(
         "select threshold_micros, amount_micros, monthly_cap_micros from auto_top_ups t where organization_id = $1 and enabled and next_at <= $2
@@ -93,7 +117,7 @@ async fn top_up(
         organization.uuid(),
         now
     );
-    let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(false) };
+    let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(()) };
     let balances = ledger::lock(transaction, organization).await?;
     let lots = grants::lots(&mut **transaction, organization, now).await?;
     let holds = grants::model_holds(&mut **transaction, organization).await?;
@@ -114,24 +138,45 @@ async fn top_up(
         // The cap is reached: nothing can change before the month does, or the settings.
         PAUSE_AFTER_FAILURE
     };
-    put_off(state, transaction, organization, now + pause).await?;
-    Ok(true)
+    put_off(state, transaction, organization, now + pause).await
 }
 
-/// An organization that is to be looked at: what its credit for everything comes to, without that in its lease, is below its threshold.
-async fn low(state: &AppState) -> Result<Option<OrganizationId>, Error> {
-    let low = sqlx::query_scalar!(
-        "select t.organization_id from auto_top_ups t where t.enabled and t.next_at <= $1
-           and (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = t.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
-             - (select coalesce(sum(g.remaining_micros), 0) from grants g where g.organization_id = t.organization_id and g.state = 'active'
-                and (g.models is not null or g.features is not null or g.expires_at <= $1))
-               < t.threshold_micros
-           and not exists (select from top_ups u where u.organization_id = t.organization_id and u.state = 'wanted')
-         order by t.next_at limit 1",
+/// Whom a look found.
+#[derive(Debug, Default)]
+struct Page {
+    /// Those whose credit for everything, without that in their leases, is below their threshold.
+    low: Vec<OrganizationId>,
+    /// The last of those that were added up; none when the page was not full.
+    last: Option<Uuid>,
+}
+
+async fn low(state: &AppState, after: Uuid) -> Result<Page, Error> {
+    let looked_at = sqlx::query!(
+        r#"with page as materialized (
+             select t.organization_id, t.threshold_micros, row_number() over (order by t.organization_id) as place from auto_top_ups t
+             where t.organization_id > $3 and t.enabled and t.next_at <= $1 order by t.organization_id limit $4)
+           select p.organization_id, p.place as "place!", w.is_low as "is_low!" from page p cross join lateral (
+             select (select coalesce(sum(a.balance_micros), 0) from accounts a where a.organization_id = p.organization_id and a.currency = $2 and a.kind in ('wallet', 'debt'))
+                 - (select coalesce(sum(g.remaining_micros), 0) from grants g where g.organization_id = p.organization_id and g.state = 'active'
+                    and (g.models is not null or g.features is not null or g.expires_at <= $1))
+                 < p.threshold_micros
+               and not exists (select from top_ups u where u.organization_id = p.organization_id and u.state = 'wanted') as is_low) w
+           where w.is_low or p.place = $4 order by p.place"#,
         state.clock.now(),
-        crate::ledger::CREDIT.code()
+        crate::ledger::CREDIT.code(),
+        after,
+        PAGE
     );
-    Ok(low.fetch_optional(&state.pool).await?.map(OrganizationId::from_uuid))
+    let mut page = Page::default();
+    for row in looked_at.fetch_all(&state.pool).await? {
+        if row.is_low {
+            page.low.push(OrganizationId::from_uuid(row.organization_id));
+        }
+        if row.place == PAGE {
+            page.last = Some(row.organization_id);
+        }
+    }
+    Ok(page)
 }
 
 /// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.

@@ -87,7 +87,7 @@ impl Months {
         lanes::drain(LANES, &on, || subscriptions::due::step(state)).await.unwrap();
         lanes::drain(LANES, &on, || subscriptions::grants::step(state)).await.unwrap();
         grants::sweep(state).await.unwrap();
-        lanes::drain(LANES, &on, || top_ups::step(state)).await.unwrap();
+        top_ups::sweep(state).await.unwrap();
     }
 
     async fn due(&self) -> i64 {
@@ -103,7 +103,7 @@ impl Months {
 
     /// What a month's autovacuum does, which the databases of tests have turned off: what waited is no longer in the way of what waits.
     async fn clean(&self) {
-        sqlx::query("vacuum (analyze) stripe_events, intents, accounts, grants, subscriptions")
+        sqlx::query("vacuum (analyze) stripe_events, intents, accounts, grants, subscriptions, auto_top_ups")
             .execute(&self.shop.app.database.owner)
             .await
             .unwrap();

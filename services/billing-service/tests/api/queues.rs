@@ -63,3 +63,26 @@ async fn a_look_reads_no_more_when_a_thousand_times_as_much_waits_as_statistics_
         }
     }
 }
+
+/// [B-49]
+#[tokio::test]
+async fn a_look_for_wallets_that_run_low_reads_a_page_of_them_and_not_all() {
+    let app = App::start().await;
+    let mut connection = app.database.owner.acquire().await.unwrap();
+    for statement in [
+        "insert into wallets (organization_id, currency, created_at) select gen_random_uuid(), 'USD', now() from generate_series(1, 4000)",
+        "insert into auto_top_ups (organization_id, enabled, threshold_micros, amount_micros, monthly_cap_micros, next_at, updated_at)
+         select organization_id, true, 1, 1, 1, now(), now() from wallets",
+        "vacuum (analyze) auto_top_ups",
+    ] {
+        connection.execute(statement).await.unwrap();
+    }
+    let mut transaction = connection.begin().await.unwrap();
+    let prepare = format!("prepare look (timestamptz, text, uuid, bigint) as {}", query("row_number() over (order by t.organization_id)"));
+    transaction.execute(AssertSqlSafe(prepare)).await.unwrap();
+    let before = rows_read(&mut transaction, "auto_top_ups").await;
+    let found = transaction.fetch_all("execute look (now(), 'USD', '00000000-0000-0000-0000-000000000000', 50)").await.unwrap();
+    let read = rows_read(&mut transaction, "auto_top_ups").await - before;
+    assert_eq!(found.len(), 50, "all are low");
+    assert!((50..=100).contains(&read), "{read} rows were read");
+}

@@ -119,7 +119,7 @@ async fn a_top_up_ends_with_its_invoice_when_its_customer_is_gone() {
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/invoices/")]);
     let settings = serde_json::json!({"enabled": true, "threshold_micros": 15_000_000, "amount_micros": 20_000_000, "monthly_cap_micros": 500_000_000});
     client.send("PUT".parse().unwrap(), "/v1/auto-top-up", Some(settings.to_string())).await.expect(200);
-    billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+    billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
     tried_once(&shop).await;
     replaced(&shop, organization, &client).await;
     done_late(&shop).await;

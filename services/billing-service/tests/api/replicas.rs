@@ -35,7 +35,7 @@ async fn batches_of_the_same_organizations_in_opposite_orders_wait_for_each_othe
     for _ in 0..ROUNDS {
         let events = async || join_all(organizations.iter().map(|(organization, _)| app.used(*organization))).await;
         let (one, other) = (events().await, events().await.into_iter().rev().collect::<Vec<_>>());
-        settle_at_once(&replicas, [messages(&one), messages(&other)]).await;
+        Box::pin(settle_at_once(&replicas, [messages(&one), messages(&other)])).await;
     }
     for (_, client) in &organizations {
         assert_eq!(app.balance(client).await, (GRANT - ROUNDS * 2 * 150, 0));
@@ -59,7 +59,7 @@ async fn batches_that_touch_the_accounts_of_the_house_in_opposite_orders_wait_fo
     for _ in 0..ROUNDS {
         let one = messages(&[used("ours").await, used("given").await]);
         let other = messages(&[used("given").await, used("ours").await]);
-        settle_at_once(&replicas, [one, other]).await;
+        Box::pin(settle_at_once(&replicas, [one, other])).await;
     }
     assert_eq!(app.count("select count(*) from usage_events").await, ROUNDS * 4);
     app.assert_clean().await;

@@ -33,14 +33,14 @@ async fn a_wallet_that_runs_low_is_topped_up_once_and_within_its_cap() {
     shop.settle().await;
     set(&client, &settings(25_000_000)).await.expect(200);
     let state = shop.app.state();
-    let _ = futures::future::join_all((0..64).map(|_| billing_service::top_ups::step(&state))).await;
+    let _ = futures::future::join_all((0..64).map(|_| billing_service::top_ups::sweep(&state))).await;
     wanted(&shop, 1).await;
     assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
     // Low again: one more would be above the cap of the month, and comes in the next one.
     take(&shop, &client, 20_000_000).await;
     for _ in 0..3 {
         shop.pass(Duration::from_hours(2));
-        billing_service::top_ups::step(&state).await.unwrap();
+        billing_service::top_ups::sweep(&state).await.unwrap();
     }
     assert_eq!(shop.app.count("select count(*) from top_ups").await, 1);
     shop.pass(Duration::from_hours(31 * 24));
@@ -70,7 +70,7 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
         body
     };
     set(&client, &threshold(9_999_850)).await.expect(200);
-    let looks = || async { while billing_service::top_ups::step(&state).await.unwrap() {} };
+    let looks = || async { billing_service::top_ups::sweep(&state).await.unwrap() };
     looks().await;
     assert_eq!((shop.app.count(count).await, shop.app.balance(&client).await), (0, (9_999_850, 0)));
     let grant = NewGrant { models: Some(vec!["sim-small".into()]), ..NewGrant::plain(Source::Promotion, "some", 50_000_000) };
@@ -80,6 +80,28 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
     wanted(&shop, 1).await;
     shop.assert_clean().await;
     shop.assert_reconciled().await;
+}
+
+/// A look adds up two thousand wallets at most: what it costs has a bound, and those after them come with the next.
+/// [B-49]
+#[tokio::test]
+async fn whoever_comes_after_a_page_of_two_thousand_wallets_is_topped_up_too() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    for insert in [
+        "insert into wallets (organization_id, currency, created_at) select lpad(n::text, 32, '0')::uuid, 'USD', now() from generate_series(1, 2000) n",
+        "insert into auto_top_ups (organization_id, enabled, threshold_micros, amount_micros, monthly_cap_micros, next_at, updated_at)
+         select lpad(n::text, 32, '0')::uuid, true, 0, 1, 1, '-infinity', now() from generate_series(1, 2000) n",
+    ] {
+        sqlx::query(insert).execute(&shop.app.database.owner).await.unwrap();
+    }
+    set(&client, &settings(25_000_000)).await.expect(200);
+    billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
+    wanted(&shop, 1).await;
+    assert_eq!(shop.app.balance(&client).await, (30_000_000, 0));
+    shop.assert_clean().await;
 }
 
 /// [B-78] Cards are charged by it.
@@ -128,7 +150,7 @@ async fn after_three_failures_in_a_row_it_is_off_until_it_is_switched_on_and_not
     assert_eq!(client.get("/v1/auto-top-up").await.expect(200).json["enabled"], false);
     shop.pass(Duration::from_hours(100));
     shop.settle().await;
-    assert!(!billing_service::top_ups::step(&shop.app.state()).await.unwrap());
+    billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
     assert_eq!((shop.at_stripe(), shop.app.balance(&client).await), (1_000, (10_000_000, 0)));
     let invoices = client.get("/v1/invoices").await.expect(200).json;
     assert!(invoices["data"].as_array().unwrap().iter().all(|invoice| invoice["status"] == "void"), "{invoices}");
@@ -161,7 +183,7 @@ async fn a_top_up_whose_payment_is_on_its_way_is_neither_failed_nor_bought_again
     wanted(&shop, 1).await;
     for _ in 0..3 {
         shop.pass(Duration::from_hours(24));
-        billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+        billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
         shop.settle().await;
     }
     assert_eq!(shop.app.count("select count(*) from top_ups where state = 'wanted'").await, 1);
@@ -185,7 +207,7 @@ async fn what_failed_counts_against_the_cap_until_its_invoice_is_void() {
     wanted(&shop, 1).await;
     shop.app.as_owner("update stripe_invoices set status = 'open'").await;
     shop.pass(Duration::from_hours(2));
-    billing_service::top_ups::step(&shop.app.state()).await.unwrap();
+    billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
     assert_eq!(shop.app.count("select count(*) from top_ups").await, 1, "both may be paid, and are more than the cap");
     shop.app.as_owner("update stripe_invoices set status = 'void'").await;
     shop.pass(Duration::from_hours(2));

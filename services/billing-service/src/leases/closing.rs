@@ -1,11 +1,13 @@
 //! The end of a lease: closed in Redis, what is left goes back, the rest when its last requests are over.
 
+use std::future::Future;
 use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, TimeDelta, Utc};
 use contracts::LeaseId;
+use futures::{StreamExt, stream};
 use identity::OrganizationId;
 use tokio_util::sync::CancellationToken;
 
@@ -13,50 +15,67 @@ use super::store;
 use crate::error::Error;
 use crate::state::AppState;
 
-const BATCH: i64 = 100;
+/// Leases that one sweep takes of each kind.
+const BATCH: usize = 100;
+/// Leases that are worked on at once: each waits for Redis and for the accounts of its organization.
+const LANES: usize = 8;
 /// After the last deadline of its requests, for their settlements to be posted.
 const GRACE: TimeDelta = TimeDelta::minutes(1);
 
 /// Sweeps until the token is cancelled.
 pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
-    keep_running("lease-sweeper", stop, every, || async { Ok(sweep(state).await?) }).await;
+    keep_running("lease-sweeper", stop, every, || async {
+        while !stop.is_cancelled() && sweep(state).await? {}
+        Ok(())
+    })
+    .await;
 }
 
-/// Takes each lease that is due one step further. Any number of replicas may sweep at once: a step that was made is not made again.
+/// Takes leases that are due one step further, so many of each kind; true when there may be more. Any number of replicas may sweep at once:
+/// a step that was made is not made again.
 ///
 /// # Errors
-/// When the database or Redis is away.
-pub async fn sweep(state: &AppState) -> Result<(), Error> {
-    let now = state.clock.now();
+/// When the database or Redis is away, or one of them could not be taken further; the others were.
+pub async fn sweep(state: &AppState) -> Result<bool, Error> {
+    let (now, batch) = (state.clock.now(), i64::try_from(BATCH).unwrap_or(i64::MAX));
     let idle = sqlx::query_scalar!(
         "select id from leases where state in ('opening', 'open') and deadline <= $1 order by deadline limit $2",
         now,
-        BATCH
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    for id in idle.into_iter().map(LeaseId::from_uuid) {
-        begin(state, id).await?;
+        batch
+    );
+    let begun = each(idle.fetch_all(&state.pool).await?, |id| async move {
+        begin(state, LeaseId::from_uuid(id)).await?;
         chassis::step!("lease.ending");
-    }
-    let closing = sqlx::query!("select id, organization_id, model from leases where state = 'closing' order by id limit $1", BATCH)
-        .fetch_all(&state.pool)
-        .await?;
-    for row in closing {
-        close(state, OrganizationId::from_uuid(row.organization_id), row.model.as_deref(), LeaseId::from_uuid(row.id)).await?;
-    }
-    let drained = sqlx::query_scalar!(
+        Ok(())
+    })
+    .await;
+    let closing = sqlx::query!("select id, organization_id, model from leases where state = 'closing' order by id limit $1", batch);
+    let closed = each(closing.fetch_all(&state.pool).await?, |row| async move {
+        close(state, OrganizationId::from_uuid(row.organization_id), row.model.as_deref(), LeaseId::from_uuid(row.id)).await
+    })
+    .await;
+    let over = sqlx::query_scalar!(
         "select id from leases where state in ('draining', 'lost') and (held_micros = 0 or drained_at <= $1) order by id limit $2",
         now,
-        BATCH
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    for id in drained.into_iter().map(LeaseId::from_uuid) {
-        drain(state, id).await?;
+        batch
+    );
+    let drained = each(over.fetch_all(&state.pool).await?, |id| async move {
+        drain(state, LeaseId::from_uuid(id)).await?;
         chassis::step!("lease.drained");
-    }
-    Ok(())
+        Ok(())
+    })
+    .await;
+    Ok(begun? | closed? | drained?)
+}
+
+/// Does a step with each, also when it fails with another; true when there were as many as are taken at once.
+async fn each<Row, Step>(rows: Vec<Row>, step: impl Fn(Row) -> Step) -> Result<bool, Error>
+where
+    Step: Future<Output = Result<(), Error>>,
+{
+    let full = rows.len() == BATCH;
+    let outcomes: Vec<Result<(), Error>> = stream::iter(rows).map(step).buffer_unordered(LANES).collect().await;
+    outcomes.into_iter().collect::<Result<(), Error>>().map(|()| full)
 }
 
 /// Nothing is put into it from now on.

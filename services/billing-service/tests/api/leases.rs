@@ -122,6 +122,34 @@ async fn a_lease_that_nobody_fills_ends_and_what_is_left_is_in_the_wallet_again(
     app.assert_clean().await;
 }
 
+/// After Redis was lost all leases end at once: more than a sweep takes.
+#[tokio::test]
+async fn a_lease_that_cannot_end_keeps_no_other_from_it_and_many_end_in_one_turn() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    app.balance(&client).await;
+    // One of them says that it holds what the ledger does not.
+    let insert =
+        "insert into leases (id, organization_id, currency, epoch, instance, state, funded_micros, held_micros, fundings, low_micros,
+          opened_at, funded_at, deadline, drained_at)
+        select lpad(n::text, 32, '0')::uuid, $1, 'USD', n, 'gone', 'lost', 1, case n when 1 then 1 else 0 end, 1, 0, $2, $2, $2, $2
+        from generate_series(1, 250) n";
+    let now = app.clock.now();
+    sqlx::query(insert).bind(organization.uuid()).bind(now).execute(&app.database.owner).await.unwrap();
+    let state = app.state();
+    let left = "select count(*) from leases where state <> 'closed'";
+    for open in [151, 52, 1] {
+        sweep_leases(&state).await.unwrap_err();
+        assert_eq!(app.count(left).await, open);
+    }
+    app.as_owner("update leases set held_micros = 0").await;
+    assert!(!sweep_leases(&state).await.unwrap(), "there are no more");
+    assert_eq!(app.count(left).await, 0);
+    app.as_owner("update leases set state = 'lost'").await;
+    assert!(sweep_leases(&state).await.unwrap(), "there are more than a sweep takes");
+    app.assert_clean().await;
+}
+
 /// Money that lies in a lease which is just ending is not refused to its owner.
 #[tokio::test]
 async fn a_lease_in_the_middle_of_its_end_does_not_keep_its_money_from_the_next_request() {

@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod queries;
 pub mod redis;
 pub mod repository;
+mod scratch;
 mod server;
 
 use chassis::Clock;

@@ -14,7 +14,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::eventually;
 use crate::ports::Port;
-use crate::server::{Server, as_ordinary_user, find, scratch};
+use crate::scratch::Scratch;
+use crate::server::{Server, as_ordinary_user, find};
 
 /// The roles of all services, as the compose stack makes them.
 const ROLES: [&str; 4] = ["auth_migrator", "auth_app", "billing_migrator", "billing_app"];
@@ -33,11 +34,11 @@ pub struct TestDatabase {
 /// A Postgres server with throw-away data.
 #[derive(Debug)]
 pub struct PostgresServer {
-    /// The process.
+    /// The process; it ends before its folder goes.
     pub server: Server,
     port: Port,
     /// Where its socket is.
-    folder: PathBuf,
+    folder: Scratch,
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
@@ -79,7 +80,7 @@ impl PostgresServer {
 
     async fn with(more: &[&str]) -> Result<Self> {
         let bin = binaries()?;
-        let folder = scratch("postgres")?;
+        let folder = Scratch::new("postgres")?;
         let data = folder.join("data");
         let arguments = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"];
         let made = as_ordinary_user(None, &bin.join("initdb")).args(arguments).arg("--pgdata").arg(&data).output()?;
@@ -188,14 +189,6 @@ impl PostgresServer {
         let mut connection = self.connect(&owner, name).await?;
         migrations.apply(&mut connection).await?;
         Ok(connection.close().await?)
-    }
-}
-
-impl Drop for PostgresServer {
-    fn drop(&mut self) {
-        self.server.kill();
-        // A folder that cannot be removed stays where it is.
-        let _ = self.log.parent().map(std::fs::remove_dir_all);
     }
 }
 

@@ -8,7 +8,8 @@ use chassis::config::Millis;
 use chassis::redis::{Redis, RedisConfig};
 
 use crate::ports::Port;
-use crate::server::{Server, find, scratch};
+use crate::scratch::Scratch;
+use crate::server::{Server, find};
 
 /// A Redis server with throw-away data, and a connection to it.
 #[derive(Debug)]
@@ -17,8 +18,9 @@ pub struct TestRedis {
     pub config: RedisConfig,
     /// A connection.
     pub redis: Redis,
+    // It ends before its folder goes.
     server: Option<Server>,
-    folder: PathBuf,
+    folder: Scratch,
     port: Port,
     fsync: &'static str,
 }
@@ -49,7 +51,7 @@ impl TestRedis {
     }
 
     async fn try_start(timeout: Duration, fsync: &'static str) -> Result<Self> {
-        let (folder, port) = (scratch("redis")?, Port::claim()?);
+        let (folder, port) = (Scratch::new("redis")?, Port::claim()?);
         let config = RedisConfig { url: format!("redis://127.0.0.1:{}/0", port.number()), password: None, timeout: Millis(timeout) };
         let mut redis = Self { redis: Redis::connect(&config)?, config, server: None, folder, port, fsync };
         redis.restart().await?;
@@ -125,13 +127,5 @@ impl TestRedis {
 
     fn signal(&self, name: &str) {
         self.server.as_ref().expect("the server runs").signal(name).expect("the server can be signalled");
-    }
-}
-
-impl Drop for TestRedis {
-    fn drop(&mut self) {
-        self.kill();
-        // A folder that cannot be removed stays where it is.
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }

@@ -1,14 +1,12 @@
 //! A server process for tests: found on the machine, run as a user that is not root, gone when its owner is.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
 /// Who runs the servers when the tests run as root (Debian's `nobody`): Postgres refuses to be root.
-const NOBODY: &str = "65534";
+pub(crate) const NOBODY: &str = "65534";
 
 /// A running server; it ends with this value, and with the process that started it, whichever way that ends.
 #[derive(Debug)]
@@ -70,41 +68,8 @@ pub(crate) fn as_ordinary_user(death_signal: Option<&str>, program: &Path) -> Co
     command
 }
 
-/// A new folder that the servers' user may write to.
-pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
-    let output = Command::new("mktemp").args(["--directory", "--tmpdir", &format!("trivet-{name}-XXXXXX")]).output()?;
-    anyhow::ensure!(output.status.success(), "mktemp failed");
-    let folder = PathBuf::from(String::from_utf8(output.stdout)?.trim());
-    if is_root() {
-        let owned = Command::new("chown").arg(format!("{NOBODY}:{NOBODY}")).arg(&folder).status()?;
-        anyhow::ensure!(owned.success(), "chown failed");
-    }
-    remove_at_the_end(&folder)?;
-    Ok(folder)
-}
-
-/// Has a folder removed when this process ends, whichever way: a server that serves all tests of a process is never dropped.
-fn remove_at_the_end(folder: &Path) -> Result<()> {
-    static INPUT: Mutex<Option<ChildStdin>> = Mutex::new(None);
-    let mut input = INPUT.lock().unwrap_or_else(PoisonError::into_inner);
-    if input.is_none() {
-        *input = remover()?.stdin.take();
-    }
-    writeln!(input.as_mut().context("an input")?, "{}", folder.display())?;
-    Ok(())
-}
-
-/// A process that reads names of folders and removes them when there are no more: its input ends with whoever started it. Of a session of
-/// its own, since what runs tests may end all processes of theirs.
-fn remover() -> Result<Child> {
-    // A server that is being ended may still write to its folder.
-    const SCRIPT: &str = r#"while read -r folder; do set -- "$@" "$folder"; done; rm -rf -- "$@" || { sleep 1; rm -rf -- "$@"; }"#;
-    let mut command = Command::new("setsid");
-    command.args(["sh", "-c", SCRIPT, "remover"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().context("setsid is not installed")
-}
-
-fn is_root() -> bool {
+/// Whether we are root, as in most containers.
+pub(crate) fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
@@ -113,24 +78,4 @@ pub(crate) fn find(names: &[&str], folders: &[PathBuf]) -> Result<PathBuf> {
     let path = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin"].map(PathBuf::from);
     let candidates = folders.iter().chain(&path).flat_map(|folder| names.iter().map(|name| folder.join(name)));
     candidates.into_iter().find(|candidate| candidate.is_file()).with_context(|| format!("none of {names:?} is installed"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_of_servers_are_removed_when_the_process_that_made_them_ends() {
-        let folders = ["one", "two"].map(|name| scratch(name).unwrap());
-        let mut remover = remover().unwrap();
-        let mut input = remover.stdin.take().unwrap();
-        for folder in &folders {
-            std::fs::write(folder.join("file"), "of a server").unwrap();
-            writeln!(input, "{}", folder.display()).unwrap();
-        }
-        assert!(folders.iter().all(|folder| folder.exists()), "not before it ends");
-        drop(input);
-        assert!(remover.wait().unwrap().success());
-        assert!(!folders.iter().any(|folder| folder.exists()));
-    }
 }

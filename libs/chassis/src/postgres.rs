@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres, Transaction};
 use tokio::time::Instant;
@@ -21,6 +22,9 @@ const ATTEMPTS: u32 = 5;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two of its tries.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A connection that was used this recently is taken for alive. One that was not is asked first: asking each time would be a second way to the
+/// database for each statement, and never asking would fail a request for each connection that a restart of the database has cut.
+pub const ALIVE: Duration = Duration::from_millis(500);
 
 crate::settings! {
     /// The service's own database.
@@ -46,7 +50,15 @@ pub fn connect(config: &PostgresConfig, application: &str) -> Result<PgPool, sql
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.wait_timeout.0)
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| Box::pin(is_alive(connection, metadata)))
         .connect_lazy_with(options(config, application)?))
+}
+
+/// Whether a pooled connection may be used; the pool closes it and takes another when it may not.
+async fn is_alive(connection: &mut PgConnection, metadata: PoolConnectionMetadata) -> Result<bool, sqlx::Error> {
+    // An error would be logged as a warning for each connection that was cut, and is not one.
+    Ok(metadata.idle_for < ALIVE || connection.ping().await.is_ok())
 }
 
 /// A transaction whose statements are planned for the values they are given. A prepared statement is soon planned for any values: then a

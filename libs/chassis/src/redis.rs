@@ -94,5 +94,5 @@ pub fn is_unavailable(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || matches!(error.kind(), ErrorKind::Io)
-        || matches!(error.code(), Some("LOADING" | "BUSY" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"))
+        || matches!(error.code(), Some("LOADING" | "OOM" | "MISCONF" | "BUSY" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN"))
 }

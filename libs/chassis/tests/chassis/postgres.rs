@@ -1,13 +1,14 @@
 //! The database: transactions that are run again, limits, and migrations.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chassis::config::Millis;
 use chassis::in_transaction;
-use chassis::postgres::{MigrateError, Migrations, PostgresConfig, connect_patiently, constraint, is_unavailable};
+use chassis::postgres::{ALIVE, MigrateError, Migrations, PostgresConfig, connect_patiently, constraint, is_unavailable};
 use futures::future::join_all;
 use sqlx::{Connection, PgConnection};
+use testkit::eventually;
 use testkit::postgres::{PostgresServer, database};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -56,6 +57,21 @@ async fn a_statement_or_a_lock_that_takes_too_long_is_an_outage_and_not_a_fault(
     let pool = chassis::postgres::connect(&impatient, "test").unwrap();
     let error = sqlx::query("select pg_sleep(30)").execute(&pool).await.unwrap_err();
     assert!(is_unavailable(&error), "{error}");
+}
+
+/// [B27]
+#[tokio::test]
+async fn a_connection_that_was_cut_while_it_rested_fails_nobody() {
+    let database = database(MIGRATIONS).await;
+    let single = PostgresConfig { max_connections: 1, ..database.config.clone() };
+    let pool = chassis::postgres::connect(&single, "resting").unwrap();
+    let process = || async { sqlx::query_scalar::<_, i32>("select pg_backend_pid()").fetch_one(&pool).await };
+    let cut = process().await.unwrap();
+    assert_eq!(process().await.unwrap(), cut, "the connection is used again");
+    let rested = Instant::now();
+    sqlx::query("select pg_terminate_backend($1, 10000)").bind(cut).execute(&database.pool).await.unwrap();
+    eventually("it has rested", || async { (rested.elapsed() > ALIVE).then_some(()) }).await;
+    assert_ne!(process().await.unwrap(), cut);
 }
 
 #[tokio::test]

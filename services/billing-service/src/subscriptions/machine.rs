@@ -163,7 +163,9 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             C::Resume | C::Expire | C::GraceOver => refused,
         },
         Status::PastDue => match command {
-            C::Downgrade { .. }
+            // Fewer seats; more are refused where they are counted.
+            C::ChangeSeats { .. }
+            | C::Downgrade { .. }
             | C::CancelAtPeriodEnd
             | C::Uncancel
             | C::CancelNow
@@ -172,7 +174,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentFailed { .. }
             | C::GraceOver
             | C::Renew => Ok(()),
-            C::Upgrade { .. } | C::ChangeSeats { .. } | C::Pause | C::Resume | C::Expire => refused,
+            C::Upgrade { .. } | C::Pause | C::Resume | C::Expire => refused,
         },
         Status::Unpaid => match command {
             C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),

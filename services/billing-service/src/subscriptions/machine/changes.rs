@@ -82,7 +82,7 @@ pub fn downgrade(subscription: &mut Subscription, terms: &Terms, seats: u32) -> 
     Ok(())
 }
 
-/// More seats at once, fewer when the period ends.
+/// More seats at once, fewer when the period ends. Who owes for what there is gets no more of it.
 pub fn seats(subscription: &mut Subscription, seats: u32, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
     let terms = subscription.terms.clone();
     terms.allow_seats(seats)?;
@@ -92,6 +92,9 @@ pub fn seats(subscription: &mut Subscription, seats: u32, now: DateTime<Utc>, ef
     }
     if seats == subscription.seats {
         return Err(Refusal::NoChange);
+    }
+    if subscription.status == Status::PastDue {
+        return Err(Refusal::Status(Status::PastDue));
     }
     if now >= subscription.period.end {
         return Err(Refusal::NotDue);

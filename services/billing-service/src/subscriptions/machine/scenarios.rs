@@ -181,6 +181,12 @@ fn a_failed_payment_keeps_access_for_the_grace_and_a_late_one_begins_a_new_perio
     assert!(matches!(wish(team()), Command::Upgrade { .. }), "more is refused as what it is");
     let less = wish(terms("lite", "USD", Interval::Month, 10));
     assert!(matches!(less, Command::Downgrade { .. }) && decide(&case.is, &less, day(29)).is_ok(), "{less:?}");
+    case.is.seats = 2;
+    let seats = |seats| {
+        decide(&case.is, &Command::ChangeSeats { seats }, day(29)).map(|decided| decided.subscription.pending.map(|then| then.seats))
+    };
+    assert_eq!((seats(1), seats(3)), (Ok(Some(1)), Err(Refusal::Status(Status::PastDue))), "fewer seats, and no more of them");
+    case.is.seats = 1;
     assert_eq!(case.attempt(&Command::GraceOver, day(34)), Err(Refusal::NotDue));
     case.does(&Command::GraceOver, day(35));
     assert_eq!((case.is.status, case.is.next_action_at()), (Status::Unpaid, None));

@@ -1,12 +1,12 @@
 //! Work that is done row by row: one that cannot be done must not keep the others from their turn.
 
-use chassis::postgres::is_unavailable;
+use chassis::postgres::{is_conflict, is_unavailable};
 use chrono::TimeDelta;
 use uuid::Uuid;
 
 use crate::error::Error;
 
-/// The pause after a row that lost its time in the database: what was in the way passes.
+/// The pause after a row that lost its time in the database or Redis: what was in the way passes.
 const SOON: TimeDelta = TimeDelta::minutes(1);
 /// The pause after a row that somebody has to look at.
 const LATER: TimeDelta = TimeDelta::hours(1);
@@ -18,7 +18,12 @@ pub fn pause(task: &'static str, row: Uuid, error: &Error) -> Option<TimeDelta> 
     if error.is_outage() {
         return None;
     }
-    let pause = if matches!(error, Error::Database(error) if is_unavailable(error)) { SOON } else { LATER };
+    let passes = match error {
+        Error::Database(error) => is_unavailable(error) || is_conflict(error),
+        Error::Redis(_) => true,
+        _ => false,
+    };
+    let pause = if passes { SOON } else { LATER };
     metrics::counter!("billing_rows_set_aside_total", "task" => task).increment(1);
     tracing::error!(task.name = task, row.id = %row, error.message = error.chain(), pause_s = pause.num_seconds(), "a row could not be worked on and is set aside; the others go on");
     Some(pause)

@@ -108,6 +108,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0111_customer_balances",
         "0112_credit_notes",
         "0113_queues",
+        "0114_leases_set_aside",
+        "0115_credit_notes_counted",
     ],
 };
 

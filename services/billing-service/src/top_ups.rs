@@ -8,7 +8,6 @@ use std::time::Duration;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Datelike, NaiveDate, TimeDelta, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
 use identity::OrganizationId;
 use money::Currency;
 use serde::{Deserialize, Serialize};
@@ -27,7 +26,7 @@ use crate::intents::{self, Intent};
 use crate::leases::Unspent;
 use crate::sales::{self, Payment};
 use crate::state::AppState;
-use crate::{leases, ledger};
+use crate::{lanes, leases, ledger};
 
 const TASK: &str = "top-ups";
 /// The pause while what is in a lease keeps the wallet above its threshold.
@@ -87,8 +86,7 @@ pub async fn sweep(state: &AppState) -> Result<(), Error> {
 /// Has those wallets topped up that are low, of the page of organizations after the given one; the last of the page, none when there are no more.
 async fn look(state: &AppState, after: Uuid) -> Result<Option<Uuid>, Error> {
     let page = low(state, after).await?;
-    let low = stream::iter(page.low).map(Ok::<_, Error>);
-    low.try_for_each_concurrent(LANES, |organization| one(state, organization)).await?;
+    lanes::each(LANES, page.low, |organization| one(state, organization)).await?;
     Ok(page.last)
 }
 

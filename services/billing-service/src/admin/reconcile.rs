@@ -92,11 +92,11 @@ fn write(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         writeln!(out, "{:<7} {:<18} {organization} {}", one.severity.as_str(), one.kind, one.object)?;
         writeln!(out, "        ours: {}; theirs: {}. {}.", one.ours, one.theirs, one.sentence)?;
     }
-    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    let [customers, payments, reversals, invoices, credit_notes, sessions] = report.seen;
     let counts = [Severity::Error, Severity::Warning, Severity::Info].map(|severity| report.count(severity));
     writeln!(
         out,
-        "run {}: {customers} customers, {payments} payments, {reversals} refunds and disputes, {invoices} invoices, {sessions} pages",
+        "run {}: {customers} customers, {payments} payments, {reversals} refunds and disputes, {invoices} invoices, {credit_notes} credit notes, {sessions} pages",
         report.id
     )?;
     writeln!(out, "{} errors, {} warnings, {} notes", counts[0], counts[1], counts[2])

@@ -49,11 +49,12 @@ pub async fn reconcile(
 }
 
 fn told(report: &Report, repaired: &[Repaired]) -> Value {
-    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    let [customers, payments, reversals, invoices, credit_notes, sessions] = report.seen;
     json!({
         "run_id": report.id,
         "started_at": report.started_at,
-        "seen": {"customers": customers, "payments": payments, "reversals": reversals, "invoices": invoices, "checkout_sessions": sessions},
+        "seen": {"customers": customers, "payments": payments, "reversals": reversals, "invoices": invoices,
+            "credit_notes": credit_notes, "checkout_sessions": sessions},
         "clean": report.count(Severity::Error) == 0,
         "differences": report.differences.iter().map(difference).collect::<Vec<_>>(),
         "repairs": repaired.iter().map(|one| json!({"object": one.object, "outcome": one.outcome})).collect::<Vec<_>>(),

@@ -7,14 +7,17 @@ use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, TimeDelta, Utc};
 use contracts::LeaseId;
-use futures::{StreamExt, stream};
 use identity::OrganizationId;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::store;
+use crate::aside;
 use crate::error::Error;
+use crate::lanes;
 use crate::state::AppState;
 
+const TASK: &str = "lease-sweeper";
 /// Leases that one sweep takes of each kind.
 const BATCH: usize = 100;
 /// Leases that are worked on at once: each waits for Redis and for the accounts of its organization.
@@ -24,58 +27,73 @@ const GRACE: TimeDelta = TimeDelta::minutes(1);
 
 /// Sweeps until the token is cancelled.
 pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
-    keep_running("lease-sweeper", stop, every, || async {
+    keep_running(TASK, stop, every, || async {
         while !stop.is_cancelled() && sweep(state).await? {}
         Ok(())
     })
     .await;
 }
 
-/// Takes leases that are due one step further, so many of each kind; true when there may be more. Any number of replicas may sweep at once:
-/// a step that was made is not made again.
+/// Takes leases that are due one step further, so many of each kind; true when there may be more. One that cannot be taken further is set
+/// aside. Any number of replicas may sweep at once: a step that was made is not made again.
 ///
 /// # Errors
-/// When the database or Redis is away, or one of them could not be taken further; the others were.
+/// When the database or Redis is away.
 pub async fn sweep(state: &AppState) -> Result<bool, Error> {
     let (now, batch) = (state.clock.now(), i64::try_from(BATCH).unwrap_or(i64::MAX));
     let idle = sqlx::query_scalar!(
-        "select id from leases where state in ('opening', 'open') and deadline <= $1 order by deadline limit $2",
+        "select id from leases where state in ('opening', 'open') and deadline <= $1 and (next_at is null or next_at <= $1)
+         order by deadline limit $2",
         now,
         batch
     );
-    let begun = each(idle.fetch_all(&state.pool).await?, |id| async move {
+    let begun = each(state, &["opening", "open"], idle.fetch_all(&state.pool).await?, |id| async move {
         begin(state, LeaseId::from_uuid(id)).await?;
         chassis::step!("lease.ending");
         Ok(())
     })
     .await;
-    let closing = sqlx::query!("select id, organization_id, model from leases where state = 'closing' order by id limit $1", batch);
-    let closed = each(closing.fetch_all(&state.pool).await?, |row| async move {
-        close(state, OrganizationId::from_uuid(row.organization_id), row.model.as_deref(), LeaseId::from_uuid(row.id)).await
-    })
-    .await;
-    let over = sqlx::query_scalar!(
-        "select id from leases where state in ('draining', 'lost') and (held_micros = 0 or drained_at <= $1) order by id limit $2",
+    let closing = sqlx::query_scalar!(
+        "select id from leases where state = 'closing' and (next_at is null or next_at <= $1) order by id limit $2",
         now,
         batch
     );
-    let drained = each(over.fetch_all(&state.pool).await?, |id| async move {
+    let closed = each(state, &["closing"], closing.fetch_all(&state.pool).await?, |id| finish(state, id)).await;
+    let over = sqlx::query_scalar!(
+        "select id from leases where state in ('draining', 'lost') and (held_micros = 0 or drained_at <= $1)
+           and (next_at is null or next_at <= $1) order by id limit $2",
+        now,
+        batch
+    );
+    let drained = each(state, &["draining", "lost"], over.fetch_all(&state.pool).await?, |id| async move {
         drain(state, LeaseId::from_uuid(id)).await?;
         chassis::step!("lease.drained");
         Ok(())
     })
     .await;
+    // Those that need Redis keep none of those that do not.
     Ok(begun? | closed? | drained?)
 }
 
-/// Does a step with each, also when it fails with another; true when there were as many as are taken at once.
-async fn each<Row, Step>(rows: Vec<Row>, step: impl Fn(Row) -> Step) -> Result<bool, Error>
+/// Does a step with each of these leases, and sets those aside that it fails with, unless somebody has taken them further meanwhile; true when
+/// there were as many as are taken at once.
+async fn each<Step>(state: &AppState, states: &[&str], ids: Vec<Uuid>, step: impl Fn(Uuid) -> Step) -> Result<bool, Error>
 where
     Step: Future<Output = Result<(), Error>>,
 {
-    let full = rows.len() == BATCH;
-    let outcomes: Vec<Result<(), Error>> = stream::iter(rows).map(step).buffer_unordered(LANES).collect().await;
-    outcomes.into_iter().collect::<Result<(), Error>>().map(|()| full)
+    let (full, step) = (ids.len() == BATCH, &step);
+    let one = |id| async move {
+        let done = step(id).await;
+        let Err(error) = &done else { return Ok(()) };
+        let Some(pause) = aside::pause(TASK, id, error) else { return done };
+        let next_at = state.clock.now() + pause;
+        sqlx::query!("update leases set next_at = $2 where id = $1 and state = any($3)", id, next_at, states as &[&str])
+            .execute(&state.pool)
+            .await?;
+        Ok(())
+    };
+    lanes::each(LANES, ids, one).await?;
+    Ok(full)
 }
 
 /// Nothing is put into it from now on.
@@ -88,6 +106,13 @@ async fn begin(state: &AppState, id: LeaseId) -> Result<(), Error> {
         }
         Ok(())
     })
+}
+
+/// Closes one whose end has begun, unless somebody has meanwhile.
+async fn finish(state: &AppState, id: Uuid) -> Result<(), Error> {
+    let found = sqlx::query!("select organization_id, model from leases where id = $1 and state = 'closing'", id);
+    let Some(row) = found.fetch_optional(&state.pool).await? else { return Ok(()) };
+    close(state, OrganizationId::from_uuid(row.organization_id), row.model.as_deref(), LeaseId::from_uuid(id)).await
 }
 
 /// Closes it in Redis and gives back what is left there.

@@ -192,13 +192,13 @@ pub async fn opened(state: &AppState, id: LeaseId) -> Result<(), Error> {
 
 /// Begins its end: it cannot be filled any more.
 pub async fn closing(transaction: &mut Transaction<'static, Postgres>, id: LeaseId) -> Result<(), Error> {
-    sqlx::query!("update leases set state = 'closing' where id = $1", id.uuid()).execute(&mut **transaction).await?;
+    sqlx::query!("update leases set state = 'closing', next_at = null where id = $1", id.uuid()).execute(&mut **transaction).await?;
     Ok(())
 }
 
 /// Has a lease ended by the next sweep.
 pub async fn end_early(state: &AppState, id: LeaseId) -> Result<(), Error> {
-    sqlx::query!("update leases set state = 'closing' where id = $1 and state in ('opening', 'open')", id.uuid())
+    sqlx::query!("update leases set state = 'closing', next_at = null where id = $1 and state in ('opening', 'open')", id.uuid())
         .execute(&state.pool)
         .await?;
     Ok(())
@@ -224,7 +224,7 @@ pub async fn give_back(
         grants::follow(state, transaction, lease.organization_id, &posting, Use::ANYTHING, now).await?;
     }
     sqlx::query!(
-        "update leases set state = $2, held_micros = $3, drained_at = $4, closed_at = $5 where id = $1",
+        "update leases set state = $2, held_micros = $3, drained_at = $4, closed_at = $5, next_at = null where id = $1",
         lease.id.uuid(),
         if over { "closed" } else { next },
         held,

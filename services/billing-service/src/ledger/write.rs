@@ -16,7 +16,7 @@ use crate::state::AppState;
 /// What becomes a row of `ledger_transactions`.
 struct Fact {
     id: Uuid,
-    kind: String,
+    kind: &'static str,
     external_key: String,
     organization: Option<Uuid>,
     occurred_at: DateTime<Utc>,
@@ -51,7 +51,7 @@ impl Sheet {
     /// Adds a posting whose entries are in `currency`.
     pub(super) fn add(&mut self, state: &AppState, organization: Option<OrganizationId>, currency: Currency, posting: &Posting) {
         let (id, organization) = (state.random.uuid_v7(&state.clock), organization.map(OrganizationId::uuid));
-        let (kind, external_key) = (posting.kind.as_str().to_owned(), posting.external_key.clone());
+        let (kind, external_key) = (posting.kind.as_str(), posting.external_key.clone());
         self.facts.push(Fact { id, kind, external_key, organization, occurred_at: posting.occurred_at });
         self.enter(id, organization, currency, &posting.entries);
         if let Some((currency, entries)) = &posting.money {
@@ -80,7 +80,10 @@ impl Sheet {
     /// # Errors
     /// The database's; it refuses what is not balanced or overdraws.
     pub(super) async fn write(&self, transaction: &mut Transaction<'static, Postgres>) -> Result<Written, Error> {
-        let facts = |column: fn(&Fact) -> String| -> Vec<String> { self.facts.iter().map(column).collect() };
+        let kinds: Vec<&str> = self.facts.iter().map(|fact| fact.kind).collect();
+        let keys: Vec<&str> = self.facts.iter().map(|fact| fact.external_key.as_str()).collect();
+        let accounts: Vec<&str> = self.entries.iter().map(|entry| entry.account.as_str()).collect();
+        let currencies: Vec<&str> = self.entries.iter().map(|entry| entry.currency.code()).collect();
         let owners: Vec<Option<Uuid>> = self.entries.iter().map(|entry| entry.owner).collect();
         let organizations: Vec<Option<Uuid>> = self.facts.iter().map(|fact| fact.organization).collect();
         let written = sqlx::query!(
@@ -104,14 +107,14 @@ impl Sheet {
                  select m.fact, m.account_id, m.amount from facts join moves m on m.fact = facts.id order by m.place)
                select (select every from found) as "every!", (select count(*) from facts) as "facts!""#,
             &self.facts.iter().map(|fact| fact.id).collect::<Vec<_>>(),
-            &facts(|fact| fact.kind.clone()),
-            &facts(|fact| fact.external_key.clone()),
+            &kinds as &[&str],
+            &keys as &[&str],
             &organizations as &[Option<Uuid>],
             &self.facts.iter().map(|fact| fact.occurred_at).collect::<Vec<_>>(),
             &self.entries.iter().map(|entry| entry.fact).collect::<Vec<_>>(),
             &owners as &[Option<Uuid>],
-            &self.entries.iter().map(|entry| entry.account.as_str().to_owned()).collect::<Vec<_>>(),
-            &self.entries.iter().map(|entry| entry.currency.code().to_owned()).collect::<Vec<_>>(),
+            &accounts as &[&str],
+            &currencies as &[&str],
             &self.entries.iter().map(|entry| entry.amount_micros).collect::<Vec<_>>(),
         )
         .fetch_one(&mut **transaction)

@@ -16,13 +16,18 @@ const BATCH: i64 = 100;
 /// Sweeps until the token is cancelled.
 pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationToken) {
     keep_running("reservation-sweeper", stop, every, || async {
-        note_ended(sweep(state).await?);
-        Ok(())
+        loop {
+            let ended = sweep(state).await?;
+            note_ended(ended);
+            if stop.is_cancelled() || ended == 0 {
+                return Ok(());
+            }
+        }
     })
     .await;
 }
 
-/// Ends the holds that are over; returns how many. One that cannot be ended is passed over until the next sweep. Any number of
+/// Ends holds that are over, a hundred at most; returns how many. One that cannot be ended is passed over until the next sweep. Any number of
 /// replicas may sweep at once.
 ///
 /// # Errors

@@ -71,8 +71,8 @@ pub struct Report {
     pub id: Uuid,
     /// When it began.
     pub started_at: DateTime<Utc>,
-    /// Customers, payments, reversals, invoices and sessions that Stripe has of ours.
-    pub seen: [i64; 5],
+    /// Customers, payments, reversals, invoices, credit notes and sessions that Stripe has of ours.
+    pub seen: [i64; 6],
     /// How many objects of Stripe's were in memory at once, at most: no more than a page of a list.
     pub most_held: usize,
     /// What was found, the worst first.
@@ -197,10 +197,11 @@ async fn keep(state: &AppState, report: &Report) -> Result<(), Error> {
 }
 
 async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgres>, report: &Report) -> Result<(), Error> {
-    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    let [customers, payments, reversals, invoices, credit_notes, sessions] = report.seen;
     sqlx::query!(
-        "insert into reconciliation_runs (id, started_at, ended_at, customers, payments, reversals, invoices, sessions, infos, warnings, errors)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "insert into reconciliation_runs (id, started_at, ended_at, customers, payments, reversals, invoices, credit_notes, sessions, infos,
+           warnings, errors)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         report.id,
         report.started_at,
         state.clock.now(),
@@ -208,6 +209,7 @@ async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgre
         payments,
         reversals,
         invoices,
+        credit_notes,
         sessions,
         report.count(Severity::Info),
         report.count(Severity::Warning),

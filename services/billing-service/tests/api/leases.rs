@@ -122,31 +122,32 @@ async fn a_lease_that_nobody_fills_ends_and_what_is_left_is_in_the_wallet_again(
     app.assert_clean().await;
 }
 
-/// After Redis was lost all leases end at once: more than a sweep takes.
+/// After Redis was lost all leases end at once: more than a sweep takes, and more than it takes may be such as cannot.
 #[tokio::test]
-async fn a_lease_that_cannot_end_keeps_no_other_from_it_and_many_end_in_one_turn() {
+async fn leases_that_cannot_end_keep_no_other_from_it_and_many_end_in_one_turn() {
     let app = without_sweeper(GRANT).await;
     let (organization, client) = app.organization();
     app.balance(&client).await;
-    // One of them says that it holds what the ledger does not.
+    // The first 120 say that they hold what the ledger does not.
     let insert =
         "insert into leases (id, organization_id, currency, epoch, instance, state, funded_micros, held_micros, fundings, low_micros,
           opened_at, funded_at, deadline, drained_at)
-        select lpad(n::text, 32, '0')::uuid, $1, 'USD', n, 'gone', 'lost', 1, case n when 1 then 1 else 0 end, 1, 0, $2, $2, $2, $2
+        select lpad(n::text, 32, '0')::uuid, $1, 'USD', n, 'gone', 'lost', 1, case when n <= 120 then 1 else 0 end, 1, 0, $2, $2, $2, $2
         from generate_series(1, 250) n";
     let now = app.clock.now();
     sqlx::query(insert).bind(organization.uuid()).bind(now).execute(&app.database.owner).await.unwrap();
     let state = app.state();
     let left = "select count(*) from leases where state <> 'closed'";
-    for open in [151, 52, 1] {
-        sweep_leases(&state).await.unwrap_err();
+    for (more, open) in [(true, 250), (true, 170), (false, 120)] {
+        assert_eq!(sweep_leases(&state).await.unwrap(), more, "whether there are more than a sweep takes");
         assert_eq!(app.count(left).await, open);
     }
     app.as_owner("update leases set held_micros = 0").await;
-    assert!(!sweep_leases(&state).await.unwrap(), "there are no more");
-    assert_eq!(app.count(left).await, 0);
-    app.as_owner("update leases set state = 'lost'").await;
-    assert!(sweep_leases(&state).await.unwrap(), "there are more than a sweep takes");
+    assert!(!sweep_leases(&state).await.unwrap());
+    assert_eq!(app.count(left).await, 120, "they are set aside");
+    app.turn.advance(Duration::from_hours(1));
+    while sweep_leases(&state).await.unwrap() {}
+    assert_eq!(app.count(left).await, 0, "and then looked at again");
     app.assert_clean().await;
 }
 
@@ -162,6 +163,33 @@ async fn a_lease_in_the_middle_of_its_end_does_not_keep_its_money_from_the_next_
     app.used(organization).await;
     app.used(organization).await;
     assert_eq!(app.admit(&UsageEvent { request_id: app.request(), ..event }).await, None, "and not one request more");
+    app.assert_clean().await;
+}
+
+/// What kept it may be over before its pause is.
+#[tokio::test]
+async fn a_lease_that_was_set_aside_is_still_ended_by_who_needs_its_money() {
+    let app = without_sweeper(2 * RESERVED).await;
+    let (one, two) = (app.organization().0, app.organization().0);
+    let event = app.used(one).await;
+    for event in [&event, &app.used(two).await] {
+        settle(&app, &UsageEvent { usage: TokenUsage::default(), ..event.clone() }, 0).await;
+    }
+    app.as_owner("update leases set state = 'closing'").await;
+    let key = Shard::of(one).key(&format!("lease:{one}"));
+    let mut redis = app.redis.redis.connection();
+    let away = format!("{key}:away");
+    let () = redis::pipe().rename(&key, &away).set(&key, "no lease").query_async(&mut redis).await.unwrap();
+    assert!(!sweep_leases(&app.state()).await.unwrap());
+    let states = "select string_agg(state || (next_at is not null), ' ' order by state) from leases";
+    let of_both = || async { sqlx::query_scalar::<_, String>(states).fetch_one(&app.database.owner).await.unwrap() };
+    assert_eq!(of_both().await, "closedfalse closingtrue", "one keeps not the other");
+    let () = redis::cmd("RENAME").arg(&away).arg(&key).query_async(&mut redis).await.unwrap();
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(of_both().await, "closedfalse closingtrue", "it is left alone");
+    let event = UsageEvent { request_id: app.request(), reserved_micros: 2 * RESERVED, ..event };
+    app.admit(&event).await.expect("all that there is");
+    assert_eq!(of_both().await, "closedfalse closedfalse openfalse");
     app.assert_clean().await;
 }
 

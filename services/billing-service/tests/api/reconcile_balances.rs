@@ -30,6 +30,7 @@ async fn credit_note_missing_is_a_credit_note_of_which_we_know_nothing_and_a_rep
     assert_eq!((one.ours.as_str(), one.theirs.as_str()), ("nothing", "issued 5000000 USD, to the balance 5000000"));
     desk.is_mended(&one).await;
     assert_eq!(desk.one("select credit_note_id from stripe_credit_notes").await, note);
+    assert_eq!(desk.shop.app.count("select count(*) from reconciliation_runs where credit_notes <> 1").await, 0, "it is counted each time");
 }
 
 /// [B-75]

@@ -23,7 +23,7 @@ const FORGOTTEN_AT_ONCE: i64 = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Rows of [`List::COUNTED`].
-    pub(super) seen: [i64; 5],
+    pub(super) seen: [i64; 6],
     /// Objects without a field that is needed.
     pub(super) unreadable: Vec<(String, &'static str)>,
     /// Why Stripe does not let us read credit notes, if it does not.

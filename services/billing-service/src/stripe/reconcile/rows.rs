@@ -35,7 +35,8 @@ pub(super) enum List {
 
 impl List {
     /// Those that are counted, in the order of [`super::Report::seen`].
-    pub(super) const COUNTED: [Self; 5] = [Self::Customers, Self::Payments, Self::Reversals, Self::Invoices, Self::Sessions];
+    pub(super) const COUNTED: [Self; 6] =
+        [Self::Customers, Self::Payments, Self::Reversals, Self::Invoices, Self::CreditNotes, Self::Sessions];
 
     /// Its name in the database.
     pub(super) const fn as_str(self) -> &'static str {

@@ -14,9 +14,9 @@ pub async fn agree(shop: &Shop) {
     let report = reconcile::compare(&shop.state, shop.state.stripe.as_ref().unwrap()).await.unwrap();
     let wrong: Vec<_> = report.differences.iter().filter(|one| one.severity != Severity::Info).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let [customers, payments, reversals, invoices, sessions] = report.seen;
+    let [customers, payments, reversals, invoices, credit_notes, sessions] = report.seen;
     println!(
-        "compared with Stripe: {customers} customers, {payments} payments, {reversals} reversals, {invoices} invoices, {sessions} pages, {} differences",
+        "compared with Stripe: {customers} customers, {payments} payments, {reversals} reversals, {invoices} invoices, {credit_notes} credit notes, {sessions} pages, {} differences",
         wrong.len()
     );
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use contracts::usage::{CountedBy, UsageEvent};
 use contracts::{RequestId, Shard};
 use identity::OrganizationId;
-use redis::RedisError;
+use redis::{InfoDict, RedisError};
 
+use crate::flight::unreadable;
 use crate::limit::{Counted, Meter};
 use crate::scripts::{Admissions, flights_key, lease_key, of_request};
 
@@ -44,6 +45,17 @@ pub struct Settlement<'r> {
     pub counted: &'r [Counted],
     /// Its trace.
     pub traceparent: Option<&'r str>,
+}
+
+/// The process of a Redis server from its start to its end. Where another one answers, what the one before was told last may be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerRun(String);
+
+impl From<String> for ServerRun {
+    /// By the `run_id` that the server gives itself.
+    fn from(run_id: String) -> Self {
+        Self(run_id)
+    }
 }
 
 impl Admissions {
@@ -99,14 +111,14 @@ impl Admissions {
         self.scripts.lower.key(sum).arg(micros).invoke_async::<i64>(&mut self.redis.connection()).await.map(drop)
     }
 
-    /// Waits until all that Redis was told before is on its disk; false when it does not say so in time. A write of our own is what
-    /// the wait is for: the log is written in order, and it comes after all the others.
+    /// Waits until all that this run of the server was told before is on its disk; none when it does not say so in time. A write of our own is
+    /// what the wait is for: the log is written in order, and it comes after all the others. What was told to another run it says nothing of.
     ///
     /// # Errors
     /// When Redis does not answer, or keeps no log.
-    pub async fn is_durable(&self) -> Result<bool, RedisError> {
+    pub async fn on_disk(&self) -> Result<Option<ServerRun>, RedisError> {
         let mut connection = self.redis.blocking_connection(TO_DISK).await?;
-        let (local, _): (u64, u64) = redis::pipe()
+        let ((local, _), server): ((u64, u64), InfoDict) = redis::pipe()
             .cmd("INCR")
             .arg("trivet:durable")
             .ignore()
@@ -114,10 +126,12 @@ impl Admissions {
             .arg(1)
             .arg(0)
             .arg(u64::try_from(TO_DISK.as_millis()).unwrap_or(u64::MAX))
-            .query_async::<((u64, u64),)>(&mut connection)
-            .await?
-            .0;
-        Ok(local >= 1)
+            .cmd("INFO")
+            .arg("server")
+            .query_async(&mut connection)
+            .await?;
+        let run_id: String = server.get("run_id").ok_or_else(|| unreadable("the run of the server"))?;
+        Ok((local >= 1).then(|| run_id.into()))
     }
 }
 

@@ -55,11 +55,14 @@ async fn what_redis_confirmed_to_be_on_its_disk_survives_a_power_failure() {
     let mut world = World::with(1000).await;
     let event = world.begin(300).await;
     world.settle(&event, 120).await;
-    assert!(world.admissions.is_durable().await.expect("Redis"));
+    let run = world.admissions.on_disk().await.expect("Redis").expect("it is on the disk");
     let on_disk = world.redis.log_bytes();
     world.begin(10).await;
+    assert_eq!(world.admissions.on_disk().await.expect("Redis"), Some(run.clone()));
     world.redis.lose_power(on_disk);
     world.redis.restart().await.expect("Redis");
+    let next = world.admissions.on_disk().await.expect("Redis").expect("it is on the disk");
+    assert_ne!(next, run, "what was told to the run before is not what this one confirms");
     assert_eq!((world.settle(&event, 999).await, world.remaining().await, world.in_flight().await), (120, 880, 0));
     assert_eq!(world.appended().await, [(event.request_id, 120)]);
 }
@@ -80,7 +83,7 @@ async fn a_lease_that_redis_forgot_is_lost_and_not_made_again() {
 async fn while_redis_hangs_nothing_is_said_to_be_on_the_disk() {
     let world = World::with(1000).await;
     world.redis.pause();
-    assert!(world.admissions.is_durable().await.is_err());
+    assert!(world.admissions.on_disk().await.is_err());
     world.redis.resume();
-    assert!(world.admissions.is_durable().await.expect("Redis"));
+    assert!(world.admissions.on_disk().await.expect("Redis").is_some());
 }

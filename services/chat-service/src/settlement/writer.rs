@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use admission::{Admissions, End, Settlement};
+use admission::{Admissions, End, ServerRun, Settlement};
 use chassis::telemetry::propagation::continue_from;
 use contracts::billing::{BillingClient, SettleError};
 use futures::future::BoxFuture;
@@ -36,29 +36,37 @@ pub struct Writer {
 }
 
 /// What was taken by Redis and may not be on its disk.
-#[derive(Default)]
-struct Unconfirmed {
-    records: Vec<Record>,
+struct Unconfirmed<Settled> {
+    /// All were settled on the run that confirmed last, or on a later one.
+    records: Vec<Settled>,
+    run: Option<ServerRun>,
     /// The question that is under way, and how many it is about.
-    asked: Option<(usize, BoxFuture<'static, bool>)>,
+    asked: Option<(usize, BoxFuture<'static, Option<ServerRun>>)>,
 }
 
-impl Unconfirmed {
+impl<Settled> Unconfirmed<Settled> {
+    const fn new() -> Self {
+        Self { records: Vec::new(), run: None, asked: None }
+    }
+
     /// The answer to the question under way; for ever, when there is none.
-    async fn answer(&mut self) -> (usize, bool) {
+    async fn answer(&mut self) -> (usize, Option<ServerRun>) {
         match &mut self.asked {
             Some((count, answer)) => (*count, answer.await),
             None => future::pending().await,
         }
     }
 
-    /// What is on the disk is out of our hands; what may not be is settled again, which changes nothing if it is there.
-    fn confirm(&mut self, count: usize, is_durable: bool, batch: &mut Vec<Record>) {
+    /// What is on the disk is out of our hands; what may not be is settled again, which changes nothing if it is there. That is all of it when
+    /// another run of the server answers, or none: what was settled while the question was under way may have gone with the run before.
+    fn confirm(&mut self, count: usize, on_disk_of: Option<ServerRun>, batch: &mut Vec<Settled>) {
         self.asked = None;
-        let asked = self.records.drain(..count);
-        if !is_durable {
-            batch.extend(asked);
+        if on_disk_of.is_some() && on_disk_of == self.run {
+            self.records.drain(..count);
+            return;
         }
+        batch.append(&mut self.records);
+        self.run = on_disk_of.or_else(|| self.run.take());
     }
 }
 
@@ -90,7 +98,7 @@ impl Writer {
     }
 
     async fn write_all(&mut self, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
-        let mut unconfirmed = Unconfirmed::default();
+        let mut unconfirmed = Unconfirmed::new();
         loop {
             let has_room = unconfirmed.records.len() < UNCONFIRMED;
             if stop.is_cancelled() {
@@ -99,7 +107,7 @@ impl Writer {
             } else {
                 tokio::select! {
                     _ = self.queue.recv_many(batch, BATCH), if has_room => {}
-                    (count, is_durable) = unconfirmed.answer() => unconfirmed.confirm(count, is_durable, batch),
+                    (count, run) = unconfirmed.answer() => unconfirmed.confirm(count, run, batch),
                     () = stop.cancelled() => {}
                 }
             }
@@ -118,32 +126,38 @@ impl Writer {
     }
 
     /// Asks whether what was taken so far is on the disk, unless that is being asked.
-    fn ask(&self, unconfirmed: &mut Unconfirmed) {
+    fn ask(&self, unconfirmed: &mut Unconfirmed<Record>) {
         if unconfirmed.asked.is_some() || unconfirmed.records.is_empty() {
             return;
         }
         let admissions = self.admissions.clone();
         let question = async move {
-            let answer = admissions.is_durable().await.inspect_err(|error| {
+            let answer = admissions.on_disk().await.inspect_err(|error| {
                 tracing::warn!(error.message = error.category(), "Redis does not confirm settlements");
             });
-            let is_durable = answer.unwrap_or(false);
+            let run = answer.unwrap_or(None);
             chassis::step!("settlement.confirmed");
-            if !is_durable {
+            if run.is_none() {
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
-            is_durable
+            run
         };
         unconfirmed.asked = Some((unconfirmed.records.len(), question.boxed()));
     }
 
     /// The last question. Without an answer billing-service is told directly; the second of both changes nothing.
-    async fn finish(&self, mut unconfirmed: Unconfirmed, batch: &mut Vec<Record>, billing: &BillingClient, stop: &CancellationToken) {
+    async fn finish(
+        &self,
+        mut unconfirmed: Unconfirmed<Record>,
+        batch: &mut Vec<Record>,
+        billing: &BillingClient,
+        stop: &CancellationToken,
+    ) {
         unconfirmed.asked = None;
         self.ask(&mut unconfirmed);
         if unconfirmed.asked.is_some() {
-            let (count, is_durable) = unconfirmed.answer().await;
-            unconfirmed.confirm(count, is_durable, batch);
+            let (count, run) = unconfirmed.answer().await;
+            unconfirmed.confirm(count, run, batch);
         }
         if !batch.is_empty() {
             self.write(batch, billing, stop).await;
@@ -208,4 +222,31 @@ async fn settle(record: &mut Record, billing: &BillingClient) {
         continue_from(&span, traceparent);
     }
     record.taken = billing.settle(&record.event).instrument(span).await != Err(SettleError::Unavailable);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: [u8; 0] = [];
+
+    #[test]
+    fn a_run_of_the_server_confirms_only_what_was_settled_on_it() {
+        let run = |id: &str| Some(ServerRun::from(id.to_owned()));
+        let mut unconfirmed = Unconfirmed::<u8>::new();
+        let mut settles_again = |settled: &[u8], count, on_disk_of| {
+            let mut batch = Vec::new();
+            unconfirmed.records.extend(settled);
+            unconfirmed.confirm(count, on_disk_of, &mut batch);
+            unconfirmed.records.extend(&batch);
+            batch
+        };
+        assert_eq!(settles_again(&[1], 1, run("first")), [1], "nobody knows on which run it was settled");
+        assert_eq!(settles_again(&[2], 1, run("first")), NONE);
+        assert_eq!(settles_again(&[3], 1, None), [2, 3], "what came meanwhile is as unknown");
+        assert_eq!(settles_again(&[], 2, run("first")), NONE);
+        assert_eq!(settles_again(&[4, 5], 1, run("second")), [4, 5]);
+        assert_eq!(settles_again(&[], 2, run("second")), NONE);
+        assert_eq!(settles_again(&[], 0, run("second")), NONE, "and no more is left");
+    }
 }

@@ -31,6 +31,36 @@ async fn settlements_survive_an_outage_of_redis() {
     assert_eq!(outputs, [1, 2, 3], "each once, however often it was tried");
 }
 
+/// [B-42] Redis is asked for one at a time whether it is on its disk, and what comes meanwhile is no less at risk.
+#[tokio::test]
+async fn what_was_settled_while_redis_was_asked_for_another_survives_a_power_failure_too() {
+    let mut chat = Chat::start().await;
+    let feeds = [chat.upstream.stream(), chat.upstream.stream()];
+    let mut responses = Vec::new();
+    for feed in &feeds {
+        feed.text("hello");
+        responses.push(chat.stream(&streamed()).await);
+    }
+    // Nothing reaches its disk from now on, so that each question is open until the power goes.
+    let never = redis::cmd("CONFIG").arg("SET").arg("appendfsync").arg("no").to_owned();
+    let () = never.query_async(&mut chat.redis.redis.connection()).await.expect("Redis");
+    let on_disk = chat.redis.log_bytes();
+    for (number, (feed, response)) in (1..).zip(feeds.iter().zip(responses)) {
+        feed.usage(9, number);
+        feed.done();
+        response.text().await.expect("a whole stream");
+        let settled = usize::try_from(number).expect("a number");
+        testkit::eventually("it is settled", || async { (chat.settlements().await.len() == settled).then_some(()) }).await;
+    }
+    chat.redis.lose_power(on_disk);
+    chat.redis.restart().await.expect("Redis");
+    testkit::eventually("both are settled again", || async { (chat.settlements().await.len() == 2).then_some(()) }).await;
+    let redis = chat.stop().await;
+    let mut outputs: Vec<u64> = read(&redis).await.expect("Redis").iter().map(|(event, _)| event.usage.output_tokens).collect();
+    outputs.sort_unstable();
+    assert_eq!(outputs, [1, 2]);
+}
+
 /// [B-81] [B21]
 #[tokio::test]
 async fn an_orderly_stop_waits_for_the_settlement_of_what_is_in_flight() {

@@ -1,7 +1,8 @@
 //! The provider's own count, normalized once.
 //!
-//! `OpenAI`'s convention: `prompt_tokens` contains the cached and the audio tokens, `completion_tokens` contains the reasoning
-//! and the audio tokens. [`TokenUsage`] is disjoint, so the parts are taken out here and nowhere else.
+//! `OpenAI`'s convention: `prompt_tokens` contains the cached, the cache-written and the audio tokens, `completion_tokens` contains the
+//! reasoning and the audio tokens. [`TokenUsage`] is disjoint, so the parts are taken out here and nowhere else. What was written to a cache has
+//! two names: `OpenAI`'s and `OpenRouter`'s `cache_write_tokens`, and Anthropic's `cache_creation_input_tokens`, which `LiteLLM` and others pass on.
 
 use money::TokenUsage;
 use serde::Deserialize;
@@ -15,12 +16,26 @@ pub struct WireUsage {
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default)]
     completion_tokens_details: Option<CompletionDetails>,
+    #[serde(default)]
+    cache_creation_input_tokens: Option<u64>,
+    #[serde(default)]
+    cache_creation: Option<CacheCreation>,
+}
+
+/// How much of what was written stays for how long.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+struct CacheCreation {
+    #[serde(default)]
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the provider's")]
 struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
+    #[serde(default, alias = "cache_creation_tokens")]
+    cache_write_tokens: Option<u64>,
     #[serde(default)]
     audio_tokens: Option<u64>,
 }
@@ -39,17 +54,21 @@ impl From<WireUsage> for TokenUsage {
         let completion = wire.completion_tokens_details.unwrap_or_default();
         // A part is never more than its total, whatever a provider says: the total is what is charged.
         let cached = prompt.cached_tokens.unwrap_or(0).min(wire.prompt_tokens);
-        let audio_input = prompt.audio_tokens.unwrap_or(0).min(wire.prompt_tokens - cached);
+        let written = prompt.cache_write_tokens.or(wire.cache_creation_input_tokens).unwrap_or(0).min(wire.prompt_tokens - cached);
+        let written_1h = wire.cache_creation.unwrap_or_default().ephemeral_1h_input_tokens.unwrap_or(0).min(written);
+        let audio_input = prompt.audio_tokens.unwrap_or(0).min(wire.prompt_tokens - cached - written);
         let reasoning = completion.reasoning_tokens.unwrap_or(0).min(wire.completion_tokens);
         let audio_output = completion.audio_tokens.unwrap_or(0).min(wire.completion_tokens - reasoning);
         Self {
-            input_tokens: wire.prompt_tokens - cached - audio_input,
+            input_tokens: wire.prompt_tokens - cached - written - audio_input,
             cached_input_tokens: cached,
+            cache_write_tokens: written - written_1h,
+            cache_write_1h_tokens: written_1h,
             output_tokens: wire.completion_tokens - reasoning - audio_output,
             reasoning_tokens: reasoning,
             audio_input_tokens: audio_input,
             audio_output_tokens: audio_output,
-            ..Self::default()
+            images: 0,
         }
     }
 }
@@ -83,9 +102,40 @@ mod tests {
         assert_eq!((usage.total_input(), usage.total_output()), (2006, 300));
     }
 
+    /// [trap 7]
+    #[test]
+    fn what_was_written_to_a_cache_is_taken_out_of_the_prompt_by_whichever_name_it_has() {
+        let of = |input, cached, write, hour| TokenUsage {
+            input_tokens: input,
+            cached_input_tokens: cached,
+            cache_write_tokens: write,
+            cache_write_1h_tokens: hour,
+            ..TokenUsage::text(0, 1)
+        };
+        for (details, expected) in [
+            (r#""prompt_tokens_details":{"cached_tokens":30,"cache_write_tokens":50}"#, of(20, 30, 50, 0)),
+            (r#""prompt_tokens_details":{"cache_creation_tokens":50}"#, of(50, 0, 50, 0)),
+            (r#""cache_creation_input_tokens":50,"cache_read_input_tokens":0"#, of(50, 0, 50, 0)),
+            (
+                r#""cache_creation_input_tokens":50,"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":40}"#,
+                of(50, 0, 10, 40),
+            ),
+            (
+                r#""prompt_tokens_details":{"cache_write_tokens":null},"cache_creation_input_tokens":null,"cache_creation":null"#,
+                of(100, 0, 0, 0),
+            ),
+            (r#""cache_creation":{"ephemeral_1h_input_tokens":40}"#, of(100, 0, 0, 0)),
+        ] {
+            assert_eq!(read(&format!(r#"{{"prompt_tokens":100,"completion_tokens":1,{details}}}"#)), expected, "{details}");
+        }
+    }
+
     #[test]
     fn a_part_larger_than_its_total_does_not_make_the_total_larger() {
-        let usage = read(r#"{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":9,"audio_tokens":3}}"#);
+        let usage = read(
+            r#"{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":9,"cache_write_tokens":4,"audio_tokens":3},
+                "cache_creation":{"ephemeral_1h_input_tokens":7}}"#,
+        );
         assert_eq!((usage.total_input(), usage.total_output()), (5, 2));
     }
 

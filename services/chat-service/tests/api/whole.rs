@@ -14,7 +14,8 @@ use crate::harness::{Chat, PROMPT_TOKENS, read, streamed, whole};
 async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
     let chat = Chat::start().await;
     let body = r#"{ "id":"c","unknown":1.50,"choices":[{"index":0,"message":{"role":"assistant","content":"hé"}}],
-        "usage":{"prompt_tokens":12,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}}}"#;
+        "usage":{"prompt_tokens":12,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2},
+        "cache_creation_input_tokens":3,"cache_creation":{"ephemeral_1h_input_tokens":2}}}"#;
     chat.upstream.whole(200, body);
     let mut asked = whole();
     asked["vendor_option"] = json!({"b": 1, "a": [true]});
@@ -28,7 +29,15 @@ async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
     assert_eq!((event.organization_id, event.request_id.to_string()), (verified.organization_id, request_id));
     // Two answers of at most seven tokens at two micro-units, and the prompt at one.
     assert!((28 + PROMPT_TOKENS..28 + 200).contains(&u64::try_from(event.reserved_micros).expect("an amount")), "{event:?}");
-    let usage = TokenUsage { input_tokens: 8, cached_input_tokens: 4, output_tokens: 3, reasoning_tokens: 2, ..TokenUsage::default() };
+    // The model has no rate for what stays in a cache for an hour: that is sold as written to a cache.
+    let usage = TokenUsage {
+        input_tokens: 5,
+        cached_input_tokens: 4,
+        cache_write_tokens: 3,
+        output_tokens: 3,
+        reasoning_tokens: 2,
+        ..TokenUsage::default()
+    };
     assert_eq!((event.usage, event.counted_by, event.outcome), (usage, CountedBy::Reported, Outcome::Completed));
     assert_eq!(
         (event.api_key_id, event.user_id, event.model.as_str(), event.provider.as_str()),

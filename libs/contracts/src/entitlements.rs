@@ -1,5 +1,4 @@
-//! What an organization may do: the private entitlements API of billing-service, the copy of it in Redis, and the news that it has
-//! changed.
+//! What an organization may do: the private entitlements API of billing-service, and the news that it has changed.
 
 use std::collections::BTreeSet;
 
@@ -17,13 +16,6 @@ pub const SCOPE_ENTITLEMENTS_READ: &str = "entitlements:read";
 
 /// The Redis stream of billing-service's events.
 pub const BILLING_STREAM: &str = "trivet:events:billing";
-
-/// The Redis key of an organization's entitlements: JSON of [`Entitlements`]. The organization is the hash tag, as in all keys that a
-/// script of admission may need together.
-#[must_use]
-pub fn redis_key(organization: OrganizationId) -> String {
-    format!("trivet:{{{organization}}}:entitlements")
-}
 
 /// `entitlements.changed`: what is cached of the organization is old; without an organization, of everybody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

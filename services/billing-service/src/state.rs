@@ -142,10 +142,6 @@ impl AppState {
         let relay = entitlements::push::relay(self);
         host.spawn("outbox-relay", |stop| async move { relay.run(&stop).await });
         let state = self.clone();
-        host.spawn("entitlements", |stop| async move {
-            entitlements::push::consumer(&state).run(&state.redis, &entitlements::push::Copies(state.clone()), &stop).await;
-        });
-        let state = self.clone();
         host.spawn("subscriptions-due", |stop| async move { subscriptions::due::run_until(&state, state.config.sweep.0, &stop).await });
         let state = self.clone();
         host.spawn(

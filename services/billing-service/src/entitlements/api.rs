@@ -6,7 +6,7 @@ use chassis::problem::ProblemBody;
 use contracts::entitlements::{Entitlements, SCOPE_ENTITLEMENTS_READ};
 use identity::{Authenticated, CallingService, OrganizationId, Scope};
 
-use super::{copy, read};
+use super::read;
 use crate::budgets::counted;
 use crate::error::Error;
 use crate::state::AppState;
@@ -20,7 +20,7 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
     Ok(axum::Json(read(&mut connection, principal.organization_id).await?))
 }
 
-/// What an organization may do, for a service, with what was spent of its limits; the copy in Redis is written with it, without that.
+/// What an organization may do, for a service, with what was spent of its limits.
 pub async fn internal(
     State(state): State<AppState>,
     caller: CallingService,
@@ -29,10 +29,6 @@ pub async fn internal(
     caller.require(SCOPE_ENTITLEMENTS_READ)?;
     let mut connection = state.pool.acquire().await?;
     let mut entitlements = read(&mut connection, organization).await?;
-    // The answer is right without the copy too.
-    if let Err(error) = copy::write(&state.redis, &entitlements).await {
-        tracing::warn!(error.message = format!("{error:#}"), organization.id = %organization, "entitlements were not copied to Redis");
-    }
     counted::fill(&mut connection, organization, &mut entitlements.spend_limits, state.clock.now()).await?;
     Ok(axum::Json(entitlements))
 }

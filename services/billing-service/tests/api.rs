@@ -9,6 +9,8 @@ mod admin_tables;
 mod app;
 #[path = "api/bent_stripe.rs"]
 mod bent_stripe;
+#[path = "api/budget_alerts.rs"]
+mod budget_alerts;
 #[path = "api/budget_webhooks.rs"]
 mod budget_webhooks;
 #[path = "api/budgets.rs"]

@@ -1,27 +1,34 @@
 //! Looks at what was spent, and tells of each threshold once: the row of the alert, which the database has once for a budget, a
-//! period and a threshold, and its messages are one transaction.
+//! period and a threshold, and its messages are one transaction. The period before is looked at as well: between two looks it may end,
+//! and usage is posted after it was used.
 
 use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use contracts::entitlements::LimitPeriod;
 use identity::OrganizationId;
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::evaluate::{Threshold, crossed, period_of};
+use super::evaluate::{Threshold, crossed, period_before, period_of};
 use super::limits;
 use super::spent::{Spender, spent};
 use super::webhooks::deliveries;
+use crate::aside;
 use crate::error::Error;
 use crate::state::AppState;
 use crate::subscriptions::period::Period;
 
+const TASK: &str = "budget-alerts";
 const POLL: Duration = Duration::from_secs(15);
 const PAGE: i64 = 500;
+/// So long after its end a period is looked at once more: long enough for usage that waited for a service that was away, and short enough
+/// that most looks at a day or a month are one.
+const LATE: TimeDelta = TimeDelta::hours(6);
 
 chassis::define_id!(
     /// Something the organization was told.
@@ -39,18 +46,19 @@ struct Watched {
     currency: String,
     thresholds: Vec<i32>,
     forecast: bool,
+    limited_since: DateTime<Utc>,
 }
 
 /// Looks until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
-    keep_running("budget-alerts", stop, POLL, || async {
+    keep_running(TASK, stop, POLL, || async {
         evaluate_all(state).await?;
         Ok(())
     })
     .await;
 }
 
-/// Looks at every budget that has something to tell; returns how many alerts are new.
+/// Looks at every budget that has something to tell; returns how many alerts are new. One that cannot be looked at keeps no other.
 ///
 /// # Errors
 /// The database's.
@@ -59,28 +67,50 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
     loop {
         let page = sqlx::query_as!(
             Watched,
-            "select id, organization_id, name, scope, scope_id, period, limit_micros, currency, thresholds, forecast from budgets
-             where id > $1 and deleted_at is null and scope <> 'tag' and (forecast or cardinality(thresholds) > 0) order by id limit $2",
+            r#"select id, organization_id, name, scope, scope_id, period, limit_micros, currency, thresholds, forecast,
+                 coalesce(limited_since, updated_at) as "limited_since!" from budgets
+               where id > $1 and deleted_at is null and scope <> 'tag' and (forecast or cardinality(thresholds) > 0)
+                 and (next_at is null or next_at <= $3) order by id limit $2"#,
             after,
-            PAGE
+            PAGE,
+            state.clock.now()
         )
         .fetch_all(&state.pool)
         .await?;
         let Some(last) = page.last() else { return Ok(told) };
         after = last.id;
         for budget in &page {
-            told += evaluate(state, budget).await?;
+            told += one(state, budget).await?;
         }
     }
+}
+
+/// Looks at a budget, and sets it aside when that fails.
+async fn one(state: &AppState, budget: &Watched) -> Result<usize, Error> {
+    let told = evaluate(state, budget).await;
+    let Err(error) = &told else { return told };
+    let Some(pause) = aside::pause(TASK, budget.id, error) else { return told };
+    sqlx::query!("update budgets set next_at = $2 where id = $1", budget.id, state.clock.now() + pause).execute(&state.pool).await?;
+    Ok(0)
 }
 
 async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
     let now = state.clock.now();
     let length = limits::period(&budget.period)?;
     let period = period_of(length, now);
+    let ended = period_before(length, period);
+    // What was no budget then, or another one, has nothing to tell of it; and what would have come is known by now.
+    let late = now < ended.end + LATE && budget.limited_since < ended.end && !budget.thresholds.is_empty();
+    let mut told = if late { look(state, budget, length, ended, false).await? } else { 0 };
+    told += look(state, budget, length, period, budget.forecast).await?;
+    Ok(told)
+}
+
+async fn look(state: &AppState, budget: &Watched, length: LimitPeriod, period: Period, forecast: bool) -> Result<usize, Error> {
+    let now = state.clock.now();
     let spent = spent(&state.pool, &spender(budget)?, length, period).await?;
     let thresholds: Vec<u32> = budget.thresholds.iter().filter_map(|percent| u32::try_from(*percent).ok()).collect();
-    let crossed = crossed(spent, budget.limit_micros, &thresholds, budget.forecast, period, now);
+    let crossed = crossed(spent, budget.limit_micros, &thresholds, forecast, period, now);
     if crossed.is_empty() {
         return Ok(0);
     }

@@ -40,6 +40,12 @@ pub fn period_of(period: LimitPeriod, now: DateTime<Utc>) -> Period {
     Period { start, end }
 }
 
+/// The calendar period that ends where this one begins.
+#[must_use]
+pub fn period_before(length: LimitPeriod, period: Period) -> Period {
+    period_of(length, period.start - TimeDelta::microseconds(1))
+}
+
 /// The thresholds that are crossed, ascending. A threshold is crossed when it is reached: spending exactly 80 % crosses 80.
 #[must_use]
 pub fn crossed(spent: i64, limit: i64, thresholds: &[u32], forecast: bool, period: Period, now: DateTime<Utc>) -> Vec<Threshold> {
@@ -111,9 +117,12 @@ mod tests {
             seconds in 0_i64..4_000_000_000, spent in 0_i64..2_000_000, more in 0_i64..1_000_000
         ) {
             let now = DateTime::from_timestamp(seconds, 0).unwrap();
-            for period in [LimitPeriod::Minute, LimitPeriod::Day, LimitPeriod::Month] {
-                let period = period_of(period, now);
+            for length in [LimitPeriod::Minute, LimitPeriod::Day, LimitPeriod::Month] {
+                let period = period_of(length, now);
+                let before = period_before(length, period);
                 prop_assert!(period.contains(now));
+                prop_assert_eq!(before.end, period.start);
+                prop_assert_eq!(period_of(length, before.start), before);
                 let (few, many) = (crossed(spent, 1_000_000, &STANDARD, false, period, now), crossed(spent + more, 1_000_000, &STANDARD, false, period, now));
                 prop_assert!(many.starts_with(&few));
             }

@@ -1,0 +1,123 @@
+//! What budgets tell: of which period, once, and where it is read.
+
+use billing_service::budgets::alerts::evaluate_all;
+use http::Method;
+use identity::OrganizationId;
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::budgets::{budget, owner, spend};
+
+fn turn(app: &App, instant: &str) {
+    app.turn.set(instant.parse().unwrap());
+}
+
+/// Uses 1500 micro-units that were used up at an instant and are told now.
+async fn post_late(app: &App, organization: OrganizationId, ended_at: &str) {
+    let hold = app.hold(organization, 100, 100).await;
+    let mut usage = app.usage(100, 100);
+    usage["ended_at"] = json!(ended_at);
+    app.settle(&hold, &usage).await.expect(200);
+}
+
+/// The one who looks comes by every few seconds, and the end of a period lies between two looks; usage may be posted later still.
+#[tokio::test]
+async fn what_is_crossed_in_the_last_second_of_a_minute_a_day_or_a_month_is_told_after_it_once() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    for period in ["minute", "day", "month"] {
+        client.post("/v1/budgets", &budget(&json!({"period": period, "thresholds": [50]}))).await.expect(201);
+    }
+    let state = app.state();
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 0);
+    turn(&app, "2030-01-31T23:59:59Z");
+    spend(&app, ada).await;
+    turn(&app, "2030-02-01T00:00:01Z");
+    let looks = futures::future::join_all((0..64).map(|_| evaluate_all(&state))).await;
+    assert!(looks.iter().all(Result::is_ok));
+    let told = "select count(*) from budget_alerts where (period_start, spent_micros) in
+        (('2030-01-31T23:59:00Z', 1500), ('2030-01-31T00:00:00Z', 1500), ('2030-01-01T00:00:00Z', 1500))";
+    assert_eq!((app.count(told).await, app.count("select count(*) from budget_alerts").await), (3, 3));
+    // A name is no limit: what is renamed is the budget that it was.
+    turn(&app, "2030-02-01T23:59:59Z");
+    spend(&app, ada).await;
+    turn(&app, "2030-02-02T00:00:01Z");
+    for made in client.get("/v1/budgets").await.expect(200).json["data"].as_array().unwrap() {
+        let path = format!("/v1/budgets/{}", made["id"].as_str().unwrap());
+        client.send(Method::PATCH, &path, Some(json!({"name": "renamed", "limit_micros": 3000}).to_string())).await.expect(200);
+    }
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 6);
+}
+
+#[tokio::test]
+async fn nothing_is_told_of_a_period_in_which_the_budget_was_not_there_or_another_one_nor_of_one_long_ended() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let daily = |rest: Value| budget(&json!({"period": "day", "thresholds": [50], "limit_micros": rest}));
+    let larger = client.post("/v1/budgets", &daily(json!(1_000_000))).await.expect(201).string("id");
+    let state = app.state();
+    turn(&app, "2030-01-10T23:59:59Z");
+    spend(&app, ada).await;
+    turn(&app, "2030-01-11T00:00:01Z");
+    client.send(Method::PATCH, &format!("/v1/budgets/{larger}"), Some(json!({"limit_micros": 3000}).to_string())).await.expect(200);
+    client.post("/v1/budgets", &daily(json!(3000))).await.expect(201);
+    client.post("/v1/budgets", &budget(&json!({"period": "day", "thresholds": [], "forecast": true}))).await.expect(201);
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 0);
+    turn(&app, "2030-01-11T12:00:00Z");
+    spend(&app, ada).await;
+    evaluate_all(&state).await.unwrap();
+    // Today both are budgets, and the pace is what it is.
+    assert_eq!(app.count("select count(*) from budget_alerts where period_start = '2030-01-11T00:00:00Z'").await, 2);
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 2);
+    turn(&app, "2030-01-13T05:59:59Z");
+    post_late(&app, ada, "2030-01-12T12:00:00Z").await;
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts where period_start = '2030-01-12T00:00:00Z'").await, 2);
+    turn(&app, "2030-01-15T06:00:00Z");
+    post_late(&app, ada, "2030-01-14T12:00:00Z").await;
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 4, "what comes six hours late is no news");
+}
+
+#[tokio::test]
+async fn a_forecast_is_told_once_when_the_pace_leads_beyond_the_limit_and_not_of_a_period_that_is_over() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [], "forecast": true}))).await.expect(201);
+    let (state, told) = (app.state(), "select count(*) from budget_alerts where threshold = 'forecast' and spent_micros = 1500");
+    turn(&app, "2030-01-02T00:00:00Z");
+    spend(&app, ada).await;
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 0, "a thirtieth of the month says nothing");
+    turn(&app, "2030-01-10T00:00:00Z");
+    for _ in 0..2 {
+        evaluate_all(&state).await.unwrap();
+        assert_eq!((app.count(told).await, app.count("select count(*) from budget_alerts").await), (1, 1));
+    }
+    turn(&app, "2030-02-28T23:59:59Z");
+    spend(&app, ada).await;
+    turn(&app, "2030-03-01T00:00:01Z");
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 1);
+}
+
+#[tokio::test]
+async fn a_budget_that_cannot_be_looked_at_is_set_aside_and_keeps_no_other_from_its_turn() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    // It is for nobody, which no request can make, and stands before all others.
+    app.as_owner(
+        "insert into budgets (id, organization_id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast, created_at, updated_at)
+         values ('00000000-0000-0000-0000-000000000001', gen_random_uuid(), 'broken', 'user', 'nobody', 'month', 1, 'USD', false, '{50}', false, now(), now())",
+    )
+    .await;
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts").await, 1);
+    let aside = "select count(*) from budgets where name = 'broken' and next_at = timestamptz '2030-01-01T01:00:00Z'";
+    assert_eq!(app.count(aside).await, 1);
+}

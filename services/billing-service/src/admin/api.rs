@@ -81,7 +81,7 @@ pub struct Changed {
     change: WalletChange,
 }
 
-/// Grant, adjust, revoke, transfer, reconcile, or set an overdraft.
+/// Grant, adjust, revoke, transfer, give usage back, reconcile, or set an overdraft.
 pub async fn change(
     State(state): State<AppState>,
     caller: CallingService,

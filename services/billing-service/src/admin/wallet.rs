@@ -4,6 +4,7 @@ use std::io::{Write, stdout};
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
+use contracts::RequestId;
 use identity::OrganizationId;
 use serde::Serialize;
 use serde_json::json;
@@ -80,6 +81,20 @@ pub enum Wallet {
         #[command(flatten)]
         decided: Decided,
     },
+    /// Give back what a request was charged, whole or in part, to the lots that paid for it; once for each request.
+    RefundUsage {
+        /// The organization (`org_…`).
+        organization: OrganizationId,
+        /// The request (`req_…`).
+        #[arg(long)]
+        request: RequestId,
+        /// How much, in micro-units.
+        #[arg(long)]
+        amount_micros: i64,
+        /// Who and why.
+        #[command(flatten)]
+        decided: Decided,
+    },
     /// Bring lots in line with wallet and holds, for an organization that `ledger verify` names.
     Reconcile {
         /// The organization (`org_…`).
@@ -119,6 +134,9 @@ pub async fn run(command: Wallet, state: &AppState) -> anyhow::Result<()> {
             (grants::owner(state, grant).await.map_err(|error| told(&error))?, WalletChange::Revoke { grant }, decided)
         }
         Wallet::Transfer { from, to, amount_micros, decided } => (from, WalletChange::Transfer { to, amount: amount_micros }, decided),
+        Wallet::RefundUsage { organization, request, amount_micros, decided } => {
+            (organization, WalletChange::RefundUsage { request, amount: amount_micros }, decided)
+        }
         Wallet::Reconcile { organization, decided } => (organization, WalletChange::Reconcile, decided),
         Wallet::Overdraft { organization, limit_micros, decided } => {
             (organization, WalletChange::Overdraft { limit: limit_micros }, decided)

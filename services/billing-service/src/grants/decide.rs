@@ -2,6 +2,7 @@
 
 use chassis::{Problem, in_transaction};
 use chrono::{DateTime, Utc};
+use contracts::RequestId;
 use identity::OrganizationId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use super::issue::{NewGrant, add, give, issue};
 use super::lot::{GrantId, Source, Use};
 use super::spend::{pay, spendable};
 use super::store::{self, Movement};
+use super::take_back::refund_usage;
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::ledger::{self, postings};
@@ -54,6 +56,13 @@ pub enum WalletChange {
         /// How much.
         amount: i64,
     },
+    /// What a request was charged is given back, whole or in part, to the lots that paid for it, and once.
+    RefundUsage {
+        /// Which.
+        request: RequestId,
+        /// How much.
+        amount: i64,
+    },
     /// Lots are brought in line with wallet and holds, where a version that knew no lots posted beside them.
     Reconcile,
     /// How far below zero holds may go.
@@ -72,6 +81,7 @@ impl WalletChange {
             Self::Adjust { .. } => "wallet.adjust",
             Self::Revoke { .. } => "wallet.revoke",
             Self::Transfer { .. } => "wallet.transfer",
+            Self::RefundUsage { .. } => "wallet.refund_usage",
             Self::Reconcile => "wallet.reconcile",
             Self::Overdraft { .. } => "wallet.overdraft",
         }
@@ -85,6 +95,7 @@ impl WalletChange {
             Self::Adjust { amount: 0 } => amount("must not be zero"),
             Self::Adjust { amount: i64::MIN } => amount("is too large"),
             Self::Transfer { amount: moved, .. } if *moved <= 0 => amount("must be above zero"),
+            Self::RefundUsage { amount: given, .. } if *given <= 0 => amount("must be above zero"),
             Self::Transfer { to, .. } if *to == organization => Err(Problem::invalid_field("to", "must be another organization")),
             Self::Overdraft { limit } if *limit < 0 => Err(Problem::invalid_field("limit", "must not be negative")),
             _ => Ok(()),
@@ -174,6 +185,10 @@ async fn apply(
         WalletChange::Adjust { amount } => take(state, transaction, organization, -amount, &decision.key).await,
         WalletChange::Revoke { grant } => revoke(state, transaction, organization, *grant).await,
         WalletChange::Transfer { to, amount } => transfer(state, transaction, decision, organization, *to, *amount).await,
+        WalletChange::RefundUsage { request, amount } => {
+            let given = refund_usage(state, transaction, organization, *request, *amount).await?;
+            if given { Ok(()) } else { Err(Problem::invalid_field("request", "was given back before").into()) }
+        }
         WalletChange::Reconcile => reconcile(state, transaction, decision, organization).await,
         WalletChange::Overdraft { limit } => {
             sqlx::query!("update wallets set overdraft_limit = $2 where organization_id = $1", organization.uuid(), limit)

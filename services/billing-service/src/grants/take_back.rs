@@ -1,6 +1,7 @@
 //! Money that goes back takes its credit with it, at most once; what of it was burned is owed [B-48]. Usage that is given back returns
 //! to the lots that paid for it, the last first [B-45, B-50].
 
+use chassis::Problem;
 use contracts::RequestId;
 use identity::OrganizationId;
 use money::Currency;
@@ -166,7 +167,7 @@ pub async fn close_dispute(
 /// Gives usage of a request back as credit, whole or in part, at most once for each request. False when that was done before.
 ///
 /// # Errors
-/// [`Error::NotFound`] when the organization made no such request or it cost less; the database's.
+/// A refusal that names the field when the organization made no such request or was charged less for it; the database's.
 pub async fn refund_usage(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -180,9 +181,10 @@ pub async fn refund_usage(
         request.uuid(),
         organization.uuid()
     );
-    let price = price.fetch_optional(&mut **transaction).await?.ok_or(Error::NotFound)?;
+    let unknown = || Problem::invalid_field("request", "must be one of the organization, of a month whose usage is kept");
+    let price = price.fetch_optional(&mut **transaction).await?.ok_or_else(unknown)?;
     if amount <= 0 || amount > price {
-        return Err(Error::NotFound);
+        return Err(Problem::invalid_field("amount", "must be above zero, and not more than the request was charged").into());
     }
     let key = request.to_string();
     let posting = postings::usage_refund(&key, amount, balances, state.clock.now());

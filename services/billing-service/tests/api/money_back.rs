@@ -1,9 +1,11 @@
 //! Refunds, disputes and usage that is given back.
 
 use super::app::App;
+use billing_service::admin::{SCOPE_READ, SCOPE_WRITE};
 use billing_service::error::Error;
 use billing_service::grants::{self, Dispute, NewGrant, Source};
 use billing_service::ledger::postings::{Fee, Sale};
+use billing_service::usage::Overage;
 use chassis::in_transaction;
 use contracts::RequestId;
 use identity::OrganizationId;
@@ -116,15 +118,22 @@ async fn a_dispute_that_is_won_after_its_debt_was_repaid_gives_the_money_back_as
     app.assert_clean().await;
 }
 
+/// Three lots, of which a request of 100 tokens out burns the first two and a half of the third.
+async fn three_lots(app: &App, organization: OrganizationId) {
+    let lots = [(Source::Promotion, "first", 400), (Source::Purchase, "second", 400), (Source::Adjustment, "third", 800)];
+    for (priority, (source, key, amount)) in (1..).zip(lots) {
+        let key = format!("{key} {organization}");
+        app.give(organization, &NewGrant { priority: Some(priority), ..NewGrant::plain(source, &key, amount) }).await;
+    }
+}
+
 /// [B-45] [B-50] [B8]
 #[tokio::test]
 async fn usage_that_is_given_back_returns_to_its_lots_in_reverse_and_exactly_once() {
     let app = start().await;
     let (organization, client) = app.organization();
     let (eve, _) = app.organization();
-    app.give(organization, &NewGrant { priority: Some(1), ..NewGrant::plain(Source::Promotion, "first", 400) }).await;
-    app.give(organization, &NewGrant { priority: Some(2), ..NewGrant::plain(Source::Purchase, "second", 400) }).await;
-    app.give(organization, &NewGrant { priority: Some(3), ..NewGrant::plain(Source::Adjustment, "third", 800) }).await;
+    three_lots(&app, organization).await;
     let request = spend(&app, organization, 100).await;
     assert_eq!(app.lots(&client).await, [("adjustment".to_owned(), 400)]);
     let state = app.state();
@@ -136,8 +145,8 @@ async fn usage_that_is_given_back_returns_to_its_lots_in_reverse_and_exactly_onc
             given
         }
     };
-    assert!(matches!(give_back(eve, 600).await, Err(Error::NotFound)), "somebody else's request");
-    assert!(matches!(give_back(organization, 1201).await, Err(Error::NotFound)), "more than it cost");
+    assert!(matches!(give_back(eve, 600).await, Err(Error::Refused(_))), "somebody else's request");
+    assert!(matches!(give_back(organization, 1201).await, Err(Error::Refused(_))), "more than it cost");
     let given = futures::future::join_all((0..64).map(|_| give_back(organization, 600))).await;
     assert_eq!(given.into_iter().filter(|given| *given.as_ref().unwrap()).count(), 1);
     let expected = [("purchase", 200), ("adjustment", 800)].map(|(source, left)| (source.to_owned(), left));
@@ -145,5 +154,74 @@ async fn usage_that_is_given_back_returns_to_its_lots_in_reverse_and_exactly_onc
     let states = client.get("/v1/grants").await.expect(200).json;
     let states: Vec<_> = states["data"].as_array().unwrap().iter().map(|grant| grant["state"].clone()).collect();
     assert_eq!(states, [json!("active"), json!("active"), json!("exhausted")]);
+    app.assert_clean().await;
+}
+
+/// [B-50] [B-51] [B-78] [B8]
+#[tokio::test]
+async fn operators_give_usage_back_once_for_each_request_with_who_and_why_whatever_key_and_whichever_way_they_come() {
+    let app = start().await;
+    let (organization, client) = app.organization();
+    three_lots(&app, organization).await;
+    let request = spend(&app, organization, 100).await;
+    let console = app.service(&format!("{SCOPE_READ} {SCOPE_WRITE}"));
+    let path = format!("/v1/admin/wallets/{organization}/changes");
+    let wanted = json!({"by": {"actor": "grace", "reason": "a blank answer"}, "change": {"what": "refund_usage", "request": request, "amount": 600}});
+    // Half of them under one key, half under keys of their own.
+    let keyed = console.header("idempotency-key", "ticket");
+    let races = (0..64).map(|number| if number % 2 == 0 { keyed.post(&path, &wanted) } else { console.post(&path, &wanted) });
+    let answers = futures::future::join_all(races).await;
+    let done = answers.iter().filter(|answer| answer.status == 200 && answer.headers.get("idempotency-replayed").is_none());
+    assert_eq!(done.count(), 1);
+    for refused in answers.iter().filter(|answer| answer.status != 200) {
+        assert_eq!((refused.status.as_u16(), &refused.json["errors"][0]["field"]), (422, &json!("request")), "{}", refused.text);
+    }
+    let expected = [("purchase", 200), ("adjustment", 800)].map(|(source, left)| (source.to_owned(), left));
+    assert_eq!((app.lots(&client).await, app.house("refunds").await), (expected.to_vec(), -600));
+    let (o, r) = (organization.to_string(), request.to_string());
+    let line = ["wallet", "refund-usage", &o, "--request", &r, "--amount-micros", "600", "--actor", "ada", "--reason", "again"];
+    assert!(super::wallet::run(&app, &line).await.unwrap_err().to_string().contains("request was given back before"));
+    let logged =
+        "select count(*) from audit_log where action = 'wallet.refund_usage' and actor like 'grace via %' and reason = 'a blank answer'
+        and (before ->> 'wallet_micros')::bigint = 400 and (after ->> 'wallet_micros')::bigint = 1000";
+    assert_eq!((app.count(logged).await, app.count("select count(*) from audit_log").await), (1, 1));
+    app.assert_clean().await;
+}
+
+/// [B-50] [B-79]
+#[tokio::test]
+async fn usage_is_given_back_in_the_terminal_and_never_more_than_its_request_was_charged_nor_to_another_organization() {
+    let app = App::with(|config| (config.signup_grant, config.overage) = (0, Overage::Cap)).await;
+    let ((organization, client), (eve, other)) = (app.organization(), app.organization());
+    app.give(organization, &NewGrant::plain(Source::Promotion, "gift", 2000)).await;
+    app.give(eve, &NewGrant::plain(Source::Promotion, "another", 2000)).await;
+    // It used 1800 and was charged what was taken for it.
+    let request = app.request();
+    let hold = app.reserve(&app.reservation(organization, request, 0, 100)).await.expect(201).string("id");
+    app.settle(&hold, &app.usage(0, 150)).await.expect(200);
+    assert_eq!(app.balance(&client).await, (800, 0));
+    let console = app.service(&format!("{SCOPE_READ} {SCOPE_WRITE}"));
+    let refused = [
+        (organization, json!({"what": "refund_usage", "request": request, "amount": 1201}), "amount"),
+        (organization, json!({"what": "refund_usage", "request": request, "amount": 0}), "amount"),
+        (organization, json!({"what": "refund_usage", "request": request, "amount": -5}), "amount"),
+        (organization, json!({"what": "refund_usage", "request": app.request(), "amount": 1}), "request"),
+        (eve, json!({"what": "refund_usage", "request": request, "amount": 1}), "request"),
+    ];
+    for (whose, change, field) in refused {
+        let body = json!({"by": {"actor": "grace", "reason": "why"}, "change": change});
+        let answer = console.post(&format!("/v1/admin/wallets/{whose}/changes"), &body).await.expect(422);
+        assert_eq!(answer.json["errors"][0]["field"], field, "{body}");
+    }
+    assert_eq!((app.balance(&other).await, app.count("select count(*) from audit_log").await), ((2000, 0), 0));
+    let (o, r) = (organization.to_string(), request.to_string());
+    let line = ["wallet", "refund-usage", &o, "--request", &r, "--amount-micros", "1200"];
+    let who = ["--actor", "ada", "--reason", "a blank answer", "--idempotency-key", "ticket"];
+    assert!(super::wallet::run(&app, &line).await.is_err(), "nobody and no reason");
+    for _ in 0..2 {
+        super::wallet::run(&app, &[&line[..], &who].concat()).await.unwrap();
+        assert_eq!((app.balance(&client).await, app.house("refunds").await), ((2000, 0), -1200));
+    }
+    assert_eq!(app.count("select count(*) from audit_log where actor = 'ada' and action = 'wallet.refund_usage'").await, 1);
     app.assert_clean().await;
 }

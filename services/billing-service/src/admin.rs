@@ -28,7 +28,7 @@ use crate::audit::{self, AuditQuery, Decision};
 use crate::config::BillingConfig;
 use crate::error::Error;
 use crate::state::AppState;
-use crate::{budgets, operations};
+use crate::{budgets, margin, operations};
 
 pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
@@ -65,6 +65,12 @@ pub enum Command {
     Usage(Usage),
     /// What was earned and what it cost.
     Margin(Margin),
+    /// What was sold below its cost on a day, the newest day first.
+    MarginAlerts {
+        /// So many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
     /// What an organization wants to spend at most.
     Budgets {
         /// The organization (`org_…`).
@@ -165,6 +171,11 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
         Command::Rates(command) => self::rates::run(command, &state).await?,
         Command::Usage(command) => self::usage::run(command, &state).await?,
         Command::Margin(query) => self::usage::margin(query, &state.pool).await?,
+        Command::MarginAlerts { limit } => {
+            for alert in margin::newest(&state.pool, limit).await? {
+                writeln!(stdout(), "{}", json!(alert))?;
+            }
+        }
         Command::Budgets { organization } => {
             for budget in budgets::store::list(&mut *state.pool.acquire().await?, organization).await? {
                 writeln!(stdout(), "{}", json!(budget))?;

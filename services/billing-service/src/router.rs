@@ -41,6 +41,7 @@ fn public() -> OpenApiRouter<AppState> {
         // What the organization wants to spend at most, and where it is told.
         .routes(routes!(budgets::api::list, budgets::api::create))
         .routes(routes!(budgets::api::change, budgets::api::delete))
+        .routes(routes!(budgets::alerts::list::list))
         .routes(routes!(budgets::webhooks::endpoints::list, budgets::webhooks::endpoints::create))
         .routes(routes!(budgets::webhooks::endpoints::delete))
         .routes(routes!(budgets::webhooks::deliveries::list))
@@ -69,6 +70,7 @@ fn private() -> Router<AppState> {
         .route("/internal/v1/usage-events", post(metering::receive_internal))
         // What operators look at and decide, with the verbs of the command line.
         .route("/v1/admin/margin", get(margin::get))
+        .route("/v1/admin/margin/alerts", get(margin::list_alerts))
         .route("/v1/admin/status", get(operations::get))
         .route("/v1/admin/wallets/{organization}", get(admin::api::wallet))
         .route("/v1/admin/wallets/{organization}/changes", post(admin::api::change))

@@ -2,6 +2,8 @@
 //! period and a threshold, and its messages are one transaction. The period before is looked at as well: between two looks it may end,
 //! and usage is posted after it was used.
 
+pub mod list;
+
 use std::time::Duration;
 
 use chassis::in_transaction;

@@ -29,7 +29,7 @@ fn changes(organization: OrganizationId) -> String {
     format!("/v1/admin/wallets/{organization}/changes")
 }
 
-const READS: [&str; 13] = [
+const READS: [&str; 14] = [
     "/v1/admin/status",
     "/v1/admin/audit",
     "/v1/admin/ledger/verification",
@@ -37,6 +37,7 @@ const READS: [&str; 13] = [
     "/v1/admin/wallets/org_0197f0a0000070008000000000000001",
     "/v1/admin/budgets/org_0197f0a0000070008000000000000001",
     "/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z",
+    "/v1/admin/margin/alerts",
     "/v1/admin/stripe/meters",
     "/v1/admin/stripe/meter-reports/parked",
     "/v1/admin/rates",

@@ -121,3 +121,51 @@ async fn a_budget_that_cannot_be_looked_at_is_set_aside_and_keeps_no_other_from_
     let aside = "select count(*) from budgets where name = 'broken' and next_at = timestamptz '2030-01-01T01:00:00Z'";
     assert_eq!(app.count(aside).await, 1);
 }
+
+/// [B-79]
+#[tokio::test]
+async fn what_was_told_is_listed_to_its_organization_newest_first_by_budget_and_without_any_endpoint() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let (_, eve) = owner(&app);
+    let first = client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201).string("id");
+    let second = client.post("/v1/budgets", &budget(&json!({"period": "day"}))).await.expect(201).string("id");
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    turn(&app, "2030-01-02T00:00:00Z");
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    let of_second = client.get(&format!("/v1/budget-alerts?budget_id={second}")).await.expect(200).json;
+    let told: Vec<(&str, &str)> = of_second["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|alert| (alert["period_start"].as_str().unwrap(), alert["threshold"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [("2030-01-02T00:00:00Z", "percent:50"), ("2030-01-01T00:00:00Z", "percent:50")]);
+    let alert = client.get(&format!("/v1/budget-alerts?budget_id={first}")).await.expect(200).json["data"][0].clone();
+    assert_eq!((&alert["spent_micros"], &alert["limit_micros"], &alert["currency"]), (&json!(1500), &json!(3000), &json!("USD")));
+    assert_eq!((&alert["created_at"], &alert["budget_id"]), (&json!("2030-01-01T00:00:00Z"), &json!(first)));
+    assert!(alert["id"].as_str().unwrap().starts_with("alr_"), "{alert}");
+    // What was told stays when its budget is gone, and pages go on where they ended.
+    client.delete(&format!("/v1/budgets/{second}")).await.expect(204);
+    app.as_owner(
+        "insert into budget_alerts select gen_random_uuid(), budget_id, organization_id, period_start - n * interval '1 day', threshold, 1, 1, 'USD', created_at
+         from (select * from budget_alerts order by created_at, id limit 1) one, generate_series(1, 197) n",
+    )
+    .await;
+    let (mut seen, mut path) = (Vec::new(), "/v1/budget-alerts".to_owned());
+    for _ in 0..3 {
+        let page = client.get(&path).await.expect(200).json;
+        seen.extend(page["data"].as_array().unwrap().iter().map(|alert| (alert["created_at"].to_string(), alert["id"].to_string())));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/v1/budget-alerts?cursor={cursor}");
+    }
+    assert_eq!(seen.len(), 200);
+    assert!(seen.is_sorted_by(|one, next| one > next), "an alert is twice in it or in the wrong place");
+    assert_eq!(eve.get("/v1/budget-alerts").await.expect(200).json["data"], json!([]));
+    assert_eq!(eve.get(&format!("/v1/budget-alerts?budget_id={first}")).await.expect(200).json["data"], json!([]));
+    client.get("/v1/budget-alerts?budget_id=x").await.expect(400);
+    client.get("/v1/budget-alerts?cursor=x").await.expect(400);
+    app.public.get("/v1/budget-alerts").await.expect(401);
+}

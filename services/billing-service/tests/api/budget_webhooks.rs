@@ -84,6 +84,8 @@ async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
     .await;
     let delivery = client.get("/v1/webhook-deliveries").await.json["data"][0].clone();
     assert_eq!((&delivery["attempts"], &delivery["last_status"]), (&json!(2), &json!(204)));
+    let alert = client.get("/v1/budget-alerts").await.expect(200).json["data"][0].clone();
+    assert_eq!(alert["id"], delivery["message_id"]);
     client.post(&format!("/v1/webhook-deliveries/{}/replay", delivery["id"].as_str().unwrap()), &json!({})).await.expect(202);
     eventually("it is sent again", || async { (received.lock().unwrap().len() == 3).then_some(()) }).await;
     let secret: SecretString = endpoint.string("secret").into();
@@ -93,6 +95,7 @@ async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
         let expected = sign(&secret, header("webhook-id"), header("webhook-timestamp").parse().unwrap(), body.as_bytes()).unwrap();
         assert_eq!(header("webhook-signature"), expected);
         let event: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(event, delivery["payload"], "what is listed is not what is sent");
         assert_eq!((&event["type"], &event["data"]["spent_micros"]), (&json!("budget.threshold_reached"), &json!(1500)));
     }
 }

@@ -242,3 +242,43 @@ async fn a_negative_margin_is_told_once_for_each_dimension_and_day() {
     assert_eq!(look(&state).await.unwrap().len(), 3);
     assert_eq!(app.count("select count(*) from margin_alerts where day = '2030-01-02'").await, 3);
 }
+
+#[tokio::test]
+async fn alerts_of_margins_are_listed_by_day_each_once_for_services_with_the_scope_and_in_the_terminal() {
+    let app = App::start().await;
+    let (organization, client) = app.organization();
+    let loss = "10, 25, 'reported', 'completed', timestamptz '2030-01-01', timestamptz '2030-01-01', timestamptz '2030-01-01'";
+    insert(&app, organization, 1, loss).await;
+    look(&app.state()).await.unwrap();
+    let reader = app.service("margin:read");
+    let listed = reader.get("/v1/admin/margin/alerts").await.expect(200).json;
+    let of = |name: &str| listed["data"].as_array().unwrap().iter().map(|alert| alert[name].clone()).collect::<Vec<_>>();
+    assert_eq!((of("dimension"), &listed["next_cursor"]), (["organization", "model", "key"].map(Value::from).to_vec(), &Value::Null));
+    assert_eq!(
+        (&of("value")[..2], of("day")[0].clone()),
+        (&[organization.uuid().to_string().into(), "sim-1".into()][..], "2030-01-01".into())
+    );
+    assert_eq!((of("price_micros")[0].clone(), of("margin_micros")[0].clone()), (10.into(), Value::from(-15)));
+    app.as_owner(
+        "insert into margin_alerts select 'model', 'm' || n, date '2030-01-02' + n % 3, 'USD', 1, 2, now() from generate_series(1, 197) n",
+    )
+    .await;
+    let (mut seen, mut path) = (Vec::new(), "/v1/admin/margin/alerts".to_owned());
+    for rows in [100, 100, 0] {
+        let page = reader.get(&path).await.expect(200).json;
+        let data = page["data"].as_array().unwrap();
+        seen.extend(
+            data.iter()
+                .map(|alert| (alert["day"].as_str().unwrap().to_owned(), alert["dimension"].to_string(), alert["value"].to_string())),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        assert_eq!(data.len(), rows);
+        path = format!("/v1/admin/margin/alerts?cursor={cursor}");
+    }
+    assert_eq!(seen.len(), 200);
+    assert!(seen.is_sorted_by(|one, next| one > next), "an alert is twice in it or in the wrong place");
+    client.get("/v1/admin/margin/alerts").await.expect(404);
+    app.private.get("/v1/admin/margin/alerts").await.expect(403);
+    reader.get("/v1/admin/margin/alerts?cursor=x").await.expect(400);
+    super::wallet::run(&app, &["margin-alerts", "--limit", "3"]).await.unwrap();
+}

@@ -30,6 +30,9 @@ pub struct Delivery {
     message_id: String,
     /// What happened.
     kind: String,
+    /// What is sent, as JSON.
+    #[schema(value_type = Object)]
+    payload: Value,
     /// `waiting`, `delivered` or `failed`.
     state: String,
     /// How often it was tried.
@@ -107,7 +110,7 @@ pub async fn list(
 async fn rows(state: &AppState, organization: OrganizationId, after: Option<(DateTime<Utc>, Uuid)>) -> Result<Vec<Delivery>, Error> {
     let (after_time, after_id) = after.unzip();
     let rows = sqlx::query!(
-        "select id, endpoint_id, message_id, kind, state, attempts, last_status, last_error, created_at, delivered_at from webhook_deliveries
+        "select id, endpoint_id, message_id, kind, payload, state, attempts, last_status, last_error, created_at, delivered_at from webhook_deliveries
          where organization_id = $1 and ($2::timestamptz is null or (created_at, id) < ($2, $3)) order by created_at desc, id desc limit $4",
         organization.uuid(),
         after_time,
@@ -116,19 +119,22 @@ async fn rows(state: &AppState, organization: OrganizationId, after: Option<(Dat
     )
     .fetch_all(&state.pool)
     .await?;
-    let rows = rows.into_iter().map(|row| Delivery {
-        id: DeliveryId::from_uuid(row.id),
-        endpoint_id: EndpointId::from_uuid(row.endpoint_id),
-        message_id: row.message_id,
-        kind: row.kind,
-        state: row.state,
-        attempts: row.attempts,
-        last_status: row.last_status,
-        last_error: row.last_error,
-        created_at: row.created_at,
-        delivered_at: row.delivered_at,
+    let rows = rows.into_iter().map(|row| {
+        Ok(Delivery {
+            id: DeliveryId::from_uuid(row.id),
+            endpoint_id: EndpointId::from_uuid(row.endpoint_id),
+            message_id: row.message_id,
+            kind: row.kind,
+            payload: serde_json::from_str(&row.payload).map_err(|_| Error::Internal("a message is not JSON"))?,
+            state: row.state,
+            attempts: row.attempts,
+            last_status: row.last_status,
+            last_error: row.last_error,
+            created_at: row.created_at,
+            delivered_at: row.delivered_at,
+        })
     });
-    Ok(rows.collect())
+    rows.collect()
 }
 
 /// Send it again, with the same id: a receiver that has it knows it.

@@ -6,6 +6,7 @@
 pub mod meters;
 pub mod spend;
 pub mod usage;
+mod verify;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
@@ -15,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{self, Decision};
 use crate::error::Error;
 use crate::state::AppState;
+
+pub use self::verify::differences;
 
 /// The verb in the log of operators.
 const ACTION: &str = "usage.rebuild";

@@ -87,6 +87,8 @@ mod replicas;
 mod reservations;
 #[path = "api/retention.rs"]
 mod retention;
+#[path = "api/rollup_verify.rs"]
+mod rollup_verify;
 #[path = "api/rollups.rs"]
 mod rollups;
 #[path = "api/seals.rs"]

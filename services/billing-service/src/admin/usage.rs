@@ -69,7 +69,7 @@ pub async fn run(command: Usage, state: &AppState) -> anyhow::Result<()> {
             writeln!(stdout(), "the rollups are made anew")?;
         }
         Usage::Verify => {
-            let differences = rollups::usage::differences(&state.pool).await?;
+            let differences = rollups::differences(&state.pool).await?;
             ensure!(differences.is_empty(), "the rollups differ from the rows:\n  {}", differences.join("\n  "));
             writeln!(stdout(), "the rollups are equal to the rows")?;
         }

@@ -31,7 +31,7 @@ pub async fn rebuild(
 pub async fn verify(State(state): State<AppState>, caller: CallingService) -> Result<Response, Error> {
     caller.require(SCOPE_READ)?;
     Ok(later(async move {
-        let differences = rollups::usage::differences(&state.pool).await?;
+        let differences = rollups::differences(&state.pool).await?;
         Ok(json!({"clean": differences.is_empty(), "differences": differences}))
     }))
 }

@@ -213,7 +213,7 @@ async fn the_ledger_is_verified_and_its_journal_read_and_rollups_are_made_anew_a
     assert!(journal.text.lines().count() > 4 && journal.text.contains(",settlement,"), "{}", journal.text);
     app.as_owner("update usage_rollups set price_micros = price_micros + 1; update usage_deltas set price_micros = price_micros + 1").await;
     assert_eq!(console.post("/v1/admin/usage/rebuild", &by()).await.expect(200).json["rebuilt"], true);
-    assert_eq!(billing_service::rollups::usage::differences(&app.database.pool).await.unwrap(), Vec::<String>::new());
+    assert_eq!(billing_service::rollups::differences(&app.database.pool).await.unwrap(), Vec::<String>::new());
     assert_eq!(app.count("select count(*) from audit_log where action = 'usage.rebuild' and actor like 'grace via %'").await, 1);
     app.as_owner("update accounts set balance_micros = balance_micros + 1 where kind = 'promotion'").await;
     let torn = console.get("/v1/admin/ledger/verification").await.expect(200).json;

@@ -247,7 +247,7 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
     compare("some is, and rows moved to another day and month").await;
     rollups::usage::rebuild(pool).await.unwrap();
     compare("made anew").await;
-    assert_eq!(rollups::usage::differences(pool).await.unwrap(), Vec::<String>::new());
+    assert_eq!(rollups::differences(pool).await.unwrap(), Vec::<String>::new());
     app.as_owner("revoke select on usage_events from billing_app").await;
     for spender in &spenders {
         for length in [LimitPeriod::Day, LimitPeriod::Month] {
@@ -258,6 +258,6 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
         "update spend_rollups set price_micros = 1; update spend_deltas set price_micros = 1; grant select on usage_events to billing_app",
     )
     .await;
-    let told = rollups::usage::differences(pool).await.unwrap();
+    let told = rollups::differences(pool).await.unwrap();
     assert!(told.iter().any(|line| line.contains("of user")), "a difference of a person is not told: {told:?}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use billing_service::MIGRATIONS;
-use billing_service::rollups::usage::differences;
+use billing_service::rollups::differences;
 use chassis::config::Millis;
 use chassis::postgres::{Migrations, PostgresConfig, connect, constraint};
 use sqlx::{Connection, Executor, PgConnection};

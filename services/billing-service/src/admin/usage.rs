@@ -27,7 +27,7 @@ pub enum Usage {
     },
     /// Compare the rollups with the rows.
     Verify,
-    /// Print rows, oldest first; of all organizations with our cost.
+    /// Print rows, oldest first; of all organizations with our cost and what was written off.
     Export {
         /// How.
         #[arg(long, value_enum, default_value = "csv")]
@@ -89,10 +89,10 @@ pub async fn run(command: Usage, state: &AppState) -> anyhow::Result<()> {
 /// The database's.
 pub async fn margin(Margin { by, from, to }: Margin, pool: &PgPool) -> anyhow::Result<()> {
     for row in margin::report(pool, by, from, to).await? {
-        let (requests, price, cost) = (row.requests, row.price_micros, row.cost_micros);
+        let (requests, price, cost, written_off) = (row.requests, row.price_micros, row.cost_micros, row.written_off_micros);
         writeln!(
             stdout(),
-            "{} {}: margin {} (price {price}, cost {cost}, {requests} requests)",
+            "{} {}: margin {} (price {price}, cost {cost}, {requests} requests, written off {written_off})",
             row.value,
             row.currency,
             row.margin_micros

@@ -83,7 +83,7 @@ pub async fn export(
     Ok(([(header::CONTENT_TYPE, query.format.content_type())], Body::from_stream(rows)).into_response())
 }
 
-/// The rows as text, one page at a time: of one organization, or with our cost of all of them for operators.
+/// The rows as text, one page at a time: of one organization, or of all of them for operators with our cost and what was written off.
 pub fn chunks(
     pool: PgPool,
     organization: Option<OrganizationId>,
@@ -119,10 +119,11 @@ pub fn chunks(
 
 const COLUMNS: &str = "request_id,organization_id,api_key_id,user_id,model,provider,input_tokens,cached_input_tokens,cache_write_tokens,\
     cache_write_1h_tokens,output_tokens,reasoning_tokens,audio_input_tokens,audio_output_tokens,images,rate_card_id,currency,price_micros,cost_micros,\
-    counted_by,outcome,trace_id,started_at,ended_at\r\n";
+    counted_by,outcome,trace_id,started_at,ended_at";
 
-fn heading(with_cost: bool) -> String {
-    if with_cost { COLUMNS.to_owned() } else { COLUMNS.replace("cost_micros,", "") }
+/// What is for operators only: our cost, and last, where programs that go by the number of a column do not mind it, what was written off.
+fn heading(for_operators: bool) -> String {
+    if for_operators { format!("{COLUMNS},written_off_micros\r\n") } else { COLUMNS.replace("cost_micros,", "") + "\r\n" }
 }
 
 /// The same names and the same order as in JSON, by way of JSON.
@@ -147,7 +148,7 @@ async fn page(
     // an organization: each goes along its own index, and what it cost us is for operators.
     let mut reading = begin_planned_anew(pool).await?;
     macro_rules! rows {
-        ($cost:literal, $condition:literal $(, $argument:expr)*) => {
+        ($cost:literal, $written_off:literal, $condition:literal $(, $argument:expr)*) => {
             sqlx::query_as!(
                 Row,
                 r#"select u.ended_at, u.request_id, row_to_json(line)::text as "json!" from usage_events u, lateral (
@@ -156,7 +157,7 @@ async fn page(
                        input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
                        audio_input_tokens, audio_output_tokens, images, rate_card_id, currency, price_micros, "# + $cost + r#"counted_by, outcome, trace_id,
                        to_char(u.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as started_at,
-                       to_char(u.ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at) line
+                       to_char(u.ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at"# + $written_off + r#") line
                    where (u.ended_at, u.request_id) > ($1, $2) and u.ended_at >= $1 and u.ended_at < $3 "# + $condition + "order by u.ended_at, u.request_id limit $4",
                 after, after_id, to, PAGE $(, $argument)*
             )
@@ -165,8 +166,8 @@ async fn page(
         };
     }
     let rows = match organization {
-        None => rows!("cost_micros, ", ""),
-        Some(organization) => rows!("", "and u.organization_id = $5 ", organization.uuid()),
+        None => rows!("cost_micros, ", ", written_off_micros", ""),
+        Some(organization) => rows!("", "", "and u.organization_id = $5 ", organization.uuid()),
     }?;
     reading.commit().await?;
     Ok(rows)

@@ -4,7 +4,7 @@ use super::app::App;
 use billing_service::config::UsageConfig;
 use billing_service::margin::{By, look, report};
 use billing_service::rollups::{differences, usage};
-use billing_service::usage::{Format, PAGE, chunks, partitions};
+use billing_service::usage::{Format, Overage, PAGE, chunks, partitions};
 use chassis::config::Millis;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -281,4 +281,56 @@ async fn alerts_of_margins_are_listed_by_day_each_once_for_services_with_the_sco
     app.private.get("/v1/admin/margin/alerts").await.expect(403);
     reader.get("/v1/admin/margin/alerts?cursor=x").await.expect(400);
     super::wallet::run(&app, &["margin-alerts", "--limit", "3"]).await.unwrap();
+}
+
+/// [B-40]
+#[tokio::test]
+async fn what_was_written_off_is_in_the_export_of_operators_as_the_last_column_and_beside_the_margin_and_nowhere_else() {
+    let app = App::with(|config| config.overage = Overage::Cap).await;
+    let ((ada, client), (eve, _)) = (app.organization(), app.organization());
+    for (organization, used) in [(ada, 150), (ada, 10), (eve, 100)] {
+        let hold = app.hold(organization, 0, 100).await;
+        app.settle(&hold, &app.usage(0, used)).await.expect(200);
+    }
+    // A request that was given up for dead is told after all, and cost more than was taken for it.
+    let hold = app.hold(eve, 0, 100).await;
+    app.turn.advance(std::time::Duration::from_hours(25));
+    billing_service::reservations::sweep(&app.state()).await.unwrap();
+    app.settle(&hold, &app.usage(0, 200)).await.expect(200);
+    let (csv, ..) = text_of(&app, None, Format::Csv).await;
+    let lines: Vec<Vec<&str>> = csv.split_terminator("\r\n").map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0][lines[0].len() - 2..], ["ended_at", "written_off_micros"]);
+    let last: Vec<&str> = lines[1..].iter().map(|line| *line.last().unwrap()).collect();
+    let (jsonl, ..) = text_of(&app, None, Format::Jsonl).await;
+    let rows: Vec<Value> = jsonl.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let written_off: Vec<i64> = rows.iter().map(|row| row["written_off_micros"].as_i64().unwrap()).collect();
+    assert_eq!(last, written_off.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let mut sorted = written_off.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 0, 600, 1200]);
+    let (own, ..) = text_of(&app, Some(ada), Format::Jsonl).await;
+    let (served, export) =
+        (client.get("/v1/usage").await.expect(200).text, "/v1/usage/export?format=csv&from=2030-01-01T00:00:00Z&to=2031-01-01T00:00:00Z");
+    for text in [own, served, client.get(export).await.expect(200).text] {
+        assert!(!text.contains("written_off"), "what we lose is nobody's business: {text}");
+    }
+    let (from, to) = (app.clock.now() - TimeDelta::days(2), app.clock.now() + TimeDelta::days(1));
+    for folded in [false, true] {
+        let rows = report(&app.database.pool, By::Organization, from, to).await.unwrap();
+        let of = |organization: OrganizationId| rows.iter().find(|row| row.value == organization.uuid().to_string()).unwrap();
+        assert_eq!((of(ada).written_off_micros, of(eve).written_off_micros), (600, 1200), "folded: {folded}");
+        assert_eq!((of(ada).requests, of(ada).price_micros), (2, 1200 + 120), "it is no revenue");
+        for by in [By::Model, By::Key] {
+            let sum: i64 = report(&app.database.pool, by, from, to).await.unwrap().iter().map(|row| row.written_off_micros).sum();
+            assert_eq!(sum, 1800);
+        }
+        let days = report(&app.database.pool, By::Day, from, to).await.unwrap();
+        let mut days: Vec<(&str, i64)> = days.iter().map(|row| (row.value.as_str(), row.written_off_micros)).collect();
+        days.sort_unstable();
+        assert_eq!(days, [("2030-01-01", 600), ("2030-01-02", 1200)]);
+        while usage::fold(&app.database.pool).await.unwrap() {}
+    }
+    let served =
+        app.service("margin:read").get("/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z").await.expect(200);
+    assert_eq!((served.json["data"].as_array().unwrap().len(), &served.json["data"][0]["written_off_micros"]), (1, &Value::from(600)));
 }

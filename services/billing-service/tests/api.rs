@@ -23,6 +23,8 @@ mod coupons;
 mod currencies;
 #[path = "api/customer_balances.rs"]
 mod customer_balances;
+#[path = "api/customer_turns.rs"]
+mod customer_turns;
 #[path = "api/debt.rs"]
 mod debt;
 #[path = "api/documents.rs"]

@@ -88,6 +88,18 @@ pub struct Fetched {
     pub object: Value,
 }
 
+impl Fetched {
+    /// Stripe's id of the customer that it is about.
+    fn customer(&self) -> Option<&str> {
+        let object = Object(&self.object);
+        match self.family {
+            Family::Customer => object.text("id"),
+            Family::Refund | Family::Dispute => object.at("payment_intent").related("customer"),
+            Family::Checkout | Family::Invoice | Family::CreditNote => object.related("customer"),
+        }
+    }
+}
+
 /// Fetches an object; none when Stripe has it no longer.
 ///
 /// # Errors
@@ -141,12 +153,13 @@ async fn wanted_in(state: &AppState, fetched: &Fetched) -> Result<Option<String>
     Ok(traceparent.flatten())
 }
 
-/// The effect of an object; false when it is none of ours.
+/// The effect of an object, in the turn of its customer [B-24]; false when it is none of ours.
 ///
 /// # Errors
 /// [`Error::Unreadable`]; what else the effect may fail with. Nothing has changed then.
 pub async fn apply(state: &AppState, transaction: &mut Transaction<'static, Postgres>, fetched: &Fetched) -> Result<bool, Error> {
     let object = Object(&fetched.object);
+    customer::take_turn(transaction, fetched.customer(), object.related("payment_intent")).await?;
     match fetched.family {
         Family::Checkout => checkout::apply(state, transaction, object).await,
         Family::Invoice => invoice::apply(state, transaction, object, fetched.number).await,

@@ -1,5 +1,6 @@
 //! Works through stored events: each in one transaction, with its effect and its mark together [B-14]. One that fails comes again
-//! after a pause, and is set aside after enough tries [B-20, B-22]; the others do not wait for it.
+//! after a pause, and is set aside after enough tries [B-20, B-22]; the others do not wait for it. Several are fetched at once; the effects of
+//! what is about one customer come one after the other [B-24].
 
 use std::time::Duration;
 

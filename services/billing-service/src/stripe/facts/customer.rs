@@ -1,4 +1,5 @@
-//! A customer that we made and whose answer got lost is recognized by the organization in its metadata [B-68].
+//! A customer that we made and whose answer got lost is recognized by the organization in its metadata [B-68]; and the turns of what Stripe
+//! tells of one customer [B-24].
 
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
@@ -16,6 +17,28 @@ pub(super) async fn apply(transaction: &mut Transaction<'static, Postgres>, cust
     .execute(&mut **transaction)
     .await?;
     Ok(true)
+}
+
+/// Waits until nothing else that Stripe tells of this customer is having its effect, and has the next one wait until this transaction ends
+/// [B-24]. It is taken after the rows of the events alone, and before every other lock of an effect: so it can be part of no deadlock. By the
+/// organization, for a customer that took another's place is the same one; of the payment, where its customer is not known here. What is
+/// nobody's waits for nobody.
+pub(super) async fn take_turn(
+    transaction: &mut Transaction<'static, Postgres>,
+    customer: Option<&str>,
+    payment_intent: Option<&str>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtextextended('stripe_customers ' || whose.organization_id, 0)) from (
+           select organization_id from stripe_customers where customer_id = $1
+           union all select organization_id from stripe_former_customers where customer_id = $1
+           union all select organization_id from stripe_payments where payment_intent_id = $2 limit 1) whose",
+        customer,
+        payment_intent
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 /// Whose customer it is, or was before it was deleted at Stripe; none of ours when empty.

@@ -84,7 +84,7 @@ impl AppState {
             usage_cursors: CursorKey::derive(&config.secret, "usage"),
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
             grant_cursors: CursorKey::derive(&config.secret, "grants"),
-            stripe: stripe(&config)?,
+            stripe: stripe(&config, &random)?,
             config: Arc::new(config),
             pool,
             admissions: Admissions::new(redis.clone()),
@@ -180,12 +180,12 @@ impl AppState {
 }
 
 /// The way to Stripe. A key of one mode with events of the other would mix play money with real money: that does not start.
-fn stripe(config: &BillingConfig) -> anyhow::Result<Option<Transport>> {
+fn stripe(config: &BillingConfig, random: &Random) -> anyhow::Result<Option<Transport>> {
     let Some(key) = config.stripe.secret_key.clone() else { return Ok(None) };
     let mode = if config.stripe.livemode { "live" } else { "test" };
     let fits = ["sk", "rk"].iter().any(|kind| key.expose_secret().starts_with(&format!("{kind}_{mode}_")));
     anyhow::ensure!(fits, "STRIPE_SECRET_KEY must be a key of {mode} mode (sk_{mode}_… or rk_{mode}_…), as STRIPE_LIVEMODE says");
-    Ok(Some(Transport::new(&config.stripe.api_base, key, config.stripe.requests_per_second)?))
+    Ok(Some(Transport::new(&config.stripe.api_base, key, config.stripe.requests_per_second, random.clone())?))
 }
 
 impl FromRef<AppState> for Authenticator {

@@ -15,6 +15,7 @@ pub mod meters;
 pub mod object;
 mod operations;
 mod pace;
+mod patience;
 pub mod reconcile;
 pub mod sender;
 pub mod signature;

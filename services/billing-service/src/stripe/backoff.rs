@@ -1,6 +1,9 @@
 //! When something that failed is tried again.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::time::Duration;
+
+use chassis::Random;
+use chrono::{DateTime, Utc};
 
 use super::transport::TransportError;
 use crate::state::AppState;
@@ -13,11 +16,15 @@ pub fn seconds(attempts: i32) -> i64 {
     2_i64.pow(u32::try_from(attempts.clamp(0, 12)).unwrap_or(12)).min(LONGEST_SECONDS)
 }
 
-/// The instant after a pause, plus up to a quarter of it, so that many that failed together do not come back together.
+/// A pause and up to a quarter of it, so that many that failed together do not come back together.
+pub(super) fn spread(random: &Random, pause: Duration) -> Duration {
+    pause + pause * u32::from(random.bytes::<1>()[0]) / 1024
+}
+
+/// The instant after a pause, spread.
 pub fn next(state: &AppState, seconds: i64) -> DateTime<Utc> {
-    let pause = seconds.min(LONGEST_SECONDS);
-    let jitter = i64::from(state.random.bytes::<1>()[0]) * pause * 1000 / 1024;
-    state.clock.now() + TimeDelta::seconds(pause) + TimeDelta::milliseconds(jitter)
+    let pause = Duration::from_secs(seconds.clamp(0, LONGEST_SECONDS).unsigned_abs());
+    state.clock.now() + spread(&state.random, pause)
 }
 
 /// When to ask Stripe again after so many tries: a longer pause with each, as long as Stripe asks for, and the longest where the same
@@ -35,5 +42,16 @@ mod tests {
     #[test]
     fn pauses_double_up_to_an_hour() {
         assert_eq!([0, 1, 2, 11, 12, i32::MAX].map(seconds), [1, 2, 4, 2048, 3600, 3600]);
+    }
+
+    /// [B-67]
+    #[test]
+    fn pauses_of_many_that_failed_together_differ_and_none_is_shorter_than_it_was_to_be() {
+        let (random, pause) = (Random::seeded(1), Duration::from_millis(200));
+        let mut pauses: Vec<Duration> = (0..64).map(|_| spread(&random, pause)).collect();
+        assert!(pauses.iter().all(|spread| (pause..pause * 5 / 4).contains(spread)), "{pauses:?}");
+        pauses.sort_unstable();
+        pauses.dedup();
+        assert!(pauses.len() > 32, "{pauses:?}");
     }
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff;
 use super::call::Call;
 use super::object::Object;
+use super::patience::{PATIENCE, retry, within};
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
 use crate::intents::{self, Intent};
@@ -26,9 +27,6 @@ const POLL: Duration = Duration::from_secs(1);
 const REMEMBERED: TimeDelta = TimeDelta::hours(23);
 /// By how much Stripe's clock and ours may differ.
 const CLOCKS: TimeDelta = TimeDelta::hours(1);
-/// Between the tries of somebody who waits for a customer.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(900), Duration::from_millis(2700)];
 
 /// What we need of the answer.
 #[derive(Debug, miniserde::Deserialize)]
@@ -96,7 +94,8 @@ pub(super) async fn former(state: &AppState, organization: OrganizationId) -> Re
     Ok(former.fetch_all(&state.pool).await?)
 }
 
-/// The customer of an organization, made now if it is not yet. Any number of callers get the same one: their requests have one key.
+/// The customer of an organization, made now if it is not yet, within a few seconds. Any number of callers get the same one: their requests
+/// have one key.
 ///
 /// # Errors
 /// Stripe's; the database's.
@@ -114,17 +113,14 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     .await?;
     let (email, name, idempotency_key) = (wanted.email, wanted.name, wanted.idempotency_key);
     let wanted = Wanted { organization, email, name, idempotency_key, since: wanted.created_at };
-    for pause in PAUSES {
-        match make(state, stripe, &wanted).await {
-            // Somebody else is making it at this moment, or Stripe wants to be asked again.
-            Err(Error::Stripe(error)) if !error.is_final() => tokio::time::sleep(pause).await,
-            made => return made,
+    // Somebody else may be making it at this moment.
+    let tried = || async {
+        match find(state, organization).await? {
+            Some(customer) => Ok(customer),
+            None => make(state, stripe, &wanted).await,
         }
-        if let Some(customer) = find(state, organization).await? {
-            return Ok(customer);
-        }
-    }
-    make(state, stripe, &wanted).await
+    };
+    retry(&state.random, PATIENCE, tried).await
 }
 
 /// The customer is gone at Stripe: it is made anew when it is next needed, under another key. What others have done about it stays, and
@@ -149,12 +145,21 @@ pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) 
     Ok(())
 }
 
-/// Asks Stripe something about the organization's customer (`call`, of its id), for somebody who waits. One that turns out to be gone there
-/// is made anew, and asked about once more.
+/// Asks Stripe something about the organization's customer (`call`, of its id), for somebody who waits: a few seconds, for all that it takes.
 ///
 /// # Errors
 /// Stripe's; the database's.
 pub async fn ask(state: &AppState, stripe: &Transport, organization: OrganizationId, call: impl Fn(&str) -> Call) -> Result<Value, Error> {
+    within(PATIENCE, ask_of_customer(state, stripe, organization, call)).await
+}
+
+/// A customer that turns out to be gone is made anew, and asked about once more.
+async fn ask_of_customer(
+    state: &AppState,
+    stripe: &Transport,
+    organization: OrganizationId,
+    call: impl Fn(&str) -> Call,
+) -> Result<Value, Error> {
     let customer = ensure(state, stripe, organization).await?;
     match stripe.ask_patiently(&call(&customer)).await {
         Err(error) if error.code() == Some("resource_missing") => {

@@ -5,10 +5,10 @@
 //! program. Trying again is the caller's business: it has the idempotency key in its database.
 
 use std::fmt::Display;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::{ExposeSecret, SecretString};
+use chassis::{ExposeSecret, Random, SecretString};
 use reqwest::{Client, Method, Response};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,13 +17,10 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::pace::Pace;
+use super::patience::{PATIENCE, retry};
 
 /// Longest time that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// How long somebody waits for an answer that needs more than one try.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The pause before the second try; doubled with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a call did not succeed. Nothing of Stripe's prose: it may quote what customers typed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +46,9 @@ pub enum TransportError {
     /// There was no answer: whether there was an effect is not known.
     #[error("Stripe cannot be reached: {0}")]
     Unreachable(reqwest::Error),
+    /// There was no answer while somebody waited for it: whether there was an effect, or will be, is not known.
+    #[error("Stripe did not answer in time")]
+    Late,
     /// The answer is not what was expected.
     #[error("the answer of Stripe cannot be read: {0}")]
     Unreadable(String),
@@ -118,6 +118,7 @@ pub struct Transport {
     base: String,
     key: SecretString,
     pace: Pace,
+    random: Random,
 }
 
 impl Transport {
@@ -125,9 +126,9 @@ impl Transport {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(base: &str, key: SecretString, per_second: u32) -> Result<Self, reqwest::Error> {
+    pub fn new(base: &str, key: SecretString, per_second: u32, random: Random) -> Result<Self, reqwest::Error> {
         let client = chassis::http::client::builder().connect_timeout(Duration::from_secs(5)).timeout(TIMEOUT).build()?;
-        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::of(per_second) })
+        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::of(per_second), random })
     }
 
     /// Sends a request of our own making, once. The answer is read as it is: a field that is missing is missed where it is needed, and
@@ -140,25 +141,20 @@ impl Transport {
         serde_json::from_slice(&answer).map_err(|error| TransportError::Unreadable(error.to_string()))
     }
 
-    /// The same for somebody who waits for the answer: tried again for a few seconds, with the same key, as Stripe wants it.
+    /// The same for somebody who waits for the answer, a few seconds in all: tried again with the same key, as Stripe wants it.
     ///
     /// # Errors
     /// [`TransportError`] of the last try.
     pub async fn ask_patiently(&self, call: &Call) -> Result<Value, TransportError> {
-        let until = Instant::now() + PATIENCE;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match self.ask(call).await {
-                Err(error) if !error.is_final() => error,
-                answered => return answered,
-            };
-            let wait = error.retry_after().unwrap_or(pause);
-            if Instant::now() + wait >= until {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
-            pause *= 2;
-        }
+        retry(&self.random, PATIENCE, || self.ask(call)).await
+    }
+
+    /// The same where nobody waits, but a failure would have much begun anew: as long as one call may take.
+    ///
+    /// # Errors
+    /// [`TransportError`] of the last try.
+    pub(super) async fn ask_at_leisure(&self, call: &Call) -> Result<Value, TransportError> {
+        retry(&self.random, TIMEOUT, || self.ask(call)).await
     }
 
     async fn send(

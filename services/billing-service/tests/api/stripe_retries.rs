@@ -1,18 +1,26 @@
 //! When Stripe is asked again: as it says, with the same key, and never all at once [B-63, B-67].
 
 use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use billing_service::stripe::call::Call;
 use billing_service::stripe::transport::{Transport, TransportError};
+use chassis::Random;
+use identity::Scopes;
 use serde_json::json;
 use testkit::eventually;
 
 use super::app::App;
+
+/// The status of an answer that never comes.
+const NEVER: u16 = 0;
 
 /// An answer: its status, and a header that it has.
 type Answer = (u16, Option<(&'static str, &'static str)>);
@@ -22,29 +30,42 @@ type Answer = (u16, Option<(&'static str, &'static str)>);
 struct Told {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     keys: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Told {
     async fn serve(answers: impl IntoIterator<Item = Answer>) -> (Self, String) {
-        let told = Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), keys: Arc::default() };
+        let told = Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Self::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = told.clone();
         let router = Router::new().fallback(move |request: Request| {
             let answer = asked.answer(&request);
-            async move { answer }
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => pending().await,
+                }
+            }
+        });
+        let connections = told.connections.clone();
+        let listener = listener.tap_io(move |_| {
+            connections.fetch_add(1, Ordering::Relaxed);
         });
         tokio::spawn(async move { axum::serve(listener, router).await });
         (told, url)
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, request: &Request) -> Option<Response> {
         let key = request.headers().get("idempotency-key").map_or("", |key| key.to_str().unwrap());
         self.keys.lock().unwrap().push(key.to_owned());
         let (status, header) = self.answers.lock().unwrap().pop_front().unwrap_or((200, None));
+        if status == NEVER {
+            return None;
+        }
         let body = axum::Json(json!({"id": "cus_1", "error": {"type": "api_error"}}));
         let header = header.map(|(name, value)| [(HeaderName::from_static(name), HeaderValue::from_static(value))]);
-        (StatusCode::from_u16(status).unwrap(), header.into_iter().flatten().collect::<HeaderMap>(), body).into_response()
+        Some((StatusCode::from_u16(status).unwrap(), header.into_iter().flatten().collect::<HeaderMap>(), body).into_response())
     }
 
     fn keys(&self) -> Vec<String> {
@@ -52,10 +73,13 @@ impl Told {
     }
 }
 
+fn transport(url: &str) -> Transport {
+    Transport::new(url, "sk_test_x".to_owned().into(), 0, Random::system()).unwrap()
+}
+
 async fn asked(answers: impl IntoIterator<Item = Answer>) -> (Result<serde_json::Value, TransportError>, Vec<String>) {
     let (told, url) = Told::serve(answers).await;
-    let transport = Transport::new(&url, "sk_test_x".to_owned().into(), 0).unwrap();
-    let answer = transport.ask_patiently(&Call::post("/refunds", "the key")).await;
+    let answer = transport(&url).ask_patiently(&Call::post("/refunds", "the key")).await;
     (answer, told.keys())
 }
 
@@ -81,6 +105,41 @@ async fn what_stripe_says_about_trying_again_counts_more_than_its_status() {
 async fn whoever_waits_is_not_kept_for_as_long_as_stripe_wants_to_be_left_alone() {
     let (answer, keys) = asked([(429, Some(("retry-after", "0"))), (429, Some(("retry-after", "60")))]).await;
     assert_eq!((answer.unwrap_err().status(), keys.len()), (Some(429), 2), "at once, and then not for a minute");
+}
+
+/// [B-67] An answer never comes: of two calls that are made at once the one that somebody waits for ends first, after an answer that was to
+/// be asked for again as without one; and so does a page for which a customer must be made.
+#[tokio::test]
+async fn whoever_waits_is_told_before_the_time_of_a_single_call_is_over_that_stripe_does_not_answer() {
+    let (_, url) = Told::serve([(NEVER, None); 64]).await;
+    let (_, halting) = Told::serve([(500, None), (NEVER, None)]).await;
+    let app =
+        App::with(|config| (config.stripe.secret_key, config.stripe.api_base) = (Some("sk_test_x".to_owned().into()), url.clone())).await;
+    let (_, client) = app.organization_with(Scopes::known(["billing:read", "billing:write"]));
+    let (stripe, halting, call) = (transport(&url), transport(&halting), Call::post("/refunds", "the key"));
+    let portal = json!({"return_url": "https://shop.example.com/account"});
+    let patient =
+        async { tokio::join!(stripe.ask_patiently(&call), halting.ask_patiently(&call), client.post("/v1/portal-sessions", &portal)) };
+    let (one, other, portal) = tokio::select! {
+        biased;
+        single = stripe.ask(&call) => panic!("a single call ended first: {single:?}"),
+        told = patient => told,
+    };
+    assert!(matches!((one, other), (Err(TransportError::Late), Err(TransportError::Late))));
+    assert_eq!(portal.expect(503).header("retry-after"), "1");
+}
+
+/// [B-67] Errors too leave a connection as it can be used again.
+#[tokio::test]
+async fn calls_one_after_the_other_share_a_connection_that_stays_open() {
+    let (told, url) = Told::serve([(200, None), (400, None), (500, None), (429, Some(("retry-after", "0")))]).await;
+    let stripe = transport(&url);
+    for number in 0..5 {
+        let answer = stripe.ask(&Call::post("/refunds", format!("key {number}"))).await;
+        assert_eq!(answer.is_ok(), number % 4 == 0);
+    }
+    stripe.clone().ask(&Call::get("/refunds")).await.unwrap();
+    assert_eq!((told.keys().len(), told.connections.load(Ordering::Relaxed)), (6, 1));
 }
 
 /// [B-63] [B-67] Many that fail together do not come back together, and none before Stripe wants it.

@@ -139,7 +139,7 @@ pub(super) async fn summaries(
             .with_some("value_grouping_window", hourly.then_some("hour"))
             .with("limit", 100)
             .with_some("starting_after", after.as_deref());
-        let page = stripe.ask_patiently(&call).await?;
+        let page = stripe.ask_at_leisure(&call).await?;
         let mut last = None;
         for sum in Object(&page).list("data") {
             let (at, value) = (sum.time("start_time").ok_or(Error::Unreadable("start_time"))?, whole(sum)?);

@@ -121,7 +121,7 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
         Err(error) if error.is_outage() => return Err(error),
         Err(error) => {
             postpone(state, &due, &error).await?;
-            return Ok(!matches!(error, Error::Stripe(TransportError::Unreachable(_))));
+            return Ok(!matches!(error, Error::Stripe(TransportError::Unreachable(_) | TransportError::Late)));
         }
     }
     Ok(true)

@@ -96,7 +96,7 @@ impl Listing {
         let mut after: Option<String> = None;
         loop {
             let call = list.clone().with("limit", PAGE).with_some("starting_after", after.as_deref());
-            let page = stripe.ask_patiently(&call).await?;
+            let page = stripe.ask_at_leisure(&call).await?;
             let objects: Vec<Object<'_>> = Object(&page).list("data").collect();
             let known = known(state, run, &objects).await?;
             let mut rows = Rows::new();

@@ -130,11 +130,15 @@ pub enum Streams {
 /// `billing-service stripe …`
 #[derive(Debug, Clone, Subcommand)]
 pub enum Stripe {
-    /// Put events back that failed too often and were set aside: one, or those that came within a time.
+    /// Put events back that failed too often and were set aside: one, or those that came within a time. With `--intents` what Stripe refused to
+    /// do for us, and that was set aside: one, or what was set aside within a time.
     Replay {
         /// Which.
         #[command(flatten)]
         events: Events,
+        /// Not events, but what we want of Stripe.
+        #[arg(long)]
+        intents: bool,
         /// Who and why.
         #[command(flatten)]
         decided: Decided,
@@ -163,10 +167,16 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
             let replayed = replay::messages(&state, &decided.on(&state), stream).await.map_err(|error| told(&error))?;
             writeln!(stdout(), "{replayed} messages are back")?;
         }
-        Command::Stripe(Stripe::Replay { events, decided }) => {
+        Command::Stripe(Stripe::Replay { events, intents: false, decided }) => {
             let replayed = replay::events(&state, &decided.on(&state), &events).await.map_err(|error| told(&error))?;
             anyhow::ensure!(!replayed.is_empty(), "no such event was set aside");
             writeln!(stdout(), "will be handled again: {}", replayed.join(", "))?;
+        }
+        Command::Stripe(Stripe::Replay { events, intents: true, decided }) => {
+            let intents = events.of_intents().map_err(|error| told(&error))?;
+            let replayed = replay::intents(&state, &decided.on(&state), &intents).await.map_err(|error| told(&error))?;
+            anyhow::ensure!(!replayed.is_empty(), "no such intent was set aside");
+            writeln!(stdout(), "will be sent again: {}", replayed.join(", "))?;
         }
         Command::Rates(command) => self::rates::run(command, &state).await?,
         Command::Usage(command) => self::usage::run(command, &state).await?,

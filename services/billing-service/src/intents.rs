@@ -1,10 +1,13 @@
 //! What we want of Stripe, written in the transaction of the state change that wants it [B-67]. Sending is another matter: a worker
-//! reads what is unsent, oldest first for each subject, and uses the key that stands here [B-53, B-63].
+//! reads what is unsent, oldest first for each subject, and uses the key that stands here [B-53, B-63]. What Stripe refused for a day is set
+//! aside, and comes back when an operator says so, or a customer has changed something.
 
 use chassis::telemetry::current_traceparent;
+use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::state::AppState;
@@ -40,6 +43,44 @@ pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postg
         intent.payload,
         state.clock.now(),
         current_traceparent()
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+/// Puts wishes back that were set aside, with all their tries: one, or those that were set aside within a time (half-open). Their ids.
+///
+/// # Errors
+/// The database's.
+pub async fn bring_back(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    id: Option<Uuid>,
+    (from, to): (Option<DateTime<Utc>>, Option<DateTime<Utc>>),
+) -> Result<Vec<Uuid>, Error> {
+    let back = sqlx::query_scalar!(
+        "update intents set parked_at = null, refusals = 0, next_attempt_at = $4
+         where parked_at is not null and ($1::uuid is null or id = $1) and ($2::timestamptz is null or parked_at >= $2)
+           and ($3::timestamptz is null or parked_at < $3) returning id",
+        id,
+        from,
+        to,
+        state.clock.now()
+    );
+    Ok(back.fetch_all(&mut **transaction).await?)
+}
+
+/// The customer has changed something at Stripe, such as its address: what it is to be charged, and what was set aside since Stripe could not
+/// collect it so, is tried once more. Not before its pause is over: what is changed may be an effect of the try itself.
+///
+/// # Errors
+/// The database's.
+pub async fn try_charges_again(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<(), Error> {
+    sqlx::query!(
+        "update intents set parked_at = null
+         where organization_id = $1 and parked_at is not null and kind in ('subscription.charge', 'top_up.charge')",
+        organization.uuid()
     )
     .execute(&mut **transaction)
     .await?;

@@ -86,7 +86,7 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/usage/rebuild", post(admin::usage_api::rebuild))
         .route("/v1/admin/usage/verification", get(admin::usage_api::verify))
         .route("/v1/admin/stripe/reconcile", post(admin::reconcile_api::reconcile))
-        .route("/v1/admin/stripe/replay", post(admin::api::replay_events))
+        .route("/v1/admin/stripe/replay", post(admin::api::replay_stripe))
         .route("/v1/admin/stripe/meters", get(admin::meters_api::list).post(admin::meters_api::add))
         .route("/v1/admin/stripe/meters/{event_name}/stop", post(admin::meters_api::stop))
         .route("/v1/admin/stripe/meter-reports/parked", get(admin::meters_api::parked))

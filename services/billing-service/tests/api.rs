@@ -81,6 +81,8 @@ mod reconcile_documents;
 mod reconcile_listing;
 #[path = "api/reconcile_money.rs"]
 mod reconcile_money;
+#[path = "api/refused_intents.rs"]
+mod refused_intents;
 #[path = "api/replaced_customers.rs"]
 mod replaced_customers;
 #[path = "api/replicas.rs"]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ledger::bytes;
-use super::replay::{self, Events, Stream};
+use super::replay::{self, Events, Intents, Stream};
 use super::wallet::{WalletView, view};
 use crate::audit::{self, AuditQuery, AuditRow, Decision};
 use crate::budgets::{self, api::Budget};
@@ -177,23 +177,28 @@ pub(super) fn refused(faults: impl Iterator<Item = (String, String)>) -> Error {
     faults.fold(problem, |problem, (field, rule)| problem.field(field, rule)).into()
 }
 
-/// Events of Stripe to bring back.
+/// What to bring back: events of Stripe, or what we want of it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReplayEvents {
+pub struct ReplayStripe {
     by: Reason,
-    events: Events,
+    events: Option<Events>,
+    intents: Option<Intents>,
 }
 
-/// Brings events of Stripe back that were set aside.
-pub async fn replay_events(
+/// Brings events of Stripe back that were set aside, or wishes that it refused.
+pub async fn replay_stripe(
     State(state): State<AppState>,
     caller: CallingService,
     headers: HeaderMap,
-    Json(ReplayEvents { by, events }): Json<ReplayEvents>,
+    Json(ReplayStripe { by, events, intents }): Json<ReplayStripe>,
 ) -> Result<axum::Json<Value>, Error> {
     let decision = decision(&state, &caller, &headers, by)?;
-    Ok(axum::Json(json!({"event_ids": replay::events(&state, &decision, &events).await?})))
+    Ok(axum::Json(match (events, intents) {
+        (Some(events), None) => json!({"event_ids": replay::events(&state, &decision, &events).await?}),
+        (None, Some(intents)) => json!({"intent_ids": replay::intents(&state, &decision, &intents).await?}),
+        _ => return Err(Problem::invalid_field("events", "must be said, or intents, and not both").into()),
+    }))
 }
 
 /// A stream whose messages are to come back.

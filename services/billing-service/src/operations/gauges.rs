@@ -51,8 +51,9 @@ gauges! {
     "billing_stripe_event_age_seconds" [Seconds] Limit::Above(600), "Age of the oldest event of Stripe that is still being tried.";
     "billing_stripe_events_set_aside" [Count] Limit::Above(0), "Events of Stripe that failed too often and wait for an operator.";
     "billing_stripe_customers_unmade" [Count] Limit::None, "Organizations that Stripe does not know as customers yet.";
+    "billing_intents_set_aside" [Count] Limit::Above(0), "What Stripe refused to do for us for a day and that waits for an operator.";
     "billing_intents_unsent" [Count] Limit::None, "What is wanted of Stripe and was not sent.";
-    "billing_intent_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest intent that was not sent, where Stripe is configured.";
+    "billing_intent_age_seconds" [Seconds] Limit::Above(900), "Age of the oldest intent that was neither sent nor set aside, where Stripe is configured.";
     "billing_stripe_meter_reports_unsent" [Count] Limit::None, "Reports of usage to Stripe's meters that were not sent.";
     "billing_stripe_meter_report_age_seconds" [Seconds] Limit::Above(3600), "Age of the oldest report of usage that was not sent, where Stripe is configured.";
     "billing_stripe_meter_reports_set_aside" [Count] Limit::Above(0), "Reports of usage that Stripe did not want and that wait for an operator.";

@@ -83,6 +83,12 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
     }
 }
 
+/// Whether a refusal of such a wish ends by itself, so that it is never set aside: an invoice cannot be voided while its payment is on its way,
+/// which takes days, and until it is void somebody may pay what nobody waits for.
+pub(super) fn is_taken_in_time(kind: &str) -> bool {
+    matches!(kind, "subscription.void" | "top_up.void")
+}
+
 /// Whether something of Stripe's is not what it must be, and never will: not that it could not be asked, or not by us.
 fn is_lost(error: &Error) -> bool {
     match error {

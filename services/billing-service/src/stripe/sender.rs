@@ -1,5 +1,6 @@
 //! Sends what we want of Stripe (`intents`): of one subject in order, with the key that was stored with the wish [B-63, B-67]. No lock
-//! is held while Stripe is asked [B-82]; a try is noted before it is made, so that replicas leave each other's alone.
+//! is held while Stripe is asked [B-82]; a try is noted before it is made, so that replicas leave each other's alone. What is refused again and
+//! again is set aside for an operator, and what waits behind it goes on waiting [B-22].
 
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const LANES: usize = 8;
 const KEY_LIFE: TimeDelta = TimeDelta::hours(23);
 /// So many equal answers of its servers under one key are the recording of the first [B-65].
 const SAME_FAILURES: i32 = 3;
+/// Refusals after which a wish is set aside. They are at least an hour apart: somebody had a day to mend what is refused, and the last tries are
+/// made under new keys, to which no recording of the first answer is played back.
+const MOST_REFUSALS: i32 = 26;
 
 /// A wish that is to be sent now.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct Due {
     pub attempts: i32,
     last_status: Option<i32>,
     same_failures: i32,
+    /// How often it was refused.
+    refusals: i32,
     created_at: DateTime<Utc>,
     /// The trace in which it was wanted.
     traceparent: Option<String>,
@@ -91,7 +97,7 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
         Ok(external_id) => {
             chassis::step!("intent.performed");
             let now = state.clock.now();
-            sqlx::query!("update intents set sent_at = $2, external_id = $3 where id = $1", due.id, now, external_id)
+            sqlx::query!("update intents set sent_at = $2, external_id = $3, parked_at = null where id = $1", due.id, now, external_id)
                 .execute(&state.pool)
                 .await?;
             chassis::step!("intent.marked");
@@ -102,17 +108,17 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes the oldest wish that is due and first of its subject. The comparison of pairs says the same as one of positions, which the index in
+/// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. The comparison of pairs says the same as one of positions, which the index in
 /// the order of positions could answer too: by reading all that waits, for each wish that is looked at.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     let row = sqlx::query!(
         "update intents set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute' where id = (
-           select id from intents i where sent_at is null and next_attempt_at <= $1
+           select id from intents i where sent_at is null and parked_at is null and next_attempt_at <= $1
              and not exists (select from intents before where before.subject = i.subject
                and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0)
            order by position limit 1 for update skip locked)
-         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, created_at, traceparent",
+         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, refusals, created_at, traceparent",
         now
     )
     .fetch_optional(&state.pool)
@@ -127,6 +133,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         attempts: row.attempts,
         last_status: row.last_status,
         same_failures: row.same_failures,
+        refusals: row.refusals,
         created_at: row.created_at,
         traceparent: row.traceparent,
     }))
@@ -182,8 +189,38 @@ async fn postpone(state: &AppState, due: &Due, error: &Error) -> Result<(), Erro
         i32::from(status.is_some_and(|status| status >= 500))
     };
     let next = stripe.map_or_else(|| backoff::next(state, backoff::LONGEST_SECONDS), |error| backoff::after(state, due.attempts, error));
-    sqlx::query!("update intents set next_attempt_at = $2, last_status = $3, same_failures = $4 where id = $1", due.id, next, status, same)
-        .execute(&state.pool)
-        .await?;
+    let refusals = due.refusals + i32::from(is_refused(error));
+    sqlx::query!(
+        "update intents set next_attempt_at = $2, last_status = $3, same_failures = $4, refusals = $5 where id = $1",
+        due.id,
+        next,
+        status,
+        same,
+        refusals
+    )
+    .execute(&state.pool)
+    .await?;
+    if refusals >= MOST_REFUSALS && !operations::is_taken_in_time(&due.kind) {
+        set_aside(state, due, error).await?;
+    }
+    Ok(())
+}
+
+/// Whether it is the wish that cannot be had, and not Stripe, or our key, which is mended for all wishes at once.
+fn is_refused(error: &Error) -> bool {
+    match error {
+        Error::Stripe(error) => error.is_final() && !matches!(error.status(), Some(401 | 403)),
+        Error::Internal(_) | Error::Unreadable(_) => true,
+        _ => false,
+    }
+}
+
+async fn set_aside(state: &AppState, due: &Due, error: &Error) -> Result<(), Error> {
+    let now = state.clock.now();
+    let parked = sqlx::query!("update intents set parked_at = $2 where id = $1 and sent_at is null and parked_at is null", due.id, now);
+    if parked.execute(&state.pool).await?.rows_affected() == 1 {
+        metrics::counter!("billing_stripe_intents_parked_total", "kind" => due.kind.clone()).increment(1);
+        tracing::error!(intent.id = %due.id, intent.kind = due.kind, refusals = due.refusals + 1, error.message = error.chain(), "Stripe refuses what is wanted: it was set aside");
+    }
     Ok(())
 }

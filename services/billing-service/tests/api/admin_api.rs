@@ -254,6 +254,22 @@ async fn what_was_set_aside_is_brought_back_by_its_id_or_by_a_time_and_logged() 
     let path = "/v1/admin/stripe/replay";
     console.post(path, &json!({"by": by(), "events": {}})).await.expect(422);
     console.post(path, &json!({"by": by(), "events": {"from": "2030-01-01T00:00:00Z"}})).await.expect(422);
+    console.post(path, &json!({"by": by()})).await.expect(422);
+    console.post(path, &json!({"by": by(), "events": {"event_id": "evt_1"}, "intents": {}})).await.expect(422);
+    console.post(path, &json!({"by": by(), "intents": {"to": "2030-01-01T00:00:00Z"}})).await.expect(422);
+    app.as_owner(
+        "insert into intents (id, kind, subject, idempotency_key, payload, next_attempt_at, created_at, refusals, parked_at)
+         select ('00000000-0000-4000-8000-00000000000' || n)::uuid, 'x', 'x', 'key ' || n, '{}', '2040-01-01', '2030-01-01', 26,
+           timestamptz '2030-01-01 00:00Z' + n * interval '1 day' from generate_series(1, 3) n",
+    )
+    .await;
+    let one = json!({"by": by(), "intents": {"intent_id": "00000000-0000-4000-8000-000000000003"}});
+    let answer = console.header("idempotency-key", "intent").post(path, &one).await.expect(200).json;
+    assert_eq!(answer["intent_ids"], json!(["00000000-0000-4000-8000-000000000003"]));
+    assert_eq!(console.header("idempotency-key", "intent").post(path, &one).await.expect(200).json, answer);
+    let time = json!({"by": by(), "intents": {"from": "2030-01-02T00:00:00Z", "to": "2030-01-03T00:00:00Z"}});
+    assert_eq!(console.post(path, &time).await.expect(200).json["intent_ids"], json!(["00000000-0000-4000-8000-000000000001"]));
+    assert_eq!(app.count("select count(*) from intents where parked_at is null and refusals = 0").await, 2);
     let keyed = console.header("idempotency-key", "replay");
     let time = json!({"by": by(), "events": {"from": "2030-01-02T00:00:00Z", "to": "2030-01-04T00:00:00Z"}});
     let first = keyed.post(path, &time).await.expect(200).json;
@@ -278,7 +294,10 @@ async fn what_was_set_aside_is_brought_back_by_its_id_or_by_a_time_and_logged() 
     super::wallet::run(&app, &["streams", "replay", "usage", "--actor", "grace", "--reason", "mended"]).await.unwrap();
     let log = console.get("/v1/admin/audit").await.expect(200).json;
     let actions: Vec<&Value> = log["data"].as_array().unwrap().iter().map(|row| &row["action"]).collect();
-    assert_eq!(actions, ["streams.replay", "streams.replay", "stripe.replay", "stripe.replay"]);
+    assert_eq!(
+        actions,
+        ["streams.replay", "streams.replay", "stripe.replay", "stripe.replay", "stripe.replay_intents", "stripe.replay_intents"]
+    );
 }
 
 /// [B-78] What the terminal changes is logged as what HTTP changes is, and without who and why it changes nothing.

@@ -1,10 +1,11 @@
-//! A customer that we made and whose answer got lost is recognized by the organization in its metadata [B-68]; and the turns of what Stripe
-//! tells of one customer [B-24].
+//! A customer that we made and whose answer got lost is recognized by the organization in its metadata [B-68], and one that has changed may be
+//! charged what it could not be before; and the turns of what Stripe tells of one customer [B-24].
 
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 
 use crate::error::Error;
+use crate::intents;
 use crate::stripe::object::Object;
 
 pub(super) async fn apply(transaction: &mut Transaction<'static, Postgres>, customer: Object<'_>) -> Result<bool, Error> {
@@ -16,6 +17,7 @@ pub(super) async fn apply(transaction: &mut Transaction<'static, Postgres>, cust
     )
     .execute(&mut **transaction)
     .await?;
+    intents::try_charges_again(transaction, organization).await?;
     Ok(true)
 }
 

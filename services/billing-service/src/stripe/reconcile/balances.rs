@@ -42,7 +42,7 @@ pub(super) async fn compare(connection: &mut PgConnection, run: Uuid, now: DateT
              from reconciliation_listed l cross join jsonb_to_record(l.object) as r (organization uuid, at bigint)
              where l.run_id = $1 and l.list in ('invoices', 'credit_notes') group by r.organization),
            returned as (
-             select organization_id as organization, max(coalesce(sent_at, $3)) as at from intents where kind = 'balance.return' group by organization_id),
+             select organization_id as organization, max(coalesce(sent_at, parked_at, $3)) as at from intents where kind = 'balance.return' group by organization_id),
            ours as (
              select l.organization_id as organization, a.currency, sum(e.amount_micros)::bigint as amount, max(l.occurred_at) as at
              from accounts a join ledger_entries e on e.account_id = a.id join ledger_transactions l on l.id = e.transaction_id

@@ -102,7 +102,8 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
              from stripe_payments p left join checkouts k on p.source = 'checkout' and k.id = p.source_id
              left join subscription_charges c on c.subscription_id = k.subscription_id and c.reason = 'start'
              where p.sold and p.source in ('checkout', 'charge') group by 1),
-           unsent as (select distinct payload ->> 'charge_id' as charge from intents where kind = 'subscription.charge' and sent_at is null)
+           unsent as (select distinct payload ->> 'charge_id' as charge from intents where kind = 'subscription.charge' and sent_at is null
+             and parked_at is null)
            select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
              select case
                  when p.payments > 1 or t.paid > 1 then 'charge_double'

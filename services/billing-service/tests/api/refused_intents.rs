@@ -1,0 +1,123 @@
+//! What Stripe refuses to do for us, again and again.
+
+use std::time::Duration;
+
+use billing_service::operations::status;
+use serde_json::json;
+use stripe_simulator::{Fault, FaultKind};
+use testkit::eventually;
+
+use super::selling::sell;
+use super::shop::{CATALOG, Shop};
+
+const PARKED: &str = "select count(*) from intents where parked_at is not null";
+const UNSENT: &str = "select count(*) from intents where sent_at is null";
+const MONTH: Duration = Duration::from_hours(32 * 24);
+/// Longer than the longest pause.
+const PAUSE: Duration = Duration::from_mins(80);
+
+/// From now on what is posted there is refused.
+fn refuse(shop: &Shop, path: &str) {
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { count: 1_000, ..Fault::next(FaultKind::Refused, "POST", path) }]);
+}
+
+async fn tried_until(shop: &Shop, what: &str, query: &'static str) {
+    eventually(what, || async {
+        shop.pass(PAUSE);
+        shop.send().await;
+        (shop.app.count(query).await > 0).then_some(())
+    })
+    .await;
+}
+
+/// [B-22] [B-53] What waits behind it is about the same thing, and is not sent before it.
+#[tokio::test]
+async fn a_wish_that_is_refused_for_a_day_is_set_aside_and_brought_back_with_what_waits_behind_it() {
+    let shop = Shop::open().await;
+    shop.settle().await;
+    let counted = shop.app.metric("billing_stripe_intents_parked_total").await;
+    refuse(&shop, "/v1/products/catalog_plan_team");
+    for name in ["Crew", "Gang"] {
+        sell(&shop.app, &CATALOG.replace("Team", name)).await;
+    }
+    tried_until(&shop, "it is set aside", PARKED).await;
+    assert_eq!(shop.app.count("select refusals::bigint from intents where parked_at is not null").await, 26);
+    assert!(shop.app.metric("billing_stripe_intents_parked_total").await > counted, "nobody was told");
+    let told = status(&shop.state).await.unwrap();
+    assert!(told.lines.iter().any(|line| line.metric == "billing_intents_set_aside" && line.value == 1 && line.beyond), "{told:?}");
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    for _ in 0..3 {
+        shop.pass(PAUSE);
+        shop.send().await;
+    }
+    assert_eq!(
+        (shop.app.count(UNSENT).await, shop.stripe.object("catalog_plan_team")["name"].clone()),
+        (2, json!("Team")),
+        "nobody has mended it"
+    );
+
+    let from = shop.app.clock.now() - Duration::from_hours(48);
+    let time = ["--from", &from.to_rfc3339(), "--to", &shop.app.clock.now().to_rfc3339()].map(str::to_owned);
+    let replay = ["stripe", "replay", "--intents", &time[0], &time[1], &time[2], &time[3], "--actor", "grace", "--reason", "mended"];
+    super::wallet::run(&shop.app, &replay).await.unwrap();
+    let none = super::wallet::run(&shop.app, &replay).await.unwrap_err();
+    assert!(none.to_string().contains("no such intent was set aside"), "{none}");
+    shop.settle().await;
+    assert_eq!((shop.app.count(UNSENT).await, shop.stripe.object("catalog_plan_team")["name"].clone()), (0, json!("Gang")));
+    assert_eq!(shop.app.count("select count(*) from audit_log where action = 'stripe.replay_intents'").await, 1);
+}
+
+/// [B-53] An invoice whose payment is on its way cannot be voided until that has ended, which takes longer than a day.
+#[tokio::test]
+async fn what_must_not_be_paid_is_voided_however_long_stripe_refuses_it() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let customer = shop.stripe_customer(organization).await;
+    let invoice = shop.dashboard("/v1/invoices", &[("customer", &customer), ("auto_advance", "false")]).await;
+    let invoice = invoice["id"].as_str().unwrap();
+    let item = [("customer", customer.as_str()), ("invoice", invoice), ("currency", "usd"), ("amount", "1000")];
+    shop.dashboard("/v1/invoiceitems", &item).await;
+    shop.dashboard(&format!("/v1/invoices/{invoice}/finalize"), &[("auto_advance", "false")]).await;
+    refuse(&shop, &format!("/v1/invoices/{invoice}/void"));
+    sqlx::query(
+        "insert into intents (id, kind, subject, organization_id, idempotency_key, payload, next_attempt_at, created_at)
+         values (gen_random_uuid(), 'top_up.void', $1, $2, 'void', jsonb_build_object('invoice', $1), $3, $3)",
+    )
+    .bind(invoice)
+    .bind(organization.uuid())
+    .bind(shop.app.clock.now())
+    .execute(&shop.app.database.owner)
+    .await
+    .unwrap();
+    tried_until(&shop, "it is tried for more than a day", "select count(*) from intents where sent_at is null and attempts > 30").await;
+    assert_eq!(shop.app.count(PARKED).await, 0);
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    tried_until(&shop, "it is void", "select count(*) from intents where kind = 'top_up.void' and sent_at is not null").await;
+    assert_eq!(shop.stripe.object(invoice)["status"], "void");
+}
+
+/// [B-53] As one whose address was not known, and who has told it since.
+#[tokio::test]
+async fn a_charge_that_was_set_aside_is_tried_again_when_its_customer_has_changed_something_at_stripe() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    refuse(&shop, "/v1/invoices");
+    shop.pass(MONTH);
+    tried_until(&shop, "it is set aside", PARKED).await;
+    let customer = format!("/v1/customers/{}", shop.stripe_customer(organization).await);
+    shop.dashboard(&customer, &[("name", "Ada")]).await;
+    shop.settle().await;
+    tried_until(&shop, "it was not what was missing", "select count(*) from intents where parked_at is not null and refusals = 27").await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    shop.dashboard(&customer, &[("address[country]", "DE")]).await;
+    shop.settle().await;
+    tried_until(&shop, "it is collected", "select count(*) from intents where kind = 'subscription.charge' and sent_at is not null").await;
+    shop.settle().await;
+    assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe()), (0, 20_000));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}

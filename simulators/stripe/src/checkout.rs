@@ -52,7 +52,7 @@ pub(crate) fn create(call: &mut Call) -> Answer {
     let mut session = json!({
         "id": id, "object": "checkout.session", "adaptive_pricing": { "enabled": false }, "after_expiration": null,
         "allow_promotion_codes": call.params.flag("allow_promotion_codes")?, "amount_subtotal": 0, "amount_total": 0,
-        "automatic_tax": { "enabled": false, "liability": null, "provider": null, "status": null }, "billing_address_collection": null,
+        "automatic_tax": { "enabled": false, "liability": null, "provider": null, "status": null }, "billing_address_collection": call.params.value("billing_address_collection"),
         "cancel_url": call.params.value("cancel_url"), "client_reference_id": call.params.value("client_reference_id"),
         "client_secret": null, "collected_information": null, "consent": null, "consent_collection": null, "created": now,
         "currency": currency, "currency_conversion": null, "custom_fields": [],
@@ -69,6 +69,8 @@ pub(crate) fn create(call: &mut Call) -> Answer {
         "submit_type": call.params.value("submit_type"), "subscription": null, "success_url": success,
         "total_details": { "amount_discount": 0, "amount_shipping": 0, "amount_tax": 0 }, "ui_mode": "hosted_page", "url": url,
         "wallet_options": null, "__discounts": [], "__payment_data": call.params.tree("payment_intent_data"),
+        "__customer_update": call.params.tree("customer_update"),
+        "__asks_address": call.params.text("billing_address_collection") == Some("required") || call.params.flag("automatic_tax.enabled")? == Some(true),
         "__subscription_data": call.params.tree("subscription_data"), "__setup_data": call.params.tree("setup_intent_data"),
         "test_clock": customer["test_clock"],
     });

@@ -73,8 +73,12 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         .metadata("checkout_id", checkout.id)
         .metadata("organization_id", checkout.organization);
     let currency = checkout.currency.code().to_lowercase();
+    let taxed = state.config.stripe.automatic_tax;
     if checkout.amount == 0 {
-        return call.with("mode", "setup").with("currency", currency);
+        let call = call.with("mode", "setup").with("currency", currency);
+        // What is charged after the trial is taxed by where the customer is, and cannot be collected while that is not known. Tax ids are
+        // collected where something is paid; before that the portal takes one.
+        return if taxed { call.with("billing_address_collection", "required").with("customer_update[address]", "auto") } else { call };
     }
     let call = call
         .with("mode", "payment")
@@ -87,7 +91,7 @@ fn request(state: &AppState, checkout: &Checkout, customer: &str) -> Call {
         // The card stays, for later charges of a plan and for top-ups.
         .with("payment_intent_data[setup_future_usage]", "off_session")
         .with("payment_intent_data[metadata][checkout_id]", checkout.id);
-    if !state.config.stripe.automatic_tax {
+    if !taxed {
         return call;
     }
     call.with("automatic_tax[enabled]", true)

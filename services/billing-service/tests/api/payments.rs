@@ -363,3 +363,19 @@ async fn tax_that_stripe_adds_is_no_part_of_a_sale() {
     assert_eq!(shop.app.house("stripe_clearing").await, -210_000_000);
     shop.assert_reconciled().await;
 }
+
+/// [B-76] Nothing is paid on the page of a trial, and what is charged after it is taxed by where the customer is.
+#[tokio::test]
+async fn the_page_of_a_trial_asks_where_the_customer_is_when_tax_is_computed_and_stripe_keeps_it() {
+    for (taxed, asked, country) in [(true, json!("required"), json!("US")), (false, Value::Null, Value::Null)] {
+        let shop = Shop::with(|config| config.stripe.automatic_tax = taxed).await;
+        let (organization, client) = shop.customer();
+        let page = shop.plan(&client, "pro").await.expect(201);
+        let session = shop.stripe.object(&Shop::session(&page));
+        assert_eq!((&session["mode"], &session["billing_address_collection"]), (&json!("setup"), &asked));
+        shop.pay(&page);
+        shop.settle().await;
+        assert_eq!(shop.stripe.object(&shop.stripe_customer(organization).await)["address"]["country"], country);
+        assert_eq!(client.get("/v1/subscription").await.expect(200).json["data"][0]["status"], "trialing");
+    }
+}

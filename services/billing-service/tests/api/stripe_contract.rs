@@ -308,6 +308,7 @@ async fn meter_usage(shop: &Shop) {
 async fn use_taxed(shop: &Shop) {
     let (_, client) = shop.app.organization_with(Scopes::known(BUYS));
     shop.pack(&client, "small").await.expect(201);
+    shop.plan(&client, "pro").await.expect(201);
 }
 
 /// [B-63] [B-73] A request that is new or changed changes the file, and with it what is held against Stripe's specification. [B-82] And none

@@ -38,14 +38,18 @@ pub(crate) fn complete(world: &mut World, id: &str, card: &str, authenticated: b
         _ => {}
     }
     let mut session = session;
-    let customer = customer_of(world, &session);
+    let mut customer = customer_of(world, &session);
     session["customer"] = customer["id"].clone();
+    let address = address_of(world, &session, &mut customer);
     session["customer_details"] = json!({
-        "address": null, "business_name": null, "email": customer["email"].as_str().map_or(session["customer_email"].clone(), Value::from),
+        "address": address, "business_name": null, "email": customer["email"].as_str().map_or(session["customer_email"].clone(), Value::from),
         "individual_name": null, "name": customer["name"], "phone": null, "tax_exempt": "none", "tax_ids": [],
     });
     let mut method = payment_methods::of_card(world, card);
     method["billing_details"]["email"] = session["customer_details"]["email"].clone();
+    if !address.is_null() {
+        method["billing_details"]["address"] = address;
+    }
     world.put(&method);
     match text(&session, "mode").as_str() {
         "payment" => pay(world, &mut session, &customer, &method, authenticated)?,
@@ -57,6 +61,19 @@ pub(crate) fn complete(world: &mut World, id: &str, card: &str, authenticated: b
     world.put(&session);
     world.emit("checkout.session.completed", &session);
     Ok(Outcome::Complete(session))
+}
+
+/// The address that a page asks for, if it does; the customer keeps it where that is wanted.
+fn address_of(world: &mut World, session: &Value, customer: &mut Value) -> Value {
+    if session["__asks_address"] != true {
+        return Value::Null;
+    }
+    let address = json!({ "city": null, "country": "US", "line1": null, "line2": null, "postal_code": "42424", "state": null });
+    if session["__customer_update"]["address"] == "auto" && !customer.is_null() {
+        customer["address"] = address.clone();
+        world.update("customer.updated", customer);
+    }
+    address
 }
 
 /// The session's customer, or a new one where the mode needs one.

@@ -151,16 +151,23 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
 }
 
 async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
+    made_by(stripe, &Call::get("/invoices").with("customer", customer), operation).await
+}
+
+/// What an operation made, of all that a list has, page by page: it may have grown since by what others made.
+///
+/// # Errors
+/// Stripe's.
+pub(super) async fn made_by(stripe: &Transport, first: &Call, operation: &str) -> Result<Option<Value>, Error> {
     let mut after: Option<String> = None;
     loop {
-        let call = Call::get("/invoices").with("customer", customer).with("limit", 100).with_some("starting_after", after.as_deref());
-        let page = stripe.ask(&call).await?;
+        let page = stripe.ask(&first.clone().with("limit", 100).with_some("starting_after", after.as_deref())).await?;
         let mut last = None;
-        for invoice in Object(&page).list("data") {
-            if invoice.metadata::<String>("operation").as_deref() == Some(operation) {
-                return Ok(Some(invoice.0.clone()));
+        for object in Object(&page).list("data") {
+            if object.metadata::<String>("operation").as_deref() == Some(operation) {
+                return Ok(Some(object.0.clone()));
             }
-            last = invoice.text("id").map(ToOwned::to_owned);
+            last = object.text("id").map(ToOwned::to_owned);
         }
         if page["has_more"] != true || last.is_none() {
             return Ok(None);

@@ -143,20 +143,20 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> 
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
-            let page = stripe.ask(&Call::get("/refunds").with("payment_intent", intent).with("limit", 100)).await?;
-            let made = Object(&page).list("data").find(|refund| refund.metadata::<String>("operation").as_deref() == Some(&due.operation));
-            Ok(made.and_then(|refund| refund.text("id").map(ToOwned::to_owned)))
+            made_by(stripe, &Call::get("/refunds").with("payment_intent", intent), due).await
         }
         "balance.return" => {
             let customer = customer(state, stripe, due).await?;
-            let call = Call::get(format!("/customers/{customer}/balance_transactions")).with("limit", 100);
-            let page = stripe.ask(&call).await?;
-            let made = Object(&page).list("data").find(|moved| moved.metadata::<String>("operation").as_deref() == Some(&due.operation));
-            Ok(made.and_then(|moved| moved.text("id").map(ToOwned::to_owned)))
+            made_by(stripe, &Call::get(format!("/customers/{customer}/balance_transactions")), due).await
         }
         // Done twice they are done once: they set, and do not add.
         _ => Ok(None),
     }
+}
+
+async fn made_by(stripe: &Transport, list: &Call, due: &Due) -> Result<Option<String>, Error> {
+    let made = collect::made_by(stripe, list, &due.operation).await?;
+    Ok(made.and_then(|made| Object(&made).text("id").map(ToOwned::to_owned)))
 }
 
 async fn invoice(

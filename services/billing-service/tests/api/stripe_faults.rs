@@ -89,6 +89,43 @@ async fn a_late_try_looks_for_what_an_earlier_one_did_before_it_uses_a_new_key()
     shop.assert_reconciled().await;
 }
 
+/// [B-64] What an earlier try made is not among the newest hundred.
+#[tokio::test]
+async fn a_late_try_finds_what_an_earlier_one_did_among_all_that_others_have_done_since() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let (payment, customer) = (shop.payment("payment_intent.succeeded"), shop.stripe_customer(organization).await);
+    let (balance, cent) = (format!("/v1/customers/{customer}/balance_transactions"), ("amount", "1"));
+    let refund = [("payment_intent", payment.as_str()), cent, ("metadata[operation]", "refund")];
+    let moved = [("currency", "usd"), cent, ("metadata[operation]", "return")];
+    let first = [shop.dashboard("/v1/refunds", &refund).await["id"].clone(), shop.dashboard(&balance, &moved).await["id"].clone()];
+    for _ in 0..100 {
+        shop.dashboard("/v1/refunds", &refund[..2]).await;
+        shop.dashboard(&balance, &moved[..2]).await;
+    }
+    sqlx::query(
+        "insert into intents (id, kind, subject, organization_id, idempotency_key, payload, attempts, next_attempt_at, created_at)
+         select gen_random_uuid(), kind, key, $1, key, jsonb_build_object('payment_intent', $2, 'amount_minor', 1, 'currency', 'USD'), 1, $3,
+           $3 - interval '2 days' from (values ('payment.refund', 'refund'), ('balance.return', 'return')) v (kind, key)",
+    )
+    .bind(organization.uuid())
+    .bind(&payment)
+    .bind(shop.app.clock.now())
+    .execute(&shop.app.database.owner)
+    .await
+    .unwrap();
+    shop.send().await;
+    eventually("both are sent", || async {
+        (shop.app.count("select count(*) from intents where sent_at is null").await == 0).then_some(())
+    })
+    .await;
+    let found = "select array_agg(external_id order by kind desc) from intents where idempotency_key in ('refund', 'return')";
+    let found: Vec<String> = sqlx::query_scalar(found).fetch_one(&shop.app.database.owner).await.unwrap();
+    assert_eq!(json!(found), json!(first), "it was done again");
+}
+
 /// [B-64] [B-68] The answer to the first try was lost, and an error is played back for as long as Stripe knows its key.
 #[tokio::test]
 async fn an_organization_whose_customer_is_made_late_has_one_customer_all_the_same() {

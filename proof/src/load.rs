@@ -114,7 +114,7 @@ async fn tell(http: Client, url: String, stop: Arc<AtomicBool>) -> Vec<String> {
 
 async fn send(http: &Client, url: &str, id: &str) -> Result<()> {
     let body = json!({"id": id, "object": "event", "type": "payment_intent.created", "livemode": false, "created": 1,
-        "api_version": "2026-04-22.dahlia", "data": {"object": {"id": "cus_1"}}})
+        "api_version": "2026-09-30.endive", "data": {"object": {"id": "cus_1"}}})
     .to_string();
     let time = chassis::Clock::system().now().timestamp();
     let key = hmac::Key::new(hmac::HMAC_SHA256, WEBHOOK_SECRET.as_bytes());

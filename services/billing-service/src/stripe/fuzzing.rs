@@ -44,6 +44,16 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
+/// [B-21] Of the version that we ask in, as the events that come.
+#[test]
+fn the_samples_of_events_are_of_the_pinned_version() {
+    let events = samples!(in "../../data/fuzz/event/": "customer.json", "invoice.json", "session.json", "dispute.json");
+    for event in events {
+        let event: Value = serde_json::from_slice(event).unwrap();
+        assert_eq!(event["api_version"], stripe_client_core::VERSION.as_str());
+    }
+}
+
 /// [B-20] An event is read as it can be stored, or refused by its field; of its object, each amount is exact or said to be unreadable.
 #[test]
 fn an_event_and_its_object_are_read_or_refused_by_their_fields() {

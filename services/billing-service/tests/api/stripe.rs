@@ -9,7 +9,7 @@ use chassis::SecretString;
 use chassis::config::CommaList;
 use futures::future::join_all;
 use serde_json::json;
-use stripe_simulator::{Fault, FaultKind};
+use stripe_simulator::{API_VERSION, Fault, FaultKind};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
 
@@ -20,7 +20,8 @@ async fn with_webhooks() -> App {
 }
 
 fn stripe_event(id: &str, kind: &str) -> String {
-    json!({"id": id, "object": "event", "type": kind, "livemode": false, "created": 1, "api_version": "2026-04-22.dahlia", "data": {"object": {}}}).to_string()
+    json!({"id": id, "object": "event", "type": kind, "livemode": false, "created": 1, "api_version": API_VERSION, "data": {"object": {}}})
+        .to_string()
 }
 
 async fn deliver(app: &App, body: &str, secret: &str) -> Answer {

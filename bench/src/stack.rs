@@ -142,7 +142,8 @@ impl Running {
     /// When it cannot be started or fails.
     pub fn output(&self, arguments: &[&str]) -> Result<String> {
         let done = Command::new(&self.launch.program).args(arguments).env_clear().envs(&self.launch.variables).output()?;
-        ensure!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        let [told, complained] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        ensure!(done.status.success(), "{arguments:?}: {told}{complained}");
         Ok(String::from_utf8(done.stdout)?)
     }
 

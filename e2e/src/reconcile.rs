@@ -1,6 +1,7 @@
 //! Do the simulator's ledger, the usage rows and the double-entry ledger agree, to the token and the micro?
 
 use std::collections::{HashMap, HashSet};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -19,6 +20,23 @@ pub async fn books_agree(stack: &Stack, person: &Person, credit: i64) -> Result<
 /// Waits until nothing is held, then compares. Rows may be `abandoned` only where a chat process was killed.
 pub async fn agree(stack: &Stack, person: &Person, chat_was_killed: bool) -> Result<()> {
     compare(stack, person, chat_was_killed, GRANT).await
+}
+
+/// Nothing differs at Stripe, however young it is and however little it matters, but that somebody has bought nothing.
+pub async fn stripe_agrees(stack: &Stack) -> Result<()> {
+    let command = ["exec", "-T", "billing-service", "/app/billing-service", "stripe", "reconcile", "--grace", "0"];
+    let is_expected = |line: &str| {
+        let mut words = line.split_whitespace();
+        !matches!(words.next(), Some("error" | "warning" | "info")) || words.next() == Some("customer_none")
+    };
+    // What the last event tells may be on its way.
+    let agreement = async || {
+        let done = stack.attempt(&command, Stdio::null())?;
+        let [told, complained] = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+        ensure!(done.status.success() && told.lines().all(is_expected), "{told}{complained}");
+        Ok(Some(()))
+    };
+    stack.eventually("agreement with Stripe", agreement).await
 }
 
 async fn compare(stack: &Stack, person: &Person, chat_was_killed: bool, credit: i64) -> Result<()> {

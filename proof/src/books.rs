@@ -124,8 +124,33 @@ pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], be
     ledger(&pool).await?;
     events(&mut books, &pool, acknowledged).await?;
     stack.program("billing-service")?.operate(&["ledger", "verify"]).context("ledger verify")?;
-    stack.program("billing-service")?.output(&["stripe", "reconcile"]).context("stripe reconcile")?;
+    stripe_agrees(stack, &pool).await?;
     Ok(books)
+}
+
+/// Nothing differs at Stripe, however young it is and however little it matters, but that somebody has bought nothing. It is asked again for
+/// as long as an event may be on its way, or lost and looked for.
+async fn stripe_agrees(stack: &mut Stack, pool: &PgPool) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let told = stack.program("billing-service")?.output(&["stripe", "reconcile", "--grace", "0"]);
+        let differs = told.and_then(|told| match unexpected(&told) {
+            Some(line) => Err(anyhow::anyhow!("{line} of {told}")),
+            None => Ok(()),
+        });
+        let Err(error) = differs else { return Ok(()) };
+        ensure!(began.elapsed() < UNTIL_FOUND, "{error:#}");
+        hurry::up(pool).await?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// A difference that a comparison told of, and that does not follow from what is done here.
+fn unexpected(told: &str) -> Option<&str> {
+    told.lines().find(|line| {
+        let mut words = line.split_whitespace();
+        matches!(words.next(), Some("error" | "warning" | "info")) && words.next() != Some("customer_none")
+    })
 }
 
 /// One request, as usage and as the provider tell of it.
@@ -184,9 +209,7 @@ async fn at_rest(stack: &Stack, pool: &PgPool) -> Result<()> {
         (select count(*) from intents where sent_at is null) + (select count(*) from stripe_customers where customer_id is null)
           + (select count(*) from subscription_grants where posted_at is null)";
     loop {
-        for sooner in hurry::sooner() {
-            sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(pool).await?;
-        }
+        hurry::up(pool).await?;
         let waiting: (i64, i64, i64, i64) = sqlx::query_as(held).fetch_one(pool).await?;
         let streams = unposted(stack).await;
         if waiting == (0, 0, 0, 0) && streams.as_ref().is_ok_and(|length| *length == 0) {
@@ -293,4 +316,19 @@ async fn events(books: &mut Books, pool: &PgPool, acknowledged: &[String]) -> Re
     ensure!(lost.is_none(), "{lost:?} was acknowledged and is lost");
     books.events = handled.len();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_comparison_tells_is_a_difference_but_that_somebody_bought_nothing() {
+        let bought_nothing = "info    customer_none      org_1 org_1\n        ours: ; theirs: . A sentence.\n";
+        let sums = "run 0197: 1 customers, 0 payments\n0 errors, 0 warnings, 1 notes\n";
+        assert_eq!(unexpected(&format!("{bought_nothing}{sums}")), None);
+        for line in ["error   payment_missing    org_1 pi_1", "warning meter_behind       - m", "info    invoice_missing    org_1 in_1"] {
+            assert_eq!(unexpected(&format!("{bought_nothing}{line}\n{sums}")), Some(line));
+        }
+    }
 }

@@ -146,16 +146,14 @@ async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<
     Ok(begun["subscription_id"].as_str().unwrap_or_default().to_owned())
 }
 
-/// A customer's next top-up is due now, and [what waits](hurry::sooner).
+/// A customer's next top-up is due now, and [what waits](hurry::up).
 async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
     // One connection, and a new one where Postgres was killed.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
     while !stop.load(Ordering::Relaxed) {
         // The next turn is the next try.
         let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
-        for sooner in hurry::sooner() {
-            let _ = sqlx::query(sqlx::AssertSqlSafe(sooner)).execute(&pool).await;
-        }
+        let _ = hurry::up(&pool).await;
         tokio::time::sleep(PAUSE).await;
     }
     pool.close().await;

@@ -1,6 +1,7 @@
 //! `billing-service stripe reconcile`
 
 use std::io::{Write, stdout};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -13,6 +14,10 @@ use crate::stripe::transport::Transport;
 /// Compare our books with Stripe's.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Reconcile {
+    /// What is younger at Stripe than so many seconds is only a note, because it may be on its way; 900 if not given. Where nothing happens
+    /// any more, 0 excuses nothing.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=i64::from(reconcile::MOST_GRACE)))]
+    pub grace: Option<u32>,
     /// Look again at this object of Stripe's and have its effect, if a difference is about it; may be repeated, `all` is all of them.
     #[arg(long, value_name = "OBJECT", requires_all = ["actor", "reason"])]
     pub repair: Vec<String>,
@@ -33,13 +38,14 @@ pub struct Reconcile {
 /// When there are differences that are errors; Stripe's; the database's.
 pub async fn run(command: Reconcile, state: &AppState) -> anyhow::Result<()> {
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
-    let mut report = compare(state, stripe).await?;
+    let grace = command.grace.map_or(reconcile::GRACE, |seconds| Duration::from_secs(seconds.into()));
+    let mut report = compare(state, stripe, grace).await?;
     if let (Some(actor), Some(reason), false) = (command.actor, command.reason, command.repair.is_empty()) {
         let decision = Decision::new(state, actor, reason, command.idempotency_key);
         for Repaired { object, outcome } in repair_named(state, stripe, &decision, &command.repair, &report.differences).await {
             writeln!(stdout(), "repair {object}: {outcome}")?;
         }
-        report = compare(state, stripe).await?;
+        report = compare(state, stripe, grace).await?;
     }
     let errors = report.count(Severity::Error);
     anyhow::ensure!(errors == 0, "our books and Stripe's have {errors} differences that are errors");
@@ -80,8 +86,8 @@ pub async fn repair_named(
     repaired
 }
 
-async fn compare(state: &AppState, stripe: &Transport) -> anyhow::Result<Report> {
-    let report = reconcile::compare(state, stripe).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+async fn compare(state: &AppState, stripe: &Transport, grace: Duration) -> anyhow::Result<Report> {
+    let report = reconcile::compare(state, stripe, grace).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     write(&mut stdout(), &report)?;
     Ok(report)
 }

@@ -1,5 +1,7 @@
 //! `/v1/admin/stripe/reconcile`: our books beside Stripe's, as `billing-service stripe reconcile` compares them.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::Response;
 use chassis::Problem;
@@ -24,6 +26,8 @@ pub struct Wanted {
     /// Objects of Stripe's to look at again, if a difference is about them; `all` is all of them.
     #[serde(default)]
     repair: Vec<String>,
+    /// What is younger at Stripe than so many seconds is only a note; a quarter of an hour if not given.
+    grace_seconds: Option<u32>,
 }
 
 /// Compares, and repairs what is named. It asks Stripe for all of a period, so the answer begins at once and its body comes when it is
@@ -32,20 +36,29 @@ pub async fn reconcile(
     State(state): State<AppState>,
     caller: CallingService,
     headers: HeaderMap,
-    Json(Wanted { by, repair }): Json<Wanted>,
+    Json(Wanted { by, repair, grace_seconds }): Json<Wanted>,
 ) -> Result<Response, Error> {
     caller.require(SCOPE_WRITE)?;
     let decision = by.map(|by| decision(&state, &caller, &headers, by)).transpose()?;
     if !repair.is_empty() && decision.is_none() {
         return Err(Problem::invalid_field("by", "must say who decides a repair, and why").into());
     }
+    let grace = grace(grace_seconds)?;
     let stripe = state.stripe.clone().ok_or(Error::NoStripe)?;
     Ok(later(async move {
-        let report = reconcile::compare(&state, &stripe).await?;
+        let report = reconcile::compare(&state, &stripe, grace).await?;
         let Some(decision) = decision.filter(|_| !repair.is_empty()) else { return Ok(told(&report, &[])) };
         let repaired = repair_named(&state, &stripe, &decision, &repair, &report.differences).await;
-        Ok(told(&reconcile::compare(&state, &stripe).await?, &repaired))
+        Ok(told(&reconcile::compare(&state, &stripe, grace).await?, &repaired))
     }))
+}
+
+fn grace(seconds: Option<u32>) -> Result<Duration, Error> {
+    match seconds {
+        None => Ok(reconcile::GRACE),
+        Some(seconds) if seconds <= reconcile::MOST_GRACE => Ok(Duration::from_secs(seconds.into())),
+        Some(_) => Err(Problem::invalid_field("grace_seconds", "must be at most 86400, a day").into()),
+    }
 }
 
 fn told(report: &Report, repaired: &[Repaired]) -> Value {

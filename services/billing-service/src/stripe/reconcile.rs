@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,9 @@ pub use kinds::Severity;
 /// Between looks whether it is time.
 const POLL: Duration = Duration::from_mins(1);
 /// What is younger at Stripe may be on its way to us: worth a note, and no more.
-const GRACE: TimeDelta = TimeDelta::minutes(15);
+pub const GRACE: Duration = Duration::from_mins(15);
+/// The most that somebody may ask for instead, in seconds: a comparison that excuses more than a day proves nothing.
+pub const MOST_GRACE: u32 = 86_400;
 
 /// What a comparison found somewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,18 +102,19 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
     }
     keep_running("stripe-reconciliation", stop, POLL, || async {
         if turns::take(state, "reconciliation", pause).await? {
-            compare(state, stripe).await?;
+            compare(state, stripe, GRACE).await?;
         }
         Ok(())
     })
     .await;
 }
 
-/// Compares all, and keeps what was found. Stripe is read first: what we know by then and it does not is an error of ours.
+/// Compares all, and keeps what was found. Stripe is read first: what we know by then and it does not is an error of ours. What is younger
+/// at Stripe than `grace` is a note; where nothing is on its way any more that may be zero, so that nothing is excused.
 ///
 /// # Errors
 /// Stripe's; the database's. Nothing is kept then.
-pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Error> {
+pub async fn compare(state: &AppState, stripe: &Transport, grace: Duration) -> Result<Report, Error> {
     let (id, started_at) = (state.random.uuid_v7(&state.clock), state.clock.now());
     let compared = compare_run(state, stripe, id).await;
     // Whatever came of it; what cannot be forgotten now, a later run forgets.
@@ -119,7 +122,7 @@ pub async fn compare(state: &AppState, stripe: &Transport) -> Result<Report, Err
         tracing::warn!(error.message = error.chain(), "what a comparison listed is still there");
     }
     let (listing, found) = compared?;
-    let differences = judge(found.into_iter(), started_at)?;
+    let differences = judge(found.into_iter(), started_at - grace)?;
     let report = Report { id, started_at, seen: listing.seen, most_held: listing.most_held, differences };
     keep(state, &report).await?;
     tell(&report);
@@ -162,11 +165,11 @@ async fn compare_run(state: &AppState, stripe: &Transport, run: Uuid) -> Result<
     Ok((listing, found))
 }
 
-/// Gives each its severity: what is young is only on its way, and so is what it leaves open in the sums.
-fn judge(found: impl Iterator<Item = Found>, now: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
+/// Gives each its severity: what happened after an instant is only on its way, and so is what it leaves open in the sums.
+fn judge(found: impl Iterator<Item = Found>, settled: DateTime<Utc>) -> Result<Vec<Difference>, Error> {
     let mut differences: Vec<Difference> = Vec::new();
     let mut on_their_way = Vec::new();
-    let is_young = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at > now - GRACE);
+    let is_young = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at > settled);
     for found in found {
         let kind = kinds::find(&found.kind).ok_or(Error::Internal("a difference is of no known kind"))?;
         let organization = found.organization.map(OrganizationId::from_uuid);

@@ -69,10 +69,15 @@ async fn our_books_are_compared_with_stripes_and_mended_by_http_too_with_who_and
     shop.pay(&shop.pack(&client, "small").await.expect(201));
     // Its events never come.
     drop(shop.news());
-    shop.pass(Duration::from_mins(20));
     let (reader, console) = (reader(&shop.app), shop.app.service(&format!("{SCOPE_READ} {SCOPE_WRITE}")));
     let path = "/v1/admin/stripe/reconcile";
     reader.post(path, &json!({})).await.expect(403);
+    console.post(path, &json!({"grace_seconds": 86_401})).await.expect(422);
+    for (grace, is_clean) in [(json!({}), true), (json!({"grace_seconds": 0}), false)] {
+        let young = console.post(path, &grace).await.expect(200).json;
+        assert_eq!(young["clean"], is_clean, "{young}");
+    }
+    shop.pass(Duration::from_mins(20));
     let found = console.post(path, &json!({})).await.expect(200).json;
     let missing = found["differences"].as_array().unwrap().iter().find(|one| one["kind"] == "payment_missing").unwrap();
     assert_eq!((&found["clean"], &missing["organization_id"]), (&json!(false), &json!(ada)));

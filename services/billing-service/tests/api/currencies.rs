@@ -79,7 +79,7 @@ async fn assert_clean(shop: &Shop) {
     shop.app.assert_clean().await;
     shop.pass(Duration::from_mins(20));
     let state = shop.app.state();
-    let report = reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap();
+    let report = reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap();
     let wrong: Vec<_> = report.differences.iter().filter(|one| one.severity != Severity::Info).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -33,7 +33,7 @@ async fn moved(shop: &Shop, organization: OrganizationId, cents: i64) {
     // What has just been invoiced may be what a balance differs by.
     shop.pass(Duration::from_mins(20));
     let (actor, reason) = (Some("ada".into()), Some("a test".into()));
-    command::run(Reconcile { repair: vec![customer], actor, reason, idempotency_key: None }, &shop.app.state()).await.unwrap();
+    command::run(Reconcile { repair: vec![customer], actor, reason, ..Reconcile::default() }, &shop.app.state()).await.unwrap();
     assert_eq!(house(shop).await[1], -cents);
 }
 
@@ -50,7 +50,7 @@ async fn renew(shop: &Shop) {
 /// What is not the same on both sides.
 async fn differences(shop: &Shop) -> Vec<Difference> {
     shop.pass(Duration::from_mins(20));
-    let report = reconcile::compare(&shop.state, shop.state.stripe.as_ref().unwrap()).await.unwrap();
+    let report = reconcile::compare(&shop.state, shop.state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap();
     report.differences
 }
 

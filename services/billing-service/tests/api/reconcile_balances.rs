@@ -115,7 +115,7 @@ async fn what_moved_a_balance_while_it_was_compared_is_a_note_and_no_error() {
     desk.shop.settle().await;
     desk.bent.say(&desk.shop.stripe_customer(desk.organization).await, "/balance", 0);
     let state = desk.shop.app.state();
-    let report = reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap();
+    let report = reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap();
     let [one] = &report.differences[..] else { panic!("{report:#?}") };
     assert_eq!((one.kind, one.severity), ("customer_balance", Severity::Info));
     assert!(repair::refusal(one, &report.differences).is_some());

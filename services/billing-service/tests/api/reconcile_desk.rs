@@ -46,7 +46,7 @@ impl Desk {
     pub async fn compare(&self) -> Report {
         self.shop.pass(Duration::from_mins(20));
         let state = self.shop.app.state();
-        reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap()
+        reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap()
     }
 
     /// The difference of a kind, that is there once, and beside it are these and no others, which follow from it.
@@ -77,7 +77,7 @@ impl Desk {
     /// Somebody decides to repair what is found of it.
     pub async fn repair(&self, object: &str) -> Result<(), String> {
         let (actor, reason) = (Some("ada".into()), Some("a test".into()));
-        let command = Reconcile { repair: vec![object.to_owned()], actor, reason, idempotency_key: None };
+        let command = Reconcile { repair: vec![object.to_owned()], actor, reason, ..Reconcile::default() };
         command::run(command, &self.shop.app.state()).await.map_err(|error| error.to_string())
     }
 

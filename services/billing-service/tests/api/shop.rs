@@ -258,7 +258,7 @@ impl Shop {
     /// a note, and no difference.
     async fn differences(&self) -> Vec<Difference> {
         self.pass(Duration::from_mins(20));
-        let report = reconcile::compare(&self.state, self.state.stripe.as_ref().unwrap()).await.unwrap();
+        let report = reconcile::compare(&self.state, self.state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap();
         report.differences.into_iter().filter(|difference| difference.kind != "customer_none").collect()
     }
 

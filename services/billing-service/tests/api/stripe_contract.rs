@@ -248,7 +248,7 @@ async fn use_all(shop: &Shop) {
     let state = shop.app.state();
     let stripe = state.stripe.as_ref().unwrap();
     gaps::round(&state, stripe, 2).await.unwrap();
-    reconcile::compare(&state, stripe).await.unwrap();
+    reconcile::compare(&state, stripe, reconcile::GRACE).await.unwrap();
 }
 
 /// Reports of what was used, upwards and downwards, to a meter that is a sum and to one of which the last value stands; a report that is looked for

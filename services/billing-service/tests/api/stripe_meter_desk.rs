@@ -184,7 +184,7 @@ pub fn hours(hours: i64) -> TimeDelta {
 pub async fn compare(shop: &Shop) -> Report {
     shop.pass(Duration::from_mins(20));
     let state = shop.app.state();
-    reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap()
+    reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap()
 }
 
 /// What is not as it should be, by kind and what both sides say.

@@ -48,7 +48,7 @@ async fn a_loss_at_stripe_is_found_by_its_hour_and_a_repair_makes_up_for_it_once
     let state = shop.app.state();
     for _ in 0..2 {
         let repair =
-            Reconcile { repair: vec!["all".into()], actor: Some("ada".into()), reason: Some("lost".into()), idempotency_key: None };
+            Reconcile { repair: vec!["all".into()], actor: Some("ada".into()), reason: Some("lost".into()), ..Reconcile::default() };
         // What it ends with is what is left: the report may still be on its way.
         let _ = command::run(repair, &state).await;
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use billing_service::admin::reconcile::{self as command, Reconcile};
 use billing_service::stripe::reconcile::{self, Difference, Report, Severity};
+use clap::Parser;
 use identity::{OrganizationId, Scopes};
 use sqlx::Executor;
 use testkit::http::TestClient;
@@ -19,7 +20,7 @@ const MONTH: Duration = Duration::from_hours(32 * 24);
 async fn compare(shop: &Shop) -> Report {
     shop.pass(Duration::from_mins(20));
     let state = shop.app.state();
-    reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap()
+    reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap()
 }
 
 fn kinds(report: &Report) -> Vec<&str> {
@@ -226,7 +227,7 @@ async fn a_repair_mends_what_was_never_delivered_once_and_is_logged() {
     lose(&shop);
     let young = {
         let state = shop.app.state();
-        reconcile::compare(&state, state.stripe.as_ref().unwrap()).await.unwrap()
+        reconcile::compare(&state, state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap()
     };
     assert_eq!(young.count(Severity::Error), 0, "what is a moment old is on its way: {young:#?}");
     let report = compare(&shop).await;
@@ -247,7 +248,7 @@ async fn a_repair_mends_what_was_never_delivered_once_and_is_logged() {
     let state = shop.app.state();
     assert!(command::run(Reconcile::default(), &state).await.unwrap_err().to_string().contains("differences"));
     assert_eq!((shop.app.balance(&ada).await, shop.app.balance(&eve).await), before, "a comparison changes nothing");
-    let nameless = Reconcile { repair: vec!["all".into()], actor: Some(" ".into()), reason: Some("missed".into()), idempotency_key: None };
+    let nameless = Reconcile { repair: vec!["all".into()], actor: Some(" ".into()), reason: Some("missed".into()), ..Reconcile::default() };
     command::run(nameless, &state).await.unwrap_err();
     assert_eq!((shop.app.balance(&ada).await, shop.app.balance(&eve).await), before, "nobody decided that");
     for _ in 0..2 {
@@ -256,6 +257,7 @@ async fn a_repair_mends_what_was_never_delivered_once_and_is_logged() {
             actor: Some("ada".into()),
             reason: Some("missed".into()),
             idempotency_key: Some("r1".into()),
+            grace: None,
         };
         command::run(repair, &state).await.unwrap();
         assert_eq!(shop.app.balance(&ada).await, (before.0.0 - 55_000_000 + 10_000_000, 0));
@@ -268,6 +270,42 @@ async fn a_repair_mends_what_was_never_delivered_once_and_is_logged() {
     shop.settle().await;
     assert_eq!(compare(&shop).await.differences, []);
     shop.app.assert_clean().await;
+}
+
+/// [B-75] What is a moment old is excused because it may be on its way; where somebody says that nothing is, it is a difference like any.
+#[tokio::test]
+async fn a_comparison_without_grace_excuses_nothing_however_young_it_is() {
+    let shop = Shop::open().await;
+    let (_, client) = customer(&shop).await;
+    let state = shop.app.state();
+    let within = |grace| command::run(Reconcile { grace, ..Reconcile::default() }, &state);
+    within(Some(0)).await.unwrap();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    lose(&shop);
+    within(None).await.unwrap();
+    let refused = within(Some(0)).await.unwrap_err().to_string();
+    assert!(refused.contains("3 differences that are errors"), "{refused}");
+    let report = reconcile::compare(&state, state.stripe.as_ref().unwrap(), Duration::ZERO).await.unwrap();
+    assert_eq!(kinds(&report), ["clearing", "clearing_total", "payment_missing"], "{report:#?}");
+    // As long as somebody says, to the second.
+    shop.pass(Duration::from_mins(20));
+    within(Some(1200 + 60)).await.unwrap();
+    within(Some(1200 - 60)).await.unwrap_err();
+}
+
+/// [B-75] More than a day is no grace.
+#[test]
+fn how_long_something_may_be_on_its_way_is_at_most_a_day() {
+    #[derive(clap::Parser)]
+    struct Terminal {
+        #[command(flatten)]
+        reconcile: Reconcile,
+    }
+    let grace = |seconds: &str| Terminal::try_parse_from(["stripe-reconcile", "--grace", seconds]).map(|told| told.reconcile.grace);
+    assert_eq!((grace("0").unwrap(), grace("86400").unwrap()), (Some(0), Some(86_400)));
+    for wrong in ["86401", "-1", "1m", ""] {
+        assert!(grace(wrong).is_err(), "{wrong}");
+    }
 }
 
 /// [B-75] Decisions and failures that were never delivered, and money that is none of ours.

@@ -11,7 +11,7 @@ use crate::shop::Shop;
 /// The ledger agrees with itself, and with Stripe.
 pub async fn agree(shop: &Shop) {
     shop.app.assert_clean().await;
-    let report = reconcile::compare(&shop.state, shop.state.stripe.as_ref().unwrap()).await.unwrap();
+    let report = reconcile::compare(&shop.state, shop.state.stripe.as_ref().unwrap(), reconcile::GRACE).await.unwrap();
     let wrong: Vec<_> = report.differences.iter().filter(|one| one.severity != Severity::Info).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     let [customers, payments, reversals, invoices, credit_notes, sessions] = report.seen;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use gateway_bench::stack::Stack;
 use reqwest::Client;
-use serde_json::{Value, json};
 
+use crate::coverage::Coverage;
 use crate::incidents::{self, Incidents};
 use crate::steps::{self, STEPS, Step};
 
@@ -27,8 +27,9 @@ const VICTIMS: [(&str, u64); 7] = [
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same of one that is [slow](Step::is_slow).
 const LONG_PATIENCE: Duration = Duration::from_secs(10);
-/// A program that could end at a step this often must have done so, or nothing leads there.
-const ENOUGH: usize = 6;
+/// The same where nothing else is waited for, and how often.
+const PATIENCE_OF_THE_REST: Duration = Duration::from_secs(30);
+const ROUNDS_OF_THE_REST: usize = 2;
 /// The signal of `abort`.
 const ABORTED: i32 = 6;
 
@@ -42,10 +43,8 @@ pub struct Killer {
     pub incidents: Incidents,
     /// Where the orders to end at a step are.
     folder: PathBuf,
-    /// How often each step was to be the last, and how often it was.
-    steps: Vec<(usize, usize)>,
-    /// Where they begin: few kills come to few of them, and another seed to others.
-    first_step: usize,
+    /// At which steps.
+    pub coverage: Coverage,
     orders: u64,
 }
 
@@ -53,14 +52,12 @@ impl Killer {
     /// One whose orders go into this folder.
     #[must_use]
     pub fn new(seed: u64, folder: PathBuf) -> Self {
-        let first_step = usize::try_from(seed).unwrap_or_default().wrapping_mul(11) % STEPS.len();
         Self {
             state: seed,
             counts: BTreeMap::new(),
             incidents: Incidents::default(),
             folder,
-            steps: vec![(0, 0); STEPS.len()],
-            first_step,
+            coverage: Coverage::new(seed, STEPS),
             orders: 0,
         }
     }
@@ -89,7 +86,7 @@ impl Killer {
             tokio::time::sleep(Duration::from_millis(20 + self.below(600))).await;
             // Each once, then by chance; every other time at a step, if the load comes there in time.
             let victim = VICTIMS.get(number).map_or_else(|| self.victim(), |(name, _)| name);
-            if number >= VICTIMS.len() && number % 2 == 0 && self.at_step(stack, http).await? {
+            if number >= VICTIMS.len() && number % 2 == 0 && self.at_next_step(stack, http).await? {
                 continue;
             }
             let is_asked = matches!(victim, "chat-service" | "billing-service") && self.below(6) == 0;
@@ -118,23 +115,38 @@ impl Killer {
         Ok(())
     }
 
-    /// Has a program end at the step that was least often the last; false when it does not come there.
-    async fn at_step(&mut self, stack: &mut Stack, http: &Client) -> Result<bool> {
-        let turn = |index: usize| (self.first_step + index * 29) % STEPS.len();
-        let Some(index) = (0..STEPS.len()).min_by_key(|index| (self.steps[*index], turn(*index))) else { return Ok(false) };
-        let (step, time) = (&STEPS[index], 1 + self.below(2));
+    /// Has a program end at each step that was not reached yet and should have been, with more patience than there is between other kills.
+    pub async fn rest(&mut self, stack: &mut Stack, http: &Client) -> Result<()> {
+        for _ in 0..ROUNDS_OF_THE_REST {
+            for index in self.coverage.missing() {
+                self.at_step(stack, http, index, 1, PATIENCE_OF_THE_REST).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a program end at the step whose turn it is; false when it does not come there.
+    async fn at_next_step(&mut self, stack: &mut Stack, http: &Client) -> Result<bool> {
+        let Some(index) = self.coverage.next() else { return Ok(false) };
+        let time = 1 + self.below(2);
+        let patience = if STEPS[index].is_slow() { LONG_PATIENCE } else { PATIENCE };
+        self.at_step(stack, http, index, time, patience).await
+    }
+
+    async fn at_step(&mut self, stack: &mut Stack, http: &Client, index: usize, time: u64, patience: Duration) -> Result<bool> {
+        let step = &STEPS[index];
         self.orders += 1;
-        self.steps[index].0 += 1;
+        self.coverage.tried(index);
         let file = steps::file(&self.folder, step.program);
         std::fs::write(&file, steps::order(self.orders, step, time))?;
-        let is_there = ended_in_time(stack, step).await;
+        let is_there = ended_in_time(stack, step, patience).await;
         std::fs::remove_file(&file)?;
         // It may have read the order just before it was taken away.
         tokio::time::sleep(Duration::from_millis(20)).await;
         if !is_there? && stack.program(step.program)?.ended()?.is_none() {
             return Ok(false);
         }
-        self.steps[index].1 += 1;
+        self.coverage.reached(index);
         if step.program == "chat-service" {
             self.incidents.chat_ended();
         }
@@ -142,32 +154,11 @@ impl Killer {
         stack.program(step.program)?.restart(http).await.with_context(|| format!("{} after {}", step.program, step.name))?;
         Ok(true)
     }
-
-    /// How often programs ended at each step; where none did, in how many tries.
-    #[must_use]
-    pub fn report(&self) -> Value {
-        let row = |(step, (tries, ends)): (&Step, &(usize, usize))| {
-            let said = if *ends == 0 { json!(format!("not reached in {tries}")) } else { json!(ends) };
-            (format!("{} {}", step.program, step.name), said)
-        };
-        STEPS.iter().zip(&self.steps).map(row).collect::<serde_json::Map<_, _>>().into()
-    }
-
-    /// Every step that was waited for often enough was reached.
-    ///
-    /// # Errors
-    /// When one was not, and the list does not say why.
-    pub fn check(&self) -> Result<()> {
-        for (step, (tries, ends)) in STEPS.iter().zip(&self.steps) {
-            ensure!(*ends > 0 || *tries < ENOUGH || step.rare.is_some(), "{step:?} was never reached in {tries} tries");
-        }
-        Ok(())
-    }
 }
 
 /// Whether a program ends at its step, and by nothing else.
-async fn ended_in_time(stack: &mut Stack, step: &Step) -> Result<bool> {
-    let (began, patience) = (Instant::now(), if step.is_slow() { LONG_PATIENCE } else { PATIENCE });
+async fn ended_in_time(stack: &mut Stack, step: &Step, patience: Duration) -> Result<bool> {
+    let began = Instant::now();
     while began.elapsed() < patience {
         if let Some(status) = stack.program(step.program)?.ended()? {
             ensure!(status.signal() == Some(ABORTED), "{} ended with {status} instead of at {}", step.program, step.name);

@@ -3,6 +3,7 @@
 //! Never part of an image. `main.rs` runs it; `bin/` has the services as the drill needs them, with [steps] at which they can be ended.
 
 pub mod books;
+pub mod coverage;
 pub mod hurry;
 pub mod incidents;
 pub mod kills;

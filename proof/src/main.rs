@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
+use kill_drill::coverage::FULL;
 use kill_drill::{GRANT, books, incidents, kills, load, metrics, shop, steps};
 use serde_json::json;
 
@@ -98,7 +99,10 @@ async fn main() -> Result<()> {
     while left > 0 {
         let load = load::Load::begin(&http, &stack.base("chat-service")?, &stack.base("billing-service")?, &keys);
         let shop = shop::Shop::open(&stack, &http, &people[..BUYERS])?;
-        let ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
+        let mut ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
+        if ended.is_ok() && left <= ROUND && arguments.kills >= FULL {
+            ended = killer.rest(&mut stack, &http).await;
+        }
         let (purchases, newcomers) = shop.close().await?;
         bought += purchases;
         came.extend(newcomers);
@@ -121,7 +125,7 @@ async fn main() -> Result<()> {
         std::io::stdout(),
         "{:#}",
         json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came.len(),
-            "steps": killer.report(), "books": books.report(), "metrics": abandoned})
+            "steps": killer.coverage.report(), "books": books.report(), "metrics": abandoned})
     )?;
-    killer.check()
+    killer.coverage.check(arguments.kills)
 }

@@ -52,6 +52,9 @@ const fn chat(name: &'static str) -> Step {
 }
 
 const NO_MONTH_ENDS: &str = "subscriptions change when a month ends or somebody changes his mind, and here they are young and nobody does";
+const NO_KEY_IS_OLD: &str =
+    "Stripe forgets a key after a day, and only then is it asked how far a try came; customers are not deleted here either";
+const NOBODY_FAILS_TO_PAY: &str = "an invoice is voided that nobody can or shall pay, and every card here is good";
 const NO_HOUR_ENDS: &str = "a report is of an hour that has ended, and of a meter that an operator named";
 const NOBODY_RESERVES: &str = "chat-service pays from leases: reservations are for services that ask for each request, and none is here";
 
@@ -102,6 +105,8 @@ pub const STEPS: &[Step] = &[
     billing("customer.claimed"),
     billing("customer.made"),
     billing("customer.stored"),
+    billing("customer.card_found"),
+    billing("customer.card_kept"),
     billing("checkout.stored"),
     billing("checkout.customer_known"),
     billing("checkout.sent"),
@@ -128,6 +133,15 @@ pub const STEPS: &[Step] = &[
     billing("gap.noted"),
     rare("subscription.due", NO_MONTH_ENDS),
     rare("subscription.written", NO_MONTH_ENDS),
+    rare("resumed_invoice.found", NO_KEY_IS_OLD),
+    rare("resumed_invoice.deleted", NO_KEY_IS_OLD),
+    rare("resumed_invoice.paid", NO_KEY_IS_OLD),
+    rare("left_invoice.found", NO_KEY_IS_OLD),
+    rare("left_invoice.deleted", NO_KEY_IS_OLD),
+    rare("left_invoice.noted", NO_KEY_IS_OLD),
+    rare("left_invoice.voided", NO_KEY_IS_OLD),
+    rare("invoice.voided", NOBODY_FAILS_TO_PAY),
+    rare("invoice.void_refused", NOBODY_FAILS_TO_PAY),
     rare("reservation.stored", NOBODY_RESERVES),
     rare("reservation.held", NOBODY_RESERVES),
     rare("reservation.returned", NOBODY_RESERVES),

@@ -106,14 +106,19 @@ fn unless_done(answer: Result<Value, TransportError>) -> Result<Option<Value>, E
 /// Stripe's.
 pub async fn resume(stripe: &Transport, customer: &str, operation: &str, key: &str) -> Result<Option<String>, Error> {
     let Some(invoice) = find(stripe, customer, operation).await? else { return Ok(None) };
+    chassis::step!("resumed_invoice.found");
     let invoice = Object(&invoice);
     let id = invoice.needs("id")?;
     match invoice.text("status") {
         Some("draft") => {
             stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?;
+            chassis::step!("resumed_invoice.deleted");
             return Ok(None);
         }
-        Some("open") if invoice.number("attempt_count").unwrap_or(0) == 0 => pay(stripe, id, format!("{key}-resume")).await?,
+        Some("open") if invoice.number("attempt_count").unwrap_or(0) == 0 => {
+            pay(stripe, id, format!("{key}-resume")).await?;
+            chassis::step!("resumed_invoice.paid");
+        }
         _ => {}
     }
     Ok(Some(id.to_owned()))
@@ -132,17 +137,21 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
         Err(Error::Stripe(error)) if error.status() == Some(404) || error.code() == Some("resource_missing") => return Ok(None),
         other => return other.map(|_| None),
     };
+    chassis::step!("left_invoice.found");
     let invoice = Object(&invoice);
     let id = invoice.needs("id")?;
     match invoice.text("status") {
         Some("draft") => {
             stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?;
+            chassis::step!("left_invoice.deleted");
             return Ok(None);
         }
         Some("open") => {
             // So that a try which comes no further is told from somebody who voids what shall not be paid.
             stripe.ask(&Call::post(format!("/invoices/{id}"), format!("{key}-left")).metadata(LEFT, true)).await?;
+            chassis::step!("left_invoice.noted");
             stripe.ask(&Call::post(format!("/invoices/{id}/void"), format!("{key}-void"))).await?;
+            chassis::step!("left_invoice.voided");
         }
         Some("void") if invoice.metadata::<bool>(LEFT) == Some(true) => {}
         _ => return Ok(Some(id.to_owned())),

@@ -310,8 +310,10 @@ pub async fn want_card(
 /// Does that. The customer's default is Stripe's to keep: the portal changes it too.
 pub(super) async fn set_card(stripe: &Transport, customer: &str, from: &str, key: &str) -> Result<String, Error> {
     let paid = stripe.ask(&Call::get(from)).await?;
+    chassis::step!("customer.card_found");
     let method = Object(&paid).related("payment_method").ok_or(Error::Unreadable("payment_method"))?;
     let call = Call::post(format!("/customers/{customer}"), key).with("invoice_settings[default_payment_method]", method);
     stripe.ask(&call).await?;
+    chassis::step!("customer.card_kept");
     Ok(method.to_owned())
 }

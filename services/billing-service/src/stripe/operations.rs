@@ -189,7 +189,11 @@ async fn invoice_of(state: &AppState, due: &Due, charge: uuid::Uuid, charged: &s
 
 /// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.
 async fn void(stripe: &Transport, invoice: &str, key: String) -> Result<(), Error> {
-    let Err(error) = stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), key)).await else { return Ok(()) };
+    let Err(error) = stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), key)).await else {
+        chassis::step!("invoice.voided");
+        return Ok(());
+    };
+    chassis::step!("invoice.void_refused");
     if !matches!(error.status(), Some(400 | 404)) {
         return Err(error.into());
     }

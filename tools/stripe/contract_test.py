@@ -13,6 +13,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from tools.stripe.toolbox import needs
+
 ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
 REQUESTS = ROOT / "services/billing-service/data/stripe_requests.txt"
 MOCK = os.environ.get("STRIPE_MOCK") or shutil.which("stripe-mock")
@@ -31,8 +33,19 @@ class File(unittest.TestCase):
         kinds |= {("GET", kind) for kind in ("checkout", "credit_notes", "customers", "disputes", "events", "invoices", "payment_intents", "prices", "refunds", "setup_intents")}
         self.assertEqual(kinds - found, set())
 
+    def test_there_are_requests_for_what_happens_seldom(self):
+        found = [f"{method} {path} {form}" for method, path, form in requests()]
+        seldom = [
+            r"POST /v1/invoices auto_advance=false&automatic_tax\[enabled\]=true&",
+            r"POST /v1/invoices/in_1 metadata\[left\]=text",
+            r"POST /v1/coupons amount_off=1&currency=usd&duration=once&",
+            r"POST /v1/coupons duration=repeating&duration_in_months=1&",
+            r"POST /v1/products/catalog_1 active=false&",
+        ]
+        self.assertEqual([pattern for pattern in seldom if not any(re.match(pattern, line) for line in found)], [])
 
-@unittest.skipUnless(MOCK, "stripe-mock is neither in STRIPE_MOCK nor on the path; the toolbox has it")
+
+@needs("stripe-mock", MOCK)
 class Contract(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

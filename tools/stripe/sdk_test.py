@@ -8,6 +8,8 @@ import subprocess
 import sys
 import unittest
 
+from tools.stripe.toolbox import needs
+
 ROOT = pathlib.Path(os.environ.get("TEST_SRCDIR", ".")) / os.environ.get("TEST_WORKSPACE", ".")
 SIMULATOR = ROOT / "simulators/stripe/stripe-simulator"
 JOURNEYS = ROOT / "simulators/stripe/sdk"
@@ -39,11 +41,11 @@ class Journey(unittest.TestCase):
         done = subprocess.run([*command, self.base], env=env, capture_output=True, text=True, timeout=60)
         self.assertEqual((done.returncode, done.stdout), (0, "all steps answered as Stripe does\n"), done.stderr)
 
-    @unittest.skipUnless(PYTHON.is_dir(), "stripe-python is not in STRIPE_SDKS; the toolbox has it")
+    @needs("stripe-python", PYTHON.is_dir())
     def test_the_python_library_buys_changes_fails_refunds_and_meters(self):
         self.walk([sys.executable, JOURNEYS / "journey.py"], PYTHONPATH=str(PYTHON))
 
-    @unittest.skipUnless(NODE.is_file(), "stripe-node is not in STRIPE_SDKS; the toolbox has it")
+    @needs("stripe-node", NODE.is_file())
     def test_the_node_library_buys_lists_and_reads_errors(self):
         self.walk([NODE, JOURNEYS / "journey.cjs"], NODE_PATH=str(NODE_MODULES))
 

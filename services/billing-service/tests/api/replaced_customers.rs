@@ -72,6 +72,18 @@ async fn done_late(shop: &Shop) {
     shop.settle().await;
 }
 
+/// A renewal whose invoice was closed, and not paid when its customer was replaced: it is taken away, and the one in its place is asked.
+pub async fn with_an_open_invoice(shop: &Shop) {
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/invoices/")]);
+    shop.pass(MONTH);
+    tried_once(shop).await;
+    replaced(shop, organization, &client).await;
+    done_late(shop).await;
+}
+
 /// [B-64] [B-65] The customer's card was charged, and nobody knows; then the customer is deleted and another takes its place. A late try
 /// finds the invoice with the one that it was sent with. Where nothing was paid, the new one is asked, and it alone.
 #[tokio::test]

@@ -16,6 +16,11 @@ pub(crate) fn page(title: &str, body: &str) -> String {
     )
 }
 
+/// What went wrong, to be read aloud at once.
+pub(crate) fn alert(message: &str) -> String {
+    format!("<p class=\"error\" role=\"alert\">{}</p>", escaped(message))
+}
+
 /// A form of one button that sends a value.
 pub(crate) fn button(action: &str, name: &str, value: &str, label: &str) -> String {
     let [action, name, value, label] = [action, name, value, label].map(escaped);

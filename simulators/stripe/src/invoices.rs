@@ -9,6 +9,7 @@ use crate::{invoice_items, page, payment_methods, subscriptions};
 
 mod collection;
 pub(crate) mod lines;
+pub(crate) mod pages;
 
 pub(crate) use collection::{collect_now, due, paid_by, refused_by, void as void_invoice};
 

@@ -24,6 +24,7 @@ mod customers;
 mod discounts;
 mod dispatch;
 mod disputes;
+mod documents;
 mod endpoints;
 mod error;
 mod events;

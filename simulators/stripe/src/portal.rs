@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use crate::call::{Answer, Call};
 use crate::error::Failure;
-use crate::page;
 use crate::subscriptions::items;
 use crate::world::{World, text};
+use crate::{cards, page, payment_methods};
+
+pub(crate) mod pages;
 
 pub(crate) const CONFIGURATION_FIELDS: &str = "active business_profile.* default_return_url features.* login_page.* metadata.* name";
 
@@ -106,5 +108,22 @@ pub(crate) fn cancel(world: &mut World, session: &str, subscription: &str) -> Re
     subscription["cancellation_details"]["reason"] = "cancellation_requested".into();
     world.update("customer.subscription.updated", &subscription);
     world.wake(&subscription, end);
+    Ok(())
+}
+
+/// Has the session's customer pay with another card from now on.
+pub(crate) fn set_card(world: &mut World, session: &str, card: &str) -> Result<(), Failure> {
+    let session = world.get("billing_portal.session", session, "id")?;
+    let card = cards::named(card).ok_or_else(|| Failure::no_such("test card", card, "card"))?;
+    let mut customer = world.get("customer", &text(&session, "customer"), "customer")?;
+    let method = payment_methods::of_card(world, card);
+    let mut method = payment_methods::attach_to(world, &method, &text(&customer, "id"))?;
+    if card.behavior == cards::Behavior::AuthenticatesOnce {
+        // Whoever sits here answers the bank.
+        method["__authenticated"] = true.into();
+        world.put(&method);
+    }
+    customer["invoice_settings"]["default_payment_method"] = method["id"].clone();
+    world.update("customer.updated", &customer);
     Ok(())
 }

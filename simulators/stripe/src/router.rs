@@ -8,7 +8,7 @@ use axum::routing::{any, get, post};
 
 use crate::checkout::pages;
 use crate::simulator::Simulator;
-use crate::{control, dispatch};
+use crate::{control, dispatch, documents, invoices, portal};
 
 /// Larger than any request of the API.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -19,7 +19,11 @@ pub(crate) fn router(simulator: Simulator) -> Router {
         .route("/v1/{*path}", any(dispatch::dispatch))
         // Pages for a browser.
         .route("/c/pay/{id}", get(pages::show).post(pages::press))
-        .route("/p/session/{id}", get(pages::portal).post(pages::cancel))
+        .route("/p/session/{id}", get(portal::pages::show).post(portal::pages::cancel))
+        .route("/p/session/{id}/card", post(portal::pages::set_card))
+        .route("/invoices/{id}", get(invoices::pages::show).post(invoices::pages::press))
+        .route("/invoices/{id}/pdf", get(documents::invoice))
+        .route("/credit_notes/{id}/pdf", get(documents::credit_note))
         .route("/_simulator/3ds/{id}", get(pages::show_challenge).post(pages::answer_challenge))
         // For tests and those who run it.
         .route("/_simulator/clock", get(control::clock))

@@ -12,6 +12,7 @@ mod api {
     mod edge;
     mod idempotency;
     mod invariants;
+    mod pages;
     mod payments;
     mod receiver;
     mod restart;

@@ -145,6 +145,12 @@ impl Shop {
         self.stripe.complete_checkout(&Self::session(page), "pm_card_visa").unwrap();
     }
 
+    /// Presses a button on a page of Stripe's, as a browser does.
+    pub async fn press(&self, page: &str, action: &str) -> Answer {
+        let path = page.strip_prefix(&self.stripe.url).unwrap();
+        self.dashboard.send("POST".parse().unwrap(), path, Some(format!("action={action}"))).await
+    }
+
     /// Delivers an event; it is acknowledged.
     pub async fn deliver(&self, event: &Value) {
         let body = event.to_string();

@@ -72,6 +72,33 @@ async fn a_card_that_fails_makes_the_plan_past_due_and_the_payment_of_its_invoic
     shop.assert_reconciled().await;
 }
 
+/// [B-71] [B-77] The bank wants to know that it is the customer, who is not there when the calendar charges; the invoice has a page for that.
+#[tokio::test]
+async fn a_renewal_whose_bank_asks_for_its_customer_is_paid_on_the_invoices_page() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.pays_with(organization, "pm_card_threeDSecure2Required").await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("past_due", (60_000_000, 0)));
+    let invoice = client.get("/v1/invoices").await.expect(200).json["data"][0].clone();
+    assert_eq!(invoice["status"], "open");
+    let page = invoice["hosted_url"].as_str().unwrap().to_owned();
+    assert_eq!(page, format!("{}/invoices/{}", shop.stripe.url, invoice["id"].as_str().unwrap()));
+    // Somebody else's bank, who does not answer; then the customer, who does.
+    let refused = shop.press(&page, "refuse").await;
+    assert!(refused.text.contains("not confirmed") && status(&client).await == "past_due", "{}", refused.text);
+    assert!(shop.press(&page, "authenticate").await.text.contains("Complete authentication"));
+    shop.press(&page, "confirm").await.expect(303);
+    shop.settle().await;
+    assert_eq!((status(&client).await.as_str(), shop.app.balance(&client).await), ("active", (120_000_000, 0)));
+    assert_eq!(client.get("/v1/invoices").await.expect(200).json["data"][0]["status"], "paid");
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
 /// [B-72] Who cannot pay for what they have may want less of it.
 #[tokio::test]
 async fn who_is_past_due_may_change_to_a_cheaper_plan_for_the_next_period_and_to_no_dearer_one() {

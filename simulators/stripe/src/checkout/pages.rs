@@ -1,4 +1,4 @@
-//! The pages for a browser: checkout, the bank's question, the portal.
+//! Pages for a browser: checkout, and the bank's question.
 
 use axum::Form;
 use axum::extract::{Path, State};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Outcome, complete};
-use crate::html::{button, escaped, page};
+use crate::html::{alert, button, escaped, page};
 use crate::money::written;
 use crate::payments;
 use crate::simulator::Simulator;
@@ -30,11 +30,27 @@ pub(crate) enum Action {
     Refuse,
 }
 
+impl Action {
+    /// The card that is paid with, and whether its bank was answered; none where the payment ends here.
+    pub(crate) const fn card(&self) -> Option<(&'static str, bool)> {
+        match self {
+            Self::Pay => Some((CARD, false)),
+            Self::Fail => Some((REFUSED_CARD, false)),
+            Self::Authenticate => Some((ASKING_CARD, false)),
+            Self::Confirm => Some((ASKING_CARD, true)),
+            Self::Refuse => None,
+        }
+    }
+}
+
 /// What a page's form sends.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pressed {
-    action: Action,
+    pub(crate) action: Action,
 }
+
+/// What is said to somebody whose bank was not answered.
+pub(crate) const NOT_CONFIRMED: &str = "The payment was not confirmed.";
 
 const CARD: &str = "pm_card_visa";
 const REFUSED_CARD: &str = "pm_card_chargeDeclined";
@@ -50,13 +66,7 @@ pub(crate) async fn show(State(simulator): State<Simulator>, Path(id): Path<Stri
 
 pub(crate) async fn press(State(simulator): State<Simulator>, Path(id): Path<String>, Form(pressed): Form<Pressed>) -> Response {
     simulator.act(|world| {
-        let (card, authenticated) = match pressed.action {
-            Action::Pay => (CARD, false),
-            Action::Fail => (REFUSED_CARD, false),
-            Action::Authenticate => (ASKING_CARD, false),
-            Action::Confirm => (ASKING_CARD, true),
-            Action::Refuse => return again(world, &id, "The payment was not confirmed."),
-        };
+        let Some((card, authenticated)) = pressed.action.card() else { return again(world, &id, NOT_CONFIRMED) };
         match complete(world, &id, card, authenticated) {
             Ok(Outcome::Complete(session)) => {
                 Redirect::to(&text(&session, "success_url").replace("{CHECKOUT_SESSION_ID}", &id)).into_response()
@@ -79,62 +89,6 @@ pub(crate) async fn answer_challenge(State(simulator): State<Simulator>, Path(id
             Some(url) => Redirect::to(url).into_response(),
             None => Html(page("Done", &format!("<p>The payment is {}.</p>", escaped(&text(&intent, "status"))))).into_response(),
         },
-        Err(failure) => (failure.status, Html(page("That did not work", ""))).into_response(),
-    })
-}
-
-/// What a customer has, with a way back to the shop.
-pub(crate) async fn portal(State(simulator): State<Simulator>, Path(id): Path<String>) -> Response {
-    simulator.act(|world| {
-        let Ok(session) = world.get("billing_portal.session", &id, "id") else {
-            return (StatusCode::NOT_FOUND, Html(page("No such session", ""))).into_response();
-        };
-        let of_customer = |object: &&Value| object["customer"] == session["customer"];
-        let running = world.all("subscription").filter(of_customer);
-        let running: Vec<String> = running
-            .map(|subscription| {
-                let what = format!("{} ({})", escaped(&text(subscription, "id")), escaped(&text(subscription, "status")));
-                let ends = subscription["cancel_at_period_end"] == true || !subscription["ended_at"].is_null();
-                let form = if ends {
-                    String::new()
-                } else {
-                    button(&format!("/p/session/{id}"), "cancel", &text(subscription, "id"), "Cancel at period end")
-                };
-                format!("<li>{what}{form}</li>")
-            })
-            .collect();
-        let invoices = world.all("invoice").rev().filter(of_customer).take(12);
-        let invoices: Vec<String> = invoices
-            .map(|invoice| {
-                let amount = written(number(invoice, "total"), &text(invoice, "currency"));
-                format!(
-                    "<tr><td>{}</td><td>{}</td><td>{amount}</td></tr>",
-                    escaped(&text(invoice, "number")),
-                    escaped(&text(invoice, "status"))
-                )
-            })
-            .collect();
-        let back = session["return_url"].as_str().map(|url| format!("<p><a href=\"{}\">Back to the shop</a></p>", escaped(url)));
-        let body = format!(
-            "<h2>Subscriptions</h2><ul>{}</ul><h2>Invoices</h2><table>{}</table>{}",
-            running.concat(),
-            invoices.concat(),
-            back.unwrap_or_default()
-        );
-        Html(page("Your billing", &body)).into_response()
-    })
-}
-
-/// What the portal's form sends.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Canceled {
-    cancel: String,
-}
-
-/// Cancels a subscription at the end of its period.
-pub(crate) async fn cancel(State(simulator): State<Simulator>, Path(id): Path<String>, Form(canceled): Form<Canceled>) -> Response {
-    simulator.act(|world| match crate::portal::cancel(world, &id, &canceled.cancel) {
-        Ok(()) => Redirect::to(&format!("/p/session/{id}")).into_response(),
         Err(failure) => (failure.status, Html(page("That did not work", ""))).into_response(),
     })
 }
@@ -168,16 +122,19 @@ fn checkout(world: &World, session: &Value, message: Option<&str>) -> String {
     } else {
         format!("<tr><td>Total due today</td><td>{}</td></tr>", written(number(session, "amount_total"), &currency))
     };
-    let error = message.map(|message| format!("<p class=\"error\" role=\"alert\">{}</p>", escaped(message))).unwrap_or_default();
-    let action = format!("/c/pay/{}", text(session, "id"));
-    let buttons = [("pay", "Pay"), ("fail", "Fail"), ("authenticate", "3-D Secure")]
-        .map(|(value, label)| button(&action, "action", value, label))
-        .concat();
+    let error = message.map(alert).unwrap_or_default();
+    let buttons = buttons(&format!("/c/pay/{}", text(session, "id")));
     let back = session["cancel_url"].as_str().map(|url| format!("<p><a href=\"{}\">Back</a></p>", escaped(url))).unwrap_or_default();
     page("Checkout", &format!("<table>{}{total}</table>{error}{buttons}{back}", rows.concat()))
 }
 
-fn challenge(action: &str) -> String {
+/// The three ways to try to pay.
+pub(crate) fn buttons(action: &str) -> String {
+    [("pay", "Pay"), ("fail", "Fail"), ("authenticate", "3-D Secure")].map(|(value, label)| button(action, "action", value, label)).concat()
+}
+
+/// The bank's question, whose answer goes where the payment was begun.
+pub(crate) fn challenge(action: &str) -> String {
     let buttons = [("confirm", "Complete authentication"), ("refuse", "Fail authentication")]
         .map(|(value, label)| button(action, "action", value, label))
         .concat();

@@ -84,6 +84,10 @@ fn secret_key(authorization: &str) -> Option<String> {
 
 async fn answer(simulator: &Simulator, request: Request) -> Response {
     let request_id = request.origin.request_id.clone().unwrap_or_default();
+    // Before its key is looked at: it may come again under the same one.
+    if !simulator.admits() {
+        return too_many(&request_id);
+    }
     let fault = simulator.turn_knobs(|knobs| knobs.take_fault(request.method.as_str(), &request.path));
     if let Some(fault) = fault.as_ref().filter(|fault| fault.kind == FaultKind::RateLimited) {
         return rate_limited(fault, &request_id);
@@ -196,6 +200,13 @@ fn rate_limited(fault: &Fault, request_id: &str) -> Response {
     if let Some(asked) = fault.should_retry {
         response.headers_mut().insert("stripe-should-retry", HeaderValue::from_static(if asked { "true" } else { "false" }));
     }
+    response
+}
+
+fn too_many(request_id: &str) -> Response {
+    let failure = Failure::rate_limited();
+    let mut response = respond(failure.status, &failure.body(), request_id);
+    response.headers_mut().insert("stripe-rate-limited-reason", HeaderValue::from_static("global-rate"));
     response
 }
 

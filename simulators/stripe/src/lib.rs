@@ -46,6 +46,7 @@ mod payments;
 mod portal;
 mod prices;
 mod products;
+mod rate;
 mod refunds;
 mod reporting;
 mod router;

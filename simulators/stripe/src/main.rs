@@ -40,6 +40,9 @@ struct Arguments {
     /// What becomes of a subscription that could not be paid after all retries.
     #[arg(long, value_enum, default_value_t)]
     after_retries: AfterRetries,
+    /// Requests of the API that are admitted in a second, beyond which they are refused with 429; any number without it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_second: Option<u32>,
     /// Keep the account in this file, so that it is the same after a restart.
     #[arg(long)]
     state_file: Option<PathBuf>,
@@ -76,7 +79,11 @@ fn main() -> anyhow::Result<()> {
         start: arguments.start_at.map_or(Start::Now, Start::At),
         webhooks: arguments.webhook.into_iter().map(|url| Webhook { url, secrets: secrets.clone() }).collect(),
         knobs: arguments.knobs,
-        settings: Settings { after_retries: arguments.after_retries, ..Settings::default() },
+        settings: Settings {
+            after_retries: arguments.after_retries,
+            requests_per_second: arguments.requests_per_second,
+            ..Settings::default()
+        },
         state_file: arguments.state_file,
         durable: arguments.durable,
     })

@@ -29,6 +29,8 @@ pub struct Settings {
     pub after_retries: AfterRetries,
     /// The percentage of tax where it is computed automatically: within a price, unless that says it is on top.
     pub automatic_tax_percent: i64,
+    /// Requests of the API that are admitted in a second of the global clock; any number when empty.
+    pub requests_per_second: Option<u32>,
     /// In what the balance of the account is settled; each payment in its own currency when empty.
     pub settlement: Option<Settlement>,
 }
@@ -59,6 +61,12 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { retry_days: vec![3, 5, 7, 7], after_retries: AfterRetries::default(), automatic_tax_percent: 0, settlement: None }
+        Self {
+            retry_days: vec![3, 5, 7, 7],
+            after_retries: AfterRetries::default(),
+            automatic_tax_percent: 0,
+            requests_per_second: None,
+            settlement: None,
+        }
     }
 }

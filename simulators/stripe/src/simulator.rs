@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use crate::clock::{Clock, Start};
 use crate::idempotency::Keys;
 use crate::knobs::Knobs;
+use crate::rate::Rate;
 use crate::reporting::Reporting;
 use crate::settings::{Settings, Settlement};
 use crate::state_file::Progress;
@@ -81,6 +82,7 @@ struct Inner {
     client: reqwest::Client,
     file: Progress,
     reporting: Reporting,
+    rate: Rate,
     requests: AtomicU64,
 }
 
@@ -105,7 +107,8 @@ impl Simulator {
         }
         let (world, keys, knobs) = (Mutex::new(world), Mutex::new(keys), Mutex::new(options.knobs.clone()));
         let file = Progress::new(options.durable && options.state_file.is_some());
-        let inner = Inner { world, keys, knobs, sender, client, file, reporting: Reporting::default(), requests: AtomicU64::new(0) };
+        let (reporting, rate) = (Reporting::default(), Rate::default());
+        let inner = Inner { world, keys, knobs, sender, client, file, reporting, rate, requests: AtomicU64::new(0) };
         Ok((Self(Arc::new(inner)), queue))
     }
 
@@ -147,6 +150,15 @@ impl Simulator {
     /// A request of the API came.
     pub(crate) fn count_request(&self) {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether one more request fits into this second.
+    pub(crate) fn admits(&self) -> bool {
+        let (limit, now) = {
+            let world = self.world();
+            (world.settings.requests_per_second, world.clock.now())
+        };
+        self.0.rate.admits(limit, now)
     }
 
     /// How many requests of the API came until now, whatever was answered.

@@ -13,8 +13,10 @@ use axum::serve::ListenerExt;
 use billing_service::stripe::call::Call;
 use billing_service::stripe::transport::{Transport, TransportError};
 use chassis::Random;
+use futures::future::join_all;
 use identity::Scopes;
 use serde_json::json;
+use stripe_simulator::{Options, Settings, Start, StripeSimulator};
 use testkit::eventually;
 
 use super::app::App;
@@ -81,6 +83,28 @@ async fn asked(answers: impl IntoIterator<Item = Answer>) -> (Result<serde_json:
     let (told, url) = Told::serve(answers).await;
     let answer = transport(&url).ask_patiently(&Call::post("/refunds", "the key")).await;
     (answer, told.keys())
+}
+
+/// How many of a burst Stripe refuses, where it admits ten in a second and is asked so many times in one at most. Its seconds are real ones,
+/// as those of the pace are: three in a second leave room for a machine that is busy.
+async fn refused_of_a_burst(per_second: u32) -> usize {
+    let settings = Settings { requests_per_second: Some(10), ..Settings::default() };
+    let stripe = StripeSimulator::start(Options { start: Start::Now, settings, ..Options::default() }).await.unwrap();
+    let transport = Transport::new(&stripe.url, "sk_test_x".to_owned().into(), per_second).unwrap();
+    let burst = (0..12).map(|number| {
+        let call = Call::post("/customers", format!("key-{number}"));
+        let transport = transport.clone();
+        async move { transport.ask(&call).await }
+    });
+    let answers = join_all(burst).await;
+    let refused = |error: &TransportError| error.status() == Some(429) && error.code() == Some("rate_limit") && !error.is_final();
+    answers.iter().map(|answer| usize::from(answer.as_ref().is_err_and(refused))).sum()
+}
+
+/// [B-67]
+#[tokio::test]
+async fn a_burst_of_ours_waits_here_and_is_not_refused_there() {
+    assert_eq!(refused_of_a_burst(3).await, 0);
 }
 
 /// [B-63] [B-67]

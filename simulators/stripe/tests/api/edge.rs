@@ -1,6 +1,7 @@
 //! Keys, versions, errors, lists, expansion.
 
 use reqwest::Method;
+use stripe_simulator::{Options, Settings};
 
 use super::client::{Shop, id};
 
@@ -12,6 +13,25 @@ async fn only_test_keys_are_let_in_by_bearer_or_by_basic() {
     assert_eq!(shop.http.get(&url).bearer_auth("sk_live_1").send().await.unwrap().status(), 401);
     assert_eq!(shop.http.get(&url).bearer_auth("rk_test_1").send().await.unwrap().status(), 200);
     assert_eq!(shop.http.get(&url).basic_auth("sk_test_1", Some("")).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn what_is_more_than_fits_into_a_second_is_refused_as_stripe_does_and_may_come_again_under_its_key() {
+    let settings = Settings { requests_per_second: Some(3), ..Settings::default() };
+    let shop = Shop::with(Options { settings, ..Options::default() }).await;
+    let ask = || shop.request(Method::POST, "customers", "").header("idempotency-key", "the key").send();
+    for _ in 0..3 {
+        assert_eq!(shop.try_get("customers").await.0, 200);
+    }
+    let refused = ask().await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["stripe-rate-limited-reason"]), (429, &"global-rate".parse().unwrap()));
+    let error: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!((&error["error"]["code"], &error["error"]["type"]), (&"rate_limit".into(), &"invalid_request_error".into()));
+    assert_eq!(shop.try_get("customers").await.0, 429);
+    shop.simulator.advance(1);
+    let made = ask().await.unwrap();
+    assert!(made.status() == 200 && !made.headers().contains_key("idempotent-replayed"));
+    assert_eq!(shop.get("customers").await["data"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -140,12 +140,12 @@ impl Killer {
         let file = steps::file(&self.folder, step.program);
         std::fs::write(&file, steps::order(self.orders, step, time))?;
         let is_there = ended_in_time(stack, step, patience).await;
-        std::fs::remove_file(&file)?;
-        // It may have read the order just before it was taken away.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        if !is_there? && stack.program(step.program)?.ended()?.is_none() {
+        if steps::withdrawn(&file) {
+            ensure!(!is_there?, "{} ended without its order at {}", step.program, step.name);
             return Ok(false);
         }
+        // It has the order, and may be about to carry it out.
+        ensure!(is_there? || ended_in_time(stack, step, LONG_PATIENCE).await?, "{} did not end at {}", step.program, step.name);
         self.coverage.reached(index);
         if step.program == "chat-service" {
             self.incidents.chat_ended();

@@ -183,6 +183,13 @@ fn is_due(text: &str, name: &str, taken: &mut (String, u64)) -> bool {
     taken.1 == time
 }
 
+/// Takes an order away. Either the program does, and ends, or the drill does, and nobody ends by it any more, however long the program waits
+/// for a processor after it has read it.
+#[must_use]
+pub fn withdrawn(file: &Path) -> bool {
+    std::fs::remove_file(file).is_ok()
+}
+
 /// Takes a step: the process ends here when its file says so. Nothing is unwound, flushed or closed: `abort` is a signal that nobody
 /// catches, as `SIGKILL` is, and tells the drill that it was this.
 pub fn take(name: &'static str) {
@@ -191,7 +198,7 @@ pub fn take(name: &'static str) {
     let Some(path) = FILE_OF_THIS.get_or_init(|| std::env::var_os(FILE).map(PathBuf::from)) else { return };
     // Most of the time there is none.
     let Ok(text) = std::fs::read_to_string(path) else { return };
-    if is_due(&text, name, &mut TAKEN.lock().unwrap_or_else(PoisonError::into_inner)) {
+    if is_due(&text, name, &mut TAKEN.lock().unwrap_or_else(PoisonError::into_inner)) && withdrawn(path) {
         std::process::abort();
     }
 }
@@ -211,6 +218,13 @@ mod tests {
         let again = order(2, &billing("lease.held"), 2);
         assert!(!is_due(&again, "lease.held", &mut taken), "a new order begins anew");
         assert!(is_due(&again, "lease.held", &mut taken));
+    }
+
+    #[test]
+    fn an_order_is_taken_away_by_the_program_or_by_the_drill_and_not_by_both() {
+        let path = std::env::temp_dir().join(format!("trivet-step-{}", std::process::id()));
+        std::fs::write(&path, order(1, &billing("lease.held"), 1)).unwrap();
+        assert_eq!([withdrawn(&path), withdrawn(&path)], [true, false]);
     }
 
     #[test]

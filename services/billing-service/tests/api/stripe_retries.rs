@@ -90,7 +90,7 @@ async fn asked(answers: impl IntoIterator<Item = Answer>) -> (Result<serde_json:
 async fn refused_of_a_burst(per_second: u32) -> usize {
     let settings = Settings { requests_per_second: Some(10), ..Settings::default() };
     let stripe = StripeSimulator::start(Options { start: Start::Now, settings, ..Options::default() }).await.unwrap();
-    let transport = Transport::new(&stripe.url, "sk_test_x".to_owned().into(), per_second).unwrap();
+    let transport = Transport::new(&stripe.url, "sk_test_x".to_owned().into(), per_second, Random::system()).unwrap();
     let burst = (0..12).map(|number| {
         let call = Call::post("/customers", format!("key-{number}"));
         let transport = transport.clone();

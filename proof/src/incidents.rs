@@ -42,17 +42,18 @@ impl Incidents {
     }
 
     /// For how long the process of a request that began then could note nothing before it ended, because Redis was away in its last second:
-    /// in milliseconds, 0 if it was not. `None` when no process ended in the life of the request, so that its own cannot have: a later death
-    /// is that of a process which had settled it, or should have, unless it was so new that it could not count.
+    /// in milliseconds, 0 if it was not. `None` when no process ended in the life of the request, so that its own cannot have, and its own
+    /// was not so new when the request was given up that it could not count yet. How long that process lives afterwards does not matter.
     #[must_use]
     pub fn unnoted(&self, began: i64) -> Option<i64> {
-        let death = self.deaths.iter().copied().filter(|death| *death >= began).min()?;
+        let death = self.deaths.iter().copied().filter(|death| *death >= began).min();
         let born = self.deaths.iter().copied().filter(|death| *death < began).max();
-        if death > began + LIFE && born.is_none_or(|born| death > born + TABLE) {
+        if death.is_none_or(|death| death > began + LIFE) && born.is_none_or(|born| began + LIFE > born + TABLE) {
             return None;
         }
         // Nothing comes after the deadline.
-        let death = death.min(began + DEADLINE);
+        let end = began + DEADLINE;
+        let death = death.map_or(end, |death| death.min(end));
         let in_its_life = self.outages.iter().map(|(from, until)| ((*from).max(began), (until + BACK).min(death)));
         let (mut sum, mut earliest) = (0, death);
         let mut outages: Vec<(i64, i64)> = in_its_life.filter(|(from, until)| from < until).collect();
@@ -85,15 +86,13 @@ mod tests {
 
     #[test]
     fn a_request_whose_process_lived_as_long_as_itself_was_not_abandoned() {
-        let death = TABLE + 1;
+        let death = TABLE + 10_001;
         let incidents = Incidents { outages: Vec::new(), deaths: vec![0, death, death + 9_000] };
         assert_eq!(incidents.unnoted(death - LIFE - 1), None, "its process ended later");
         assert_eq!(incidents.unnoted(death - LIFE), Some(0));
         assert_eq!(incidents.unnoted(death + 1), Some(0), "its process was new, and could not count in its life");
-        assert_eq!(incidents.unnoted(death + 9_001), None, "its process lives");
-        let began_to_count = Incidents { outages: Vec::new(), deaths: vec![11_001, 11_001 + TABLE] };
-        assert_eq!(began_to_count.unnoted(11_002), Some(0));
-        let could_count = Incidents { outages: Vec::new(), deaths: vec![11_001, 11_002 + TABLE] };
-        assert_eq!(could_count.unnoted(11_002), None);
+        let young = death + 9_000 + TABLE - LIFE;
+        assert_eq!(incidents.unnoted(young), Some(0), "its process lives, and could not count in its life either");
+        assert_eq!(incidents.unnoted(young + 1), None, "its process lives, and could count");
     }
 }

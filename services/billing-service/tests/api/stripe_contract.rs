@@ -310,12 +310,12 @@ async fn meter_usage(shop: &Shop) {
 async fn use_taxed(shop: &Shop) {
     let (_, client) = shop.app.organization_with(Scopes::known(BUYS));
     shop.pack(&client, "small").await.expect(201);
-    let (_, trying) = shop.app.organization_with(Scopes::known(BUYS));
-    shop.plan(&trying, "pro").await.expect(201);
     shop.pay(&shop.plan(&client, "team").await.expect(201));
     shop.settle().await;
     shop.pass(MONTH);
     shop.renewed(1).await;
+    let (_, trying) = shop.app.organization_with(Scopes::known(BUYS));
+    shop.plan(&trying, "pro").await.expect(201);
 }
 
 /// Coupons of an amount, and of a share for some months; and a plan that is withdrawn.

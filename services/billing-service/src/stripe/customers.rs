@@ -25,6 +25,10 @@ use crate::state::AppState;
 const POLL: Duration = Duration::from_secs(1);
 /// Stripe forgets a key after a day; from then on what was done under it is looked for first.
 const REMEMBERED: TimeDelta = TimeDelta::hours(23);
+/// After so many tries an error of its servers is taken for the recording of the first.
+const SAME_FAILURES: i32 = 3;
+/// What stands between a key and the number of those after it.
+const AGAIN: &str = "-again";
 /// By how much Stripe's clock and ours may differ.
 const CLOCKS: TimeDelta = TimeDelta::hours(1);
 
@@ -40,7 +44,9 @@ struct Wanted {
     email: String,
     name: String,
     idempotency_key: String,
-    /// Since when it is wanted under this key.
+    /// How often it was tried beside those who wait for it.
+    attempts: i32,
+    /// Since when it is wanted.
     since: DateTime<Utc>,
 }
 
@@ -106,13 +112,13 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     // One that was founded before there was a key of Stripe's is wanted by nobody; we know neither its name nor its address.
     note(state, &state.pool, organization, "", &organization.to_string()).await?;
     let wanted = sqlx::query!(
-        "select email, name, idempotency_key, created_at from stripe_customers where organization_id = $1",
+        "select email, name, idempotency_key, attempts, created_at from stripe_customers where organization_id = $1",
         organization.uuid()
     )
     .fetch_one(&state.pool)
     .await?;
-    let (email, name, idempotency_key) = (wanted.email, wanted.name, wanted.idempotency_key);
-    let wanted = Wanted { organization, email, name, idempotency_key, since: wanted.created_at };
+    let (email, name, idempotency_key, attempts) = (wanted.email, wanted.name, wanted.idempotency_key, wanted.attempts);
+    let wanted = Wanted { organization, email, name, idempotency_key, attempts, since: wanted.created_at };
     // Somebody else may be making it at this moment.
     let tried = || async {
         match find(state, organization).await? {
@@ -214,8 +220,8 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(due) = due else { return Ok(false) };
     chassis::step!("customer.claimed");
     let organization = OrganizationId::from_uuid(due.organization_id);
-    let (email, name, idempotency_key) = (due.email, due.name, due.idempotency_key);
-    let wanted = Wanted { organization, email, name, idempotency_key, since: due.created_at };
+    let (email, name, idempotency_key, attempts) = (due.email, due.name, due.idempotency_key, due.attempts);
+    let wanted = Wanted { organization, email, name, idempotency_key, attempts, since: due.created_at };
     match make(state, stripe, &wanted).await {
         Err(Error::Stripe(error)) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
@@ -232,7 +238,7 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
     let made = if state.clock.now() - wanted.since > REMEMBERED { look_up(stripe, wanted).await? } else { None };
     let customer = match made {
         Some(made) => made,
-        None => create(stripe, wanted).await?,
+        None => create_once(state, stripe, wanted).await?,
     };
     chassis::step!("customer.made");
     sqlx::query!(
@@ -244,6 +250,30 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
     .await?;
     chassis::step!("customer.stored");
     find(state, wanted.organization).await?.ok_or(Error::Internal("a customer that was made is not there"))
+}
+
+/// Makes it under its key. An error that Stripe's servers answer with again and again is the recording of the first, for a day, and the first is
+/// over then: what it made, if anything, is looked for, and the next try has another key [B-65].
+async fn create_once(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<String, Error> {
+    let made = create(stripe, wanted).await;
+    let is_recorded = |error: &TransportError| wanted.attempts >= SAME_FAILURES && error.status().is_some_and(|status| status >= 500);
+    let Err(Error::Stripe(error)) = &made else { return made };
+    if !is_recorded(error) {
+        return made;
+    }
+    if let Some(found) = look_up(stripe, wanted).await? {
+        return Ok(found);
+    }
+    let first = wanted.idempotency_key.split(AGAIN).next().unwrap_or_default();
+    sqlx::query!(
+        "update stripe_customers set idempotency_key = $3 where organization_id = $1 and idempotency_key = $2 and customer_id is null",
+        wanted.organization.uuid(),
+        wanted.idempotency_key,
+        format!("{first}{AGAIN}{}", wanted.attempts)
+    )
+    .execute(&state.pool)
+    .await?;
+    made
 }
 
 /// What a try made whose answer was lost, and whose key Stripe may have forgotten since [B-64].

@@ -7,6 +7,7 @@ use billing_service::state::AppState;
 use billing_service::stripe::call::Call;
 use billing_service::stripe::facts::{self, Family, Fetched};
 use chassis::in_transaction;
+use chrono::TimeDelta;
 use serde_json::json;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
@@ -124,6 +125,33 @@ async fn a_late_try_finds_what_an_earlier_one_did_among_all_that_others_have_don
     let found = "select array_agg(external_id order by kind desc) from intents where idempotency_key in ('refund', 'return')";
     let found: Vec<String> = sqlx::query_scalar(found).fetch_one(&shop.app.database.owner).await.unwrap();
     assert_eq!(json!(found), json!(first), "it was done again");
+}
+
+/// [B-65] [B-68] Its servers failed, before or after they had made it, and say so for a day under the key of that.
+#[tokio::test]
+async fn a_customer_that_stripe_failed_to_make_is_there_within_the_hours_and_is_one() {
+    for kind in [FaultKind::ErrorBeforeEffect, FaultKind::ErrorAfterEffect] {
+        let shop = Shop::open().await;
+        shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(kind, "POST", "/v1/customers")]);
+        let ((organization, _), began) = (shop.customer(), shop.app.clock.now());
+        sqlx::query(
+            "insert into stripe_customers (organization_id, email, name, idempotency_key, next_attempt_at, created_at) values ($1, '', 'Ada', 'key', $2, $2)",
+        )
+        .bind(organization.uuid())
+        .bind(began)
+        .execute(&shop.app.database.owner)
+        .await
+        .unwrap();
+        eventually("it is made", || async {
+            shop.pass(Duration::from_secs(10));
+            (shop.app.count("select count(*) from stripe_customers where customer_id is null").await == 0).then_some(())
+        })
+        .await;
+        assert!(shop.app.clock.now() - began < TimeDelta::hours(12));
+        let customers = shop.state.stripe.as_ref().unwrap().ask(&Call::get("/customers")).await.unwrap();
+        let ids: Vec<&str> = customers["data"].as_array().unwrap().iter().map(|customer| customer["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, [shop.stripe_customer(organization).await]);
+    }
 }
 
 /// [B-64] [B-68] The answer to the first try was lost, and an error is played back for as long as Stripe knows its key.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use billing_service::state::AppState;
+use billing_service::stripe::customers;
 use billing_service::stripe::meters::{plan, sender};
 use chrono::TimeDelta;
 use futures::future::join_all;
@@ -122,6 +123,9 @@ async fn after_a_day_without_an_answer_the_sums_are_looked_at_before_a_report_is
 #[tokio::test]
 async fn while_stripe_is_away_nothing_is_lost_and_afterwards_nothing_counts_twice() {
     let (shop, organization, client) = metered("sum").await;
+    // Known before: the answer to whoever makes it now would be played back for a day.
+    let state = shop.app.state();
+    customers::ensure(&state, state.stripe.as_ref().unwrap(), organization).await.unwrap();
     let away = Fault { count: 10_000, ..Fault::next(FaultKind::ErrorBeforeEffect, "POST", "/v1/") };
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![away]);
     for hour in 0..4 {

@@ -34,8 +34,10 @@ struct CacheCreation {
 struct PromptDetails {
     #[serde(default)]
     cached_tokens: Option<u64>,
-    #[serde(default, alias = "cache_creation_tokens")]
+    #[serde(default)]
     cache_write_tokens: Option<u64>,
+    #[serde(default)]
+    cache_creation_tokens: Option<u64>,
     #[serde(default)]
     audio_tokens: Option<u64>,
 }
@@ -54,7 +56,9 @@ impl From<WireUsage> for TokenUsage {
         let completion = wire.completion_tokens_details.unwrap_or_default();
         // A part is never more than its total, whatever a provider says: the total is what is charged.
         let cached = prompt.cached_tokens.unwrap_or(0).min(wire.prompt_tokens);
-        let written = prompt.cache_write_tokens.or(wire.cache_creation_input_tokens).unwrap_or(0).min(wire.prompt_tokens - cached);
+        // Of several names for one thing some may be there and say nothing.
+        let written = [prompt.cache_write_tokens, prompt.cache_creation_tokens, wire.cache_creation_input_tokens];
+        let written = written.into_iter().flatten().max().unwrap_or(0).min(wire.prompt_tokens - cached);
         let written_1h = wire.cache_creation.unwrap_or_default().ephemeral_1h_input_tokens.unwrap_or(0).min(written);
         let audio_input = prompt.audio_tokens.unwrap_or(0).min(wire.prompt_tokens - cached - written);
         let reasoning = completion.reasoning_tokens.unwrap_or(0).min(wire.completion_tokens);
@@ -125,6 +129,10 @@ mod tests {
                 of(100, 0, 0, 0),
             ),
             (r#""cache_creation":{"ephemeral_1h_input_tokens":40}"#, of(100, 0, 0, 0)),
+            (
+                r#""prompt_tokens_details":{"cache_write_tokens":0,"cache_creation_tokens":50},"cache_creation_input_tokens":50"#,
+                of(50, 0, 50, 0),
+            ),
         ] {
             assert_eq!(read(&format!(r#"{{"prompt_tokens":100,"completion_tokens":1,{details}}}"#)), expected, "{details}");
         }

@@ -61,8 +61,8 @@ pub async fn bring_back(
 ) -> Result<Vec<Uuid>, Error> {
     let back = sqlx::query_scalar!(
         "update intents set parked_at = null, refusals = 0, next_attempt_at = $4
-         where parked_at is not null and ($1::uuid is null or id = $1) and ($2::timestamptz is null or parked_at >= $2)
-           and ($3::timestamptz is null or parked_at < $3) returning id",
+         where id = any (array(select id from intents where parked_at is not null and sent_at is null and ($1::uuid is null or id = $1)
+           and ($2::timestamptz is null or parked_at >= $2) and ($3::timestamptz is null or parked_at < $3) order by id for no key update)) returning id",
         id,
         from,
         to,
@@ -79,7 +79,8 @@ pub async fn bring_back(
 pub async fn try_charges_again(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<(), Error> {
     sqlx::query!(
         "update intents set parked_at = null
-         where organization_id = $1 and parked_at is not null and kind in ('subscription.charge', 'top_up.charge')",
+         where id = any (array(select id from intents where organization_id = $1 and parked_at is not null and sent_at is null
+           and kind in ('subscription.charge', 'top_up.charge') order by id for no key update))",
         organization.uuid()
     )
     .execute(&mut **transaction)

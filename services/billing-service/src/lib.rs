@@ -111,6 +111,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0114_leases_set_aside",
         "0115_credit_notes_counted",
         "0116_intents_set_aside",
+        "0117_customer_keys",
         "0118_budgets_since",
         "0119_written_off_read",
     ],

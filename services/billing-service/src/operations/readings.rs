@@ -70,7 +70,7 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
              union all select 'billing_stripe_event_age_seconds', null, extract(epoch from $1 - min(received_at))::bigint from stripe_events where state = 'received'
              union all select 'billing_stripe_events_set_aside', null, count(*) from stripe_events where state = 'parked'
              union all select 'billing_stripe_customers_unmade', null, count(*) from stripe_customers where customer_id is null
-             union all select 'billing_intents_set_aside', null, count(*) from intents where parked_at is not null
+             union all select 'billing_intents_set_aside', null, count(*) from intents where parked_at is not null and sent_at is null
              union all select 'billing_intents_unsent', null, count(*) from intents where sent_at is null
              union all select 'billing_intent_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from intents where sent_at is null and parked_at is null and $2
              union all select 'billing_stripe_meter_reports_unsent', null, count(*) from stripe_meter_reports where state = 'pending'

@@ -25,7 +25,7 @@ use crate::state::AppState;
 const POLL: Duration = Duration::from_secs(1);
 /// Stripe forgets a key after a day; from then on what was done under it is looked for first.
 const REMEMBERED: TimeDelta = TimeDelta::hours(23);
-/// After so many tries an error of its servers is taken for the recording of the first.
+/// So many errors of its servers under one key are the recording of the first.
 const SAME_FAILURES: i32 = 3;
 /// What stands between a key and the number of those after it.
 const AGAIN: &str = "-again";
@@ -44,8 +44,6 @@ struct Wanted {
     email: String,
     name: String,
     idempotency_key: String,
-    /// How often it was tried beside those who wait for it.
-    attempts: i32,
     /// Since when it is wanted.
     since: DateTime<Utc>,
 }
@@ -112,13 +110,13 @@ pub async fn ensure(state: &AppState, stripe: &Transport, organization: Organiza
     // One that was founded before there was a key of Stripe's is wanted by nobody; we know neither its name nor its address.
     note(state, &state.pool, organization, "", &organization.to_string()).await?;
     let wanted = sqlx::query!(
-        "select email, name, idempotency_key, attempts, created_at from stripe_customers where organization_id = $1",
+        "select email, name, idempotency_key, created_at from stripe_customers where organization_id = $1",
         organization.uuid()
     )
     .fetch_one(&state.pool)
     .await?;
-    let (email, name, idempotency_key, attempts) = (wanted.email, wanted.name, wanted.idempotency_key, wanted.attempts);
-    let wanted = Wanted { organization, email, name, idempotency_key, attempts, since: wanted.created_at };
+    let (email, name, idempotency_key) = (wanted.email, wanted.name, wanted.idempotency_key);
+    let wanted = Wanted { organization, email, name, idempotency_key, since: wanted.created_at };
     // Somebody else may be making it at this moment.
     let tried = || async {
         match find(state, organization).await? {
@@ -138,7 +136,7 @@ pub async fn forget(state: &AppState, organization: OrganizationId, gone: &str) 
     tracing::warn!(organization.id = %organization, stripe.customer.id = gone, "Stripe has a customer no longer: it is made anew");
     sqlx::query!(
         "with forgotten as (
-           update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again', created_at = $3
+           update stripe_customers set customer_id = null, idempotency_key = idempotency_key || '-again', same_failures = 0, created_at = $3
            where organization_id = $1 and customer_id = $2 returning organization_id)
          insert into stripe_former_customers (customer_id, organization_id, created_at) select $2, organization_id, $3 from forgotten
          on conflict do nothing",
@@ -220,8 +218,8 @@ async fn make_one(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     let Some(due) = due else { return Ok(false) };
     chassis::step!("customer.claimed");
     let organization = OrganizationId::from_uuid(due.organization_id);
-    let (email, name, idempotency_key, attempts) = (due.email, due.name, due.idempotency_key, due.attempts);
-    let wanted = Wanted { organization, email, name, idempotency_key, attempts, since: due.created_at };
+    let (email, name, idempotency_key) = (due.email, due.name, due.idempotency_key);
+    let wanted = Wanted { organization, email, name, idempotency_key, since: due.created_at };
     match make(state, stripe, &wanted).await {
         Err(Error::Stripe(error)) => {
             tracing::warn!(error.message = %error, organization.id = %organization, attempts = due.attempts, "Stripe did not make a customer; it will be tried again");
@@ -256,20 +254,29 @@ async fn make(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<S
 /// over then: what it made, if anything, is looked for, and the next try has another key [B-65].
 async fn create_once(state: &AppState, stripe: &Transport, wanted: &Wanted) -> Result<String, Error> {
     let made = create(stripe, wanted).await;
-    let is_recorded = |error: &TransportError| wanted.attempts >= SAME_FAILURES && error.status().is_some_and(|status| status >= 500);
-    let Err(Error::Stripe(error)) = &made else { return made };
-    if !is_recorded(error) {
+    match &made {
+        Err(Error::Stripe(error)) if error.status().is_some_and(|status| status >= 500) => {}
+        _ => return made,
+    }
+    let (organization, key) = (wanted.organization.uuid(), &wanted.idempotency_key);
+    let failures = sqlx::query_scalar!(
+        "update stripe_customers set same_failures = same_failures + 1
+         where organization_id = $1 and idempotency_key = $2 and customer_id is null returning same_failures",
+        organization,
+        key
+    );
+    if failures.fetch_optional(&state.pool).await?.is_none_or(|failures| failures < SAME_FAILURES) {
         return made;
     }
     if let Some(found) = look_up(stripe, wanted).await? {
         return Ok(found);
     }
-    let first = wanted.idempotency_key.split(AGAIN).next().unwrap_or_default();
     sqlx::query!(
-        "update stripe_customers set idempotency_key = $3 where organization_id = $1 and idempotency_key = $2 and customer_id is null",
-        wanted.organization.uuid(),
-        wanted.idempotency_key,
-        format!("{first}{AGAIN}{}", wanted.attempts)
+        "update stripe_customers set idempotency_key = $3::text || (key_number + 1), key_number = key_number + 1, same_failures = 0
+         where organization_id = $1 and idempotency_key = $2 and customer_id is null",
+        organization,
+        key,
+        format!("{}{AGAIN}", key.split(AGAIN).next().unwrap_or_default())
     )
     .execute(&state.pool)
     .await?;

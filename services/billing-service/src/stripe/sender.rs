@@ -200,7 +200,7 @@ async fn postpone(state: &AppState, due: &Due, error: &Error) -> Result<(), Erro
     )
     .execute(&state.pool)
     .await?;
-    if refusals >= MOST_REFUSALS && !operations::is_taken_in_time(&due.kind) {
+    if is_refused(error) && refusals >= MOST_REFUSALS && !operations::is_taken_in_time(&due.kind) {
         set_aside(state, due, error).await?;
     }
     Ok(())

@@ -112,7 +112,8 @@ async fn a_charge_that_was_set_aside_is_tried_again_when_its_customer_has_change
     shop.dashboard(&customer, &[("name", "Ada")]).await;
     shop.settle().await;
     tried_until(&shop, "it was not what was missing", "select count(*) from intents where parked_at is not null and refusals = 27").await;
-    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    // That Stripe fails meanwhile is no refusal.
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorBeforeEffect, "POST", "/v1/invoices")]);
     shop.dashboard(&customer, &[("address[country]", "DE")]).await;
     shop.settle().await;
     tried_until(&shop, "it is collected", "select count(*) from intents where kind = 'subscription.charge' and sent_at is not null").await;

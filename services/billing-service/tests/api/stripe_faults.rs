@@ -154,15 +154,18 @@ async fn a_customer_that_stripe_failed_to_make_is_there_within_the_hours_and_is_
     }
 }
 
-/// [B-64] [B-68] The answer to the first try was lost, and an error is played back for as long as Stripe knows its key.
+/// [B-64] [B-68] The answer to the first try was lost, an error is played back for as long as Stripe knows its key, and what was made cannot be
+/// looked for.
 #[tokio::test]
 async fn an_organization_whose_customer_is_made_late_has_one_customer_all_the_same() {
     let shop = Shop::open().await;
     let (organization, client) = shop.customer();
-    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/customers")]);
+    let unseen = Fault { count: 10_000, ..Fault::next(FaultKind::ErrorBeforeEffect, "GET", "/v1/customers") };
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault::next(FaultKind::ErrorAfterEffect, "POST", "/v1/customers"), unseen]);
     let lost = shop.pack(&client, "small").await;
     assert!(lost.status.is_server_error(), "{}", lost.status);
     shop.pass(Duration::from_hours(30));
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
     shop.pay(&shop.pack(&client, "small").await.expect(201));
     shop.settle().await;
     let stripe = shop.state.stripe.as_ref().unwrap();

@@ -62,16 +62,6 @@ impl Schedule {
         self.rates_for(usage.total_input()).amount(usage)
     }
 
-    /// The same usage in dimensions that have a rate: who has none for what is written to a cache for an hour sells it as written to a cache.
-    #[must_use]
-    pub fn for_sale(&self, usage: &TokenUsage) -> TokenUsage {
-        if self.rates_for(usage.total_input()).cache_write_1h.is_some() {
-            return *usage;
-        }
-        let written = usage.cache_write_tokens.saturating_add(usage.cache_write_1h_tokens);
-        TokenUsage { cache_write_tokens: written, cache_write_1h_tokens: 0, ..*usage }
-    }
-
     /// The most that any usage within these totals can come to, in whichever tier it ends.
     ///
     /// # Errors
@@ -166,15 +156,6 @@ mod tests {
         assert_eq!(price(1, 200_000), 3 * 200_011);
         assert_eq!(schedule.upper_bound(128_000, 10, Audio::NONE).unwrap(), 128_010);
         assert_eq!(schedule.upper_bound(200_001, 10, Audio::NONE).unwrap(), 3 * 200_011);
-    }
-
-    #[test]
-    fn what_stays_in_a_cache_for_an_hour_is_written_to_a_cache_where_an_hour_has_no_rate() {
-        let hour = Rates { cache_write_1h: Some(3), ..Rates::default() };
-        let schedule = Schedule { base: Rates::default(), tiers: vec![Tier { above_input_tokens: 10, rates: hour }] };
-        let usage = |write, hour| TokenUsage { cache_write_tokens: write, cache_write_1h_tokens: hour, ..TokenUsage::text(1, 1) };
-        assert_eq!(schedule.for_sale(&usage(4, 5)), usage(9, 0));
-        assert_eq!(schedule.for_sale(&usage(4, 6)), usage(4, 6), "in the tier in which it has one");
     }
 
     /// [B-32]

@@ -9,7 +9,8 @@ const PER: i128 = 1_000_000;
 const BASIS_POINTS: i128 = 10_000;
 
 /// Micro-units for a million units, one rate for each dimension. None is silent: a rate is a number, zero included, or it is
-/// absent, and then usage of that dimension has no price and is an error [B-32].
+/// absent, and then usage of that dimension has no price and is an error [B-32]; only what is written to a cache for an hour is written to a
+/// cache all the same, where an hour has no rate of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rates {
@@ -99,7 +100,8 @@ impl Rates {
     /// [`PriceError`].
     pub fn amount(&self, usage: &TokenUsage) -> Result<i64, PriceError> {
         let mut total: i128 = 0;
-        for (name, rate, units) in self.each(usage) {
+        let rates = Self { cache_write_1h: self.cache_write_1h.or(Some(self.cache_write)), ..*self };
+        for (name, rate, units) in rates.each(usage) {
             let Some(rate) = rate else {
                 if units > 0 {
                     return Err(PriceError::NoRate(name));
@@ -309,12 +311,19 @@ pub(crate) mod tests {
         assert_eq!([Audio::NONE, audio(true, false), audio(false, true), Audio::BOTH].map(bound), [20, 100, 210, 290]);
     }
 
+    #[test]
+    fn what_stays_in_a_cache_for_an_hour_has_the_rate_of_what_is_written_to_a_cache_where_an_hour_has_none() {
+        let usage = TokenUsage { cache_write_tokens: 4, cache_write_1h_tokens: 5, ..TokenUsage::default() };
+        let rates = flat(1_000_000);
+        assert_eq!((rates.amount(&usage), Rates { cache_write_1h: Some(2_000_000), ..rates }.amount(&usage)), (Ok(9), Ok(14)));
+        assert_eq!(rates.upper_bound(9, 0, Audio::NONE), Ok(9));
+    }
+
     /// [B-32]
     #[test]
     fn usage_of_a_dimension_without_a_rate_is_an_error_that_names_it_and_with_the_rate_zero_it_is_free() {
         let text = flat(1_000_000);
-        let cases: [(&str, TokenUsage, Rates); 4] = [
-            ("cache_write_1h", TokenUsage { cache_write_1h_tokens: 1, ..TokenUsage::default() }, Rates { cache_write_1h: Some(0), ..text }),
+        let cases: [(&str, TokenUsage, Rates); 3] = [
             ("audio_input", TokenUsage { audio_input_tokens: 1, ..TokenUsage::default() }, Rates { audio_input: Some(0), ..text }),
             ("audio_output", TokenUsage { audio_output_tokens: 1, ..TokenUsage::default() }, Rates { audio_output: Some(0), ..text }),
             ("image", TokenUsage { images: 1, ..TokenUsage::default() }, Rates { image: Some(0), ..text }),

@@ -83,7 +83,6 @@ impl Guard {
 
     fn hand_over(&mut self, usage: TokenUsage, counted_by: CountedBy, outcome: Outcome) {
         let Some(slot) = self.slot.take() else { return };
-        let usage = self.known.price.for_sale(&usage);
         let event = UsageEvent { usage, counted_by, outcome, ended_at: self.clock.now(), ..self.known.event.clone() };
         // What does not fit into an amount is not spent here: billing-service refuses it, and somebody looks at it.
         let price = self.known.price.amount(&usage).unwrap_or(event.reserved_micros);

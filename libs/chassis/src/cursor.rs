@@ -21,6 +21,14 @@ pub struct Page<T> {
     pub next_cursor: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// The same page of what each row becomes.
+    #[must_use]
+    pub fn map<U>(self, row: impl FnMut(T) -> U) -> Page<U> {
+        Page { data: self.data.into_iter().map(row).collect(), next_cursor: self.next_cursor }
+    }
+}
+
 /// Seals and opens the cursors of one list.
 #[derive(Debug, Clone)]
 pub struct CursorKey(hmac::Key);
@@ -40,6 +48,15 @@ impl CursorKey {
         let json = serde_json::to_vec(position).unwrap_or_default();
         let tag = hmac::sign(&self.0, &json);
         URL_SAFE_NO_PAD.encode([&tag.as_ref()[..TAG_BYTES], &json].concat())
+    }
+
+    /// A page of `size` rows, where one more was asked for than is shown: if it is there, the list goes on after the last that is shown.
+    #[must_use]
+    pub fn page<T, P: Serialize>(&self, mut rows: Vec<T>, size: usize, position: impl Fn(&T) -> P) -> Page<T> {
+        let more = rows.len() > size;
+        rows.truncate(size);
+        let next_cursor = rows.last().filter(|_| more).map(|last| self.encode(&position(last)));
+        Page { data: rows, next_cursor }
     }
 
     /// Opens a cursor.
@@ -66,6 +83,17 @@ mod tests {
 
     fn key(purpose: &str) -> CursorKey {
         CursorKey::derive(&SecretString::from("a root secret"), purpose)
+    }
+
+    #[test]
+    fn a_page_goes_on_after_its_last_row_only_where_there_is_one_more() {
+        let key = key("usage");
+        let page = |rows: usize| key.page((0..rows).collect(), 3, |row| *row).map(|row| row * 10);
+        for (rows, shown) in [(0, vec![]), (3, vec![0, 10, 20])] {
+            assert_eq!((page(rows).data, page(rows).next_cursor), (shown, None), "{rows}");
+        }
+        let first = page(4);
+        assert_eq!((first.data, key.decode::<usize>(&first.next_cursor.unwrap()).unwrap()), (vec![0, 10, 20], 2));
     }
 
     #[test]

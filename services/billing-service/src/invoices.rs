@@ -102,11 +102,8 @@ pub async fn list(
     principal.require(Scope::BillingRead)?;
     let cursors = CursorKey::derive(&state.config.secret, "invoices");
     let after: Option<(DateTime<Utc>, String)> = query.cursor.map(|cursor| cursors.decode(&cursor)).transpose()?;
-    let mut data = rows(&state, principal.organization_id, after).await?;
-    let more = data.len() > PAGE;
-    data.truncate(PAGE);
-    let next_cursor = data.last().filter(|_| more).map(|last| cursors.encode(&(last.created_at, &last.id)));
-    Ok(axum::Json(Page { data, next_cursor }))
+    let rows = rows(&state, principal.organization_id, after).await?;
+    Ok(axum::Json(cursors.page(rows, PAGE, |last| (last.created_at, last.id.clone()))))
 }
 
 async fn rows(state: &AppState, organization: OrganizationId, after: Option<(DateTime<Utc>, String)>) -> Result<Vec<Invoice>, Error> {

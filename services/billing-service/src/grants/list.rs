@@ -73,8 +73,8 @@ pub async fn list(
     )
     .fetch_all(&state.pool)
     .await?;
-    let next_cursor = (rows.len() > PAGE).then(|| state.grant_cursors.encode(&rows[PAGE - 1].position));
-    let data = rows.into_iter().take(PAGE).map(|row| {
+    let Page { data, next_cursor } = state.grant_cursors.page(rows, PAGE, |last| last.position);
+    let data = data.into_iter().map(|row| {
         Ok(Grant {
             id: GrantId::from_uuid(row.id),
             source: Source::named(&row.source).ok_or(Error::Internal("a grant has an unknown source"))?,

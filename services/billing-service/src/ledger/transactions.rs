@@ -71,13 +71,12 @@ pub async fn list(
     )
     .fetch_all(&state.pool)
     .await?;
-    let next_cursor = (rows.len() > PAGE).then(|| state.ledger_cursors.encode(&rows[PAGE - 1].position));
-    let data = rows.into_iter().take(PAGE).map(|row| LedgerTransaction {
+    let page = state.ledger_cursors.page(rows, PAGE, |last| last.position);
+    Ok(axum::Json(page.map(|row| LedgerTransaction {
         id: row.id,
         kind: row.kind,
         external_key: row.external_key,
         occurred_at: row.occurred_at,
         entries: row.entries.and_then(|entries| serde_json::from_value(entries).ok()).unwrap_or_default(),
-    });
-    Ok(axum::Json(Page { data: data.collect(), next_cursor }))
+    })))
 }

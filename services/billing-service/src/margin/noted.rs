@@ -55,11 +55,8 @@ pub async fn get(
     caller.require(SCOPE)?;
     let cursors = CursorKey::derive(&state.config.secret, "margin alerts");
     let after = query.cursor.map(|cursor| cursors.decode(&cursor)).transpose()?;
-    let mut data = page(&state.pool, after, PAGE + 1).await?;
-    let more = data.len() > PAGE;
-    data.truncate(PAGE);
-    let next_cursor = data.last().filter(|_| more).map(|last| cursors.encode(&position(last)));
-    Ok(axum::Json(Page { data, next_cursor }))
+    let rows = page(&state.pool, after, PAGE + 1).await?;
+    Ok(axum::Json(cursors.page(rows, PAGE, position)))
 }
 
 /// So many of the newest.

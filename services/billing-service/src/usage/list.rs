@@ -104,8 +104,8 @@ pub async fn list(
     .fetch_all(&mut *reading)
     .await?;
     reading.commit().await?;
-    let next_cursor = (rows.len() > PAGE).then(|| state.usage_cursors.encode(&(rows[PAGE - 1].ended_at, rows[PAGE - 1].request_id)));
-    let data = rows.into_iter().take(PAGE).map(|row| UsageRow {
+    let page = state.usage_cursors.page(rows, PAGE, |last| (last.ended_at, last.request_id));
+    Ok(axum::Json(page.map(|row| UsageRow {
         request_id: RequestId::from_uuid(row.request_id),
         time: row.ended_at,
         model: row.model,
@@ -125,6 +125,5 @@ pub async fn list(
         trace_id: row.trace_id,
         counted_by: row.counted_by,
         outcome: row.outcome,
-    });
-    Ok(axum::Json(Page { data: data.collect(), next_cursor }))
+    })))
 }

@@ -60,11 +60,8 @@ pub async fn list(
     principal.require(Scope::BillingRead)?;
     let cursors = CursorKey::derive(&state.config.secret, "budget alerts");
     let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| cursors.decode(&cursor)).transpose()?;
-    let mut data = rows(&state, principal.organization_id, query.budget_id, after).await?;
-    let more = data.len() > PAGE;
-    data.truncate(PAGE);
-    let next_cursor = data.last().filter(|_| more).map(|last| cursors.encode(&(last.created_at, last.id.uuid())));
-    Ok(axum::Json(Page { data, next_cursor }))
+    let rows = rows(&state, principal.organization_id, query.budget_id, after).await?;
+    Ok(axum::Json(cursors.page(rows, PAGE, |last| (last.created_at, last.id.uuid()))))
 }
 
 async fn rows(

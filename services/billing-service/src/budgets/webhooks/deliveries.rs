@@ -100,11 +100,8 @@ pub async fn list(
     principal.require(Scope::BillingRead)?;
     let cursors = CursorKey::derive(&state.config.secret, "webhook deliveries");
     let after: Option<(DateTime<Utc>, Uuid)> = query.cursor.map(|cursor| cursors.decode(&cursor)).transpose()?;
-    let mut rows = rows(&state, principal.organization_id, after).await?;
-    let more = rows.len() > PAGE;
-    rows.truncate(PAGE);
-    let next_cursor = rows.last().filter(|_| more).map(|last| cursors.encode(&(last.created_at, last.id.uuid())));
-    Ok(axum::Json(Page { data: rows, next_cursor }))
+    let rows = rows(&state, principal.organization_id, after).await?;
+    Ok(axum::Json(cursors.page(rows, PAGE, |last| (last.created_at, last.id.uuid()))))
 }
 
 async fn rows(state: &AppState, organization: OrganizationId, after: Option<(DateTime<Utc>, Uuid)>) -> Result<Vec<Delivery>, Error> {

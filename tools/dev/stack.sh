@@ -32,6 +32,13 @@ stack_secret() {
   say "$1 is set; './dev up' makes new containers of what reads it"
 }
 
+# service-key NAME: a key for a program of the operator's; auth-service knows it after `./dev up`.
+stack_service_key() {
+  [ $# = 1 ] || fail "service-key takes the name of a program" "./dev service-key console"
+  in_toolbox bazel run --noshow_progress --ui_event_filters=-info,-stdout //tools/secrets -- "$root/secrets" --service "$1" >/dev/null
+  say "secrets/${1//-/_}_key.pem is its key; './dev up' makes a new container of auth-service, which knows it then"
+}
+
 stack_up() {
   local started=$SECONDS progress=()
   # A bar on a terminal; elsewhere a line each half minute.

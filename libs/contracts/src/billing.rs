@@ -18,6 +18,12 @@ use crate::{RequestId, ReservationId};
 pub const SERVICE: &str = "billing-service";
 /// The scope a caller of the reservation API needs.
 pub const SCOPE_RESERVATIONS_WRITE: &str = "reservations:write";
+/// The scope of who reads as an operator.
+pub const SCOPE_ADMIN_READ: &str = "billing:admin:read";
+/// The scope of who decides as an operator.
+pub const SCOPE_ADMIN_WRITE: &str = "billing:admin:write";
+/// The scope of who reads what is earned.
+pub const SCOPE_MARGIN_READ: &str = "margin:read";
 
 /// Problem code of 402: the wallet does not reach.
 pub const CODE_INSUFFICIENT_FUNDS: &str = "insufficient_funds";

@@ -11,6 +11,7 @@ use chassis::telemetry::TelemetryConfig;
 use identity::{IdentityConfig, JwkSet};
 
 use crate::secrets::Secrets;
+use crate::service_grants::OperatorGrants;
 
 chassis::settings! {
     /// Everything auth-service needs to serve.
@@ -29,6 +30,9 @@ chassis::settings! {
         pub secret: Secrets = required "AUTH_SECRET",
         /// Public keys of the services that may call private routes: a JSON Web Key Set whose `kid` is the service's name.
         pub service_jwks: ServiceKeys = required "AUTH_SERVICE_JWKS",
+        /// What programs of operators may do on private routes: `NAME AUDIENCE SCOPE...` for each, with `;` between. The name is that of a
+        /// key in `AUTH_SERVICE_JWKS`, the scopes are `billing:admin:read`, `billing:admin:write` and `margin:read` of `billing-service`.
+        pub operator_grants: OperatorGrants = default "AUTH_OPERATOR_GRANTS" "",
         /// The environment written into new API keys (`tvk_<environment>_…`), 1 to 16 lower-case letters.
         pub key_environment: KeyEnvironment = default "AUTH_KEY_ENVIRONMENT" "live",
         /// Passwords hashed at once; each takes 19 MiB. One more is answered 503.

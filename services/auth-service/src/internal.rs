@@ -15,15 +15,6 @@ use crate::audit::{self, Event};
 use crate::error::Error;
 use crate::state::AppState;
 
-/// Which service may call which, for what. A token for anything else is not made.
-const GRANTS: [(&str, &str, &str); 5] = [
-    ("chat-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
-    ("billing-service", contracts::auth::SERVICE, SCOPE_API_KEYS_VERIFY),
-    ("chat-service", contracts::billing::SERVICE, contracts::billing::SCOPE_RESERVATIONS_WRITE),
-    ("chat-service", contracts::billing::SERVICE, contracts::leases::SCOPE_LEASES_WRITE),
-    ("chat-service", contracts::billing::SERVICE, contracts::entitlements::SCOPE_ENTITLEMENTS_READ),
-];
-
 /// Who does this key belong to?
 pub async fn verify_api_key(
     State(state): State<AppState>,
@@ -60,7 +51,7 @@ async fn give_token(
     request: &ServiceTokenRequest,
     event: &Event,
 ) -> Result<ServiceTokenResponse, Error> {
-    if !GRANTS.contains(&(claims.sub.as_str(), request.audience.as_str(), request.scope.as_str())) {
+    if !state.operator_grants.allow(&claims.sub, &request.audience, &request.scope) {
         return Err(Error::NotGranted);
     }
     let signed = state.tokens.service(&claims.sub, &request.audience, &request.scope).await?;

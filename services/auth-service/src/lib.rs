@@ -13,6 +13,7 @@ pub mod me;
 pub mod passwords;
 pub mod router;
 pub mod secrets;
+pub mod service_grants;
 pub mod sessions;
 pub mod state;
 pub mod tokens;

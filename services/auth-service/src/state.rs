@@ -18,6 +18,7 @@ use crate::config::{AuthConfig, KeyEnvironment, ServiceKeys};
 use crate::error::Error;
 use crate::passwords::Hasher;
 use crate::secrets::Secrets;
+use crate::service_grants::OperatorGrants;
 use crate::sessions::lookup::LocalSessions;
 use crate::tokens::Tokens;
 
@@ -49,6 +50,8 @@ pub struct AppState {
     pub key_environment: KeyEnvironment,
     /// Public keys of services.
     pub services: Arc<ServiceKeys>,
+    /// What programs of operators may call.
+    pub operator_grants: Arc<OperatorGrants>,
     lookup: LocalLookup,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
@@ -81,6 +84,7 @@ impl AppState {
             key_cursors,
             key_environment: config.key_environment.clone(),
             services: Arc::new(config.service_jwks.clone()),
+            operator_grants: Arc::new(config.operator_grants.clone()),
             lookup,
             authenticator,
             service_authenticator,

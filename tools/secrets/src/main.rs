@@ -1,5 +1,6 @@
 //! `secrets FOLDER`: writes what an installation must keep to itself, where it is missing; what is there is never touched.
 //! `secrets FOLDER --set NAME` puts what it reads from standard input into one of the files that start empty.
+//! `secrets FOLDER --service NAME` makes a key for a program of the operator's, which auth-service knows from then on.
 //!
 //! Each file is random, and readable only by the container that needs it: Docker gives a file secret its owner and mode on the
 //! host, so the owner is the container's user where this runs as root. The folder is closed to everybody but its owner; Docker
@@ -7,6 +8,7 @@
 //!
 //! Prints a digest of all files, which changes when one of them does.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
@@ -33,6 +35,17 @@ struct Arguments {
     /// A file to write anew from standard input: `openai_api_key`, `stripe_secret_key` or `stripe_webhook_secrets`.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(GIVEN))]
     set: Option<String>,
+    /// A program of the operator's, such as `console`, that shall have a key (`NAME_key.pem`).
+    #[arg(long, value_parser = service_name)]
+    service: Option<String>,
+}
+
+/// The name of a program: what stands in its tokens, and in the name of its file.
+fn service_name(text: &str) -> Result<String, String> {
+    let fits = text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.len() <= 40
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if fits { Ok(text.to_owned()) } else { Err("must be lower-case letters, digits and hyphens, a letter first, 40 at most".to_owned()) }
 }
 
 /// What others give us: empty, or of the simulator, until somebody sets it.
@@ -42,10 +55,10 @@ const GIVEN: [&str; 3] = ["openai_api_key", "stripe_secret_key", "stripe_webhook
 const SIMULATOR_KEY: &str = "sk_test_simulator";
 
 fn main() -> Result<()> {
-    let Arguments { folder, set } = Arguments::parse();
+    let Arguments { folder, set, service } = Arguments::parse();
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
-    make_all(&folder)?;
+    make_all(&folder, service)?;
     if let Some(name) = set {
         let mut value = String::new();
         std::io::stdin().read_to_string(&mut value)?;
@@ -55,8 +68,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every file that is missing.
-fn make_all(folder: &Path) -> Result<()> {
+/// Every file that is missing, with that of one more program.
+fn make_all(folder: &Path, service: Option<String>) -> Result<()> {
     for name in ["auth_migrator", "auth_app", "billing_migrator", "billing_app"] {
         // One value, one copy for each reader: the server sets it, the service presents it.
         let value = random_text()?;
@@ -73,7 +86,7 @@ fn make_all(folder: &Path) -> Result<()> {
     write_if_empty(&folder.join("stripe_webhook_secrets"), &format!("whsec_{}", random_text()?))?;
     write_new(&folder.join("auth_secret"), &STANDARD.encode(random_bytes()?), SERVICE)?;
     write_new(&folder.join("billing_secret"), &random_text()?, SERVICE)?;
-    service_keys(folder)
+    service_keys(folder, service)
 }
 
 /// The value of a file that must have one.
@@ -103,12 +116,27 @@ fn redis(folder: &Path) -> Result<()> {
     write_new(&folder.join("redis.conf"), &format!("requirepass {password}\n"), REDIS)
 }
 
-/// An Ed25519 key for each service that calls others, and their public keys for auth-service.
-fn service_keys(folder: &Path) -> Result<()> {
+/// What the name of a service's key ends with.
+const KEY: &str = "_key.pem";
+
+/// Everybody who has a key already.
+fn with_keys(folder: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder)? {
+        if let Some(name) = entry?.file_name().to_str().and_then(|file| file.strip_suffix(KEY)) {
+            names.insert(name.replace('_', "-"));
+        }
+    }
+    Ok(names)
+}
+
+/// An Ed25519 key for each service that calls others, for one more program if it is named, and all public keys for auth-service.
+fn service_keys(folder: &Path, service: Option<String>) -> Result<()> {
     let public = folder.join("service_jwks.json");
     let mut keys: Vec<Value> = Vec::new();
-    for service in ["billing-service", "chat-service"] {
-        let file = folder.join(format!("{}_key.pem", service.replace('-', "_")));
+    let ours = ["billing-service", "chat-service"].map(str::to_owned);
+    for service in with_keys(folder)?.into_iter().chain(ours).chain(service).collect::<BTreeSet<_>>() {
+        let file = folder.join(format!("{}{KEY}", service.replace('-', "_")));
         let der = if file.exists() {
             let pem = present(&file)?;
             STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())?

@@ -12,6 +12,7 @@ use chassis::config::FromSetting;
 use chassis::http::HttpConfig;
 use chassis::telemetry::TelemetryConfig;
 use chassis::{Clock, Random};
+use identity::jwks::Jwk;
 use identity::jwt::SigningKey;
 use identity::{IdentityConfig, JwkSet};
 use ring::rand::SystemRandom;
@@ -34,6 +35,8 @@ pub struct App {
     pub random: Random,
     /// The key of the service that calls itself chat-service.
     pub chat_key: SigningKey,
+    /// The key of a program of the operator's, `console`.
+    pub console_key: SigningKey,
     pub config: Arc<AuthConfig>,
     pub hasher: Hasher,
     stop: CancellationToken,
@@ -45,13 +48,19 @@ impl Drop for App {
     }
 }
 
+/// A new key of a service, and its public half.
+fn service_key(name: &str) -> (SigningKey, Jwk) {
+    let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
+    (SigningKey::from_pkcs8(name, der.as_ref()), Jwk::ed25519(name, pair.public_key().as_ref()))
+}
+
 impl App {
     pub async fn start() -> Self {
         let (clock, turn) = testkit::clock();
         let (database, redis) = (testkit::postgres::database(MIGRATIONS).await, TestRedis::start().await);
-        let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8(der.as_ref()).unwrap();
-        let services = JwkSet { keys: vec![identity::jwks::Jwk::ed25519("chat-service", pair.public_key().as_ref())] };
+        let [(chat_key, chat), (console_key, console)] = ["chat-service", "console"].map(service_key);
+        let services = JwkSet { keys: vec![chat, console] };
         let config = AuthConfig {
             http: HttpConfig::for_tests(),
             telemetry: TelemetryConfig { filter: "info".into(), format: "json".into(), otlp_endpoint: None, sample_ratio: 1.0 },
@@ -60,6 +69,7 @@ impl App {
             identity: IdentityConfig { issuer: ISSUER.into(), audience: "trivet".into() },
             secret: FromSetting::from_setting(&STANDARD.encode([7; 32])).unwrap(),
             service_jwks: ServiceKeys::new(services),
+            operator_grants: FromSetting::from_setting("console billing-service billing:admin:read billing:admin:write").unwrap(),
             key_environment: FromSetting::from_setting("test").unwrap(),
             hash_concurrency: Places(8),
         };
@@ -76,7 +86,8 @@ impl App {
             clock,
             turn,
             random,
-            chat_key: SigningKey::from_pkcs8("chat-service", der.as_ref()),
+            chat_key,
+            console_key,
             config: Arc::new(config),
             hasher,
             stop,
@@ -110,6 +121,11 @@ impl App {
 
     /// An assertion signed by chat-service's key.
     pub fn assertion(&self, name: &str, audience: &str) -> String {
+        self.assertion_by(&self.chat_key, name, audience)
+    }
+
+    /// An assertion signed by any key.
+    pub fn assertion_by(&self, key: &SigningKey, name: &str, audience: &str) -> String {
         let now = self.clock.now().timestamp();
         let claims = identity::ServiceClaims {
             iss: name.into(),
@@ -122,7 +138,7 @@ impl App {
             jti: self.random.uuid_v7(&self.clock).to_string(),
             scope: String::new(),
         };
-        self.chat_key.sign(identity::jwt::CLIENT_ASSERTION, &claims).unwrap()
+        key.sign(identity::jwt::CLIENT_ASSERTION, &claims).unwrap()
     }
 
     /// The answer of the private look-up of a key.

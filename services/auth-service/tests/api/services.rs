@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::app::{App, ISSUER, PASSWORD};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// [I-76]
 #[tokio::test]
@@ -21,6 +23,29 @@ async fn a_service_gets_short_tokens_for_what_it_may_call_and_each_assertion_cou
         let body = json!({"client_assertion": app.assertion(name, audience), "audience": "auth-service", "scope": "api_keys:verify"});
         app.private.post("/internal/v1/service-tokens", &body).await.expect(401);
     }
+}
+
+/// [I-76] An operator says which, by configuration.
+#[tokio::test]
+async fn a_program_of_an_operator_gets_tokens_for_what_was_granted_to_it_and_its_key_for_no_other_name() {
+    let app = App::start().await;
+    let ask = async |name: &str, audience: &str, scope: &str| {
+        let assertion = app.assertion_by(&app.console_key, name, ISSUER);
+        let body = json!({"client_assertion": assertion, "audience": audience, "scope": scope});
+        app.private.post("/internal/v1/service-tokens", &body).await
+    };
+    for scope in ["billing:admin:read", "billing:admin:read billing:admin:write"] {
+        let token = ask("console", "billing-service", scope).await.expect(200).string("access_token");
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!((&claims["sub"], &claims["aud"], &claims["scope"]), (&json!("console"), &json!("billing-service"), &json!(scope)));
+    }
+    for (audience, scope) in [("billing-service", "margin:read"), ("billing-service", "leases:write"), ("auth-service", "api_keys:verify")]
+    {
+        ask("console", audience, scope).await.expect(403);
+    }
+    ask("chat-service", "billing-service", "leases:write").await.expect(401);
+    app.service_token("billing-service", "billing:admin:read").await.expect(403);
 }
 
 /// [I-76]

@@ -27,9 +27,9 @@ use crate::state::AppState;
 use crate::subscriptions::moving;
 
 /// The scope that may look.
-pub const SCOPE_READ: &str = "billing:admin:read";
+pub const SCOPE_READ: &str = contracts::billing::SCOPE_ADMIN_READ;
 /// The scope that may decide.
-pub const SCOPE_WRITE: &str = "billing:admin:write";
+pub const SCOPE_WRITE: &str = contracts::billing::SCOPE_ADMIN_WRITE;
 
 /// Who decides and why.
 #[derive(Debug, Deserialize)]

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::state::AppState;
 
 /// The scope a caller needs.
-pub(super) const SCOPE: &str = "margin:read";
+pub(super) const SCOPE: &str = contracts::billing::SCOPE_MARGIN_READ;
 
 /// What margin is told apart by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]

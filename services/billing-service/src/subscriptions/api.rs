@@ -10,13 +10,14 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
+use super::changes::{self, Change};
 use super::command::Command;
 use super::preview::cost;
 use super::state::{Outcome, Subscription};
 use super::store::{self, Wanted};
 use super::terms::Terms;
 use super::view::{Effective, PreviewView, SubscriptionList};
-use super::{SubscriptionId, machine};
+use super::{SubscriptionId, machine, redemptions};
 use crate::catalog::{Code, Interval, stored};
 use crate::error::Error;
 use crate::state::AppState;
@@ -58,6 +59,33 @@ pub enum PreviewRequest {
         /// How many seats.
         #[schema(minimum = 1)]
         seats: u32,
+    },
+    /// A coupon for the charges to come.
+    ApplyCoupon {
+        /// The subscription.
+        subscription_id: SubscriptionId,
+        /// Its code.
+        coupon: String,
+    },
+    /// End when the period does; at once where there is no access.
+    Cancel {
+        /// The subscription.
+        subscription_id: SubscriptionId,
+    },
+    /// Do not end after all.
+    Uncancel {
+        /// The subscription.
+        subscription_id: SubscriptionId,
+    },
+    /// Rest: no access, and nothing new to pay.
+    Pause {
+        /// The subscription.
+        subscription_id: SubscriptionId,
+    },
+    /// Go on: in the paid period, or in a new one from now.
+    Resume {
+        /// The subscription.
+        subscription_id: SubscriptionId,
     },
 }
 
@@ -101,25 +129,34 @@ async fn decide(
     request: PreviewRequest,
 ) -> Result<(Outcome, Effective), Error> {
     let now = state.clock.now();
-    match request {
+    let (id, change) = match request {
         PreviewRequest::Start { plan, currency, interval, seats, coupon } => {
             let coupon = coupon.map(|text| field("coupon", &text)).transpose()?;
             let wanted = Wanted { plan: field("plan", &plan)?, currency: field("currency", &currency)?, interval, seats, coupon };
-            Ok((store::propose(connection, organization, &wanted, now).await?, Effective::Now))
+            return Ok((store::propose(connection, organization, &wanted, now).await?, Effective::Now));
         }
-        PreviewRequest::ChangePlan { subscription_id, plan, interval, seats } => {
-            let subscription = store::find(connection, organization, subscription_id).await?;
-            let plan: Code = field("plan", &plan)?;
-            let terms = Box::new(terms(connection, &subscription, &plan, interval).await?);
-            let command = machine::change_of_plan(&subscription, terms, seats, now);
-            let effective = if matches!(command, Command::Downgrade { .. }) { Effective::PeriodEnd } else { Effective::Now };
-            Ok((machine::decide(&subscription, &command, now)?, effective))
-        }
-        PreviewRequest::ChangeSeats { subscription_id, seats } => {
-            let subscription = store::find(connection, organization, subscription_id).await?;
-            let effective = if seats < subscription.seats { Effective::PeriodEnd } else { Effective::Now };
-            Ok((machine::decide(&subscription, &Command::ChangeSeats { seats }, now)?, effective))
-        }
+        PreviewRequest::ChangePlan { subscription_id, plan, interval, seats } => (subscription_id, Change::Plan { plan, interval, seats }),
+        PreviewRequest::ChangeSeats { subscription_id, seats } => (subscription_id, Change::Seats { seats }),
+        PreviewRequest::ApplyCoupon { subscription_id, coupon } => (subscription_id, Change::Coupon { coupon }),
+        PreviewRequest::Cancel { subscription_id } => (subscription_id, Change::Cancel),
+        PreviewRequest::Uncancel { subscription_id } => (subscription_id, Change::Uncancel),
+        PreviewRequest::Pause { subscription_id } => (subscription_id, Change::Pause),
+        PreviewRequest::Resume { subscription_id } => (subscription_id, Change::Resume),
+    };
+    let subscription = store::find(connection, organization, id).await?;
+    let command = changes::command(connection, &subscription, change, "", now).await?;
+    if let Command::ApplyCoupon { coupon } = &command {
+        redemptions::check(connection, organization, &coupon.code, &subscription.terms.group, "coupon").await?;
+    }
+    Ok((machine::decide(&subscription, &command, now)?, effective(&subscription, &command)))
+}
+
+/// From when on a change holds.
+fn effective(subscription: &Subscription, command: &Command) -> Effective {
+    match command {
+        Command::Downgrade { .. } | Command::CancelAtPeriodEnd => Effective::PeriodEnd,
+        Command::ChangeSeats { seats } if *seats < subscription.seats => Effective::PeriodEnd,
+        _ => Effective::Now,
     }
 }
 

@@ -4,10 +4,11 @@ use axum::extract::State;
 use chassis::http::Json;
 use chassis::idempotency::{Answer, Begun, Call, begin};
 use chassis::problem::ProblemBody;
+use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode};
 use identity::{Authenticated, Scope};
 use serde::{Deserialize, Serialize};
-use sqlx::{Postgres, Transaction};
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 
 use super::api::{field, terms};
@@ -86,30 +87,32 @@ pub async fn change(
     };
     let id = request.subscription_id;
     let before = store::locked(&mut open.transaction, organization, id).await?;
-    let command = command(&state, &mut open.transaction, &before, request.change).await?;
+    let command = command(&mut open.transaction, &before, request.change, "change.", state.clock.now()).await?;
     let actor = principal.actor.to_string();
     let stored: Stored = store::apply(&state, &mut open.transaction, organization, id, &command, &actor).await?;
     Ok(open.finish(Answer::json(StatusCode::OK, &SubscriptionView::from(stored))).await?)
 }
 
-async fn command(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
+/// The command that a change comes to; `within` is what stands before its fields in the request.
+pub(super) async fn command(
+    connection: &mut PgConnection,
     before: &Subscription,
     change: Change,
+    within: &str,
+    now: DateTime<Utc>,
 ) -> Result<Command, Error> {
     Ok(match change {
         Change::Plan { plan, interval, seats } => {
-            let plan: Code = field("change.plan", &plan)?;
-            let terms = Box::new(terms(transaction, before, &plan, interval).await?);
-            machine::change_of_plan(before, terms, seats, state.clock.now())
+            let plan: Code = field(&format!("{within}plan"), &plan)?;
+            let terms = Box::new(terms(connection, before, &plan, interval).await?);
+            machine::change_of_plan(before, terms, seats, now)
         }
         Change::Seats { seats } => Command::ChangeSeats { seats },
         Change::Coupon { coupon } => {
-            let code: Code = field("change.coupon", &coupon)?;
-            let offered = stored::coupon(transaction, &code).await?;
+            let code: Code = field(&format!("{within}coupon"), &coupon)?;
+            let offered = stored::coupon(connection, &code).await?;
             let terms = &before.terms;
-            Command::ApplyCoupon { coupon: AppliedCoupon::of(code, &offered, &terms.plan, terms.currency, state.clock.now())? }
+            Command::ApplyCoupon { coupon: AppliedCoupon::of(code, &offered, &terms.plan, terms.currency, now)? }
         }
         // Without access there is nothing to wait for.
         Change::Cancel if matches!(before.status, Status::Unpaid | Status::Paused) => Command::CancelNow,

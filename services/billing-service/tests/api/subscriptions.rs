@@ -8,8 +8,8 @@ use billing_service::subscriptions::command::Command;
 use billing_service::subscriptions::store::{Stored, Wanted};
 use billing_service::subscriptions::{SubscriptionId, due, store};
 use chassis::in_transaction;
-use identity::OrganizationId;
-use serde_json::json;
+use identity::{OrganizationId, Scopes};
+use serde_json::{Value, json};
 use testkit::eventually::eventually;
 
 use super::app::App;
@@ -214,4 +214,54 @@ async fn a_preview_says_what_a_change_costs_now_and_later_and_changes_nothing() 
     client.post("/v1/subscription/preview", &unknown).await.expect(404);
     let malformed = json!({"change": "start", "plan": "Pro!", "currency": "USD", "interval": "month", "seats": 1, "coupon": null});
     client.post("/v1/subscription/preview", &malformed).await.expect(422);
+}
+
+/// [B-72] A hundred dollars a month, a fifth less with the coupon.
+#[tokio::test]
+async fn a_preview_of_a_coupon_an_end_or_a_rest_says_what_the_change_then_does() {
+    let app = App::start().await;
+    sell(&app, &example()).await;
+    let (ada, client) = app.organization_with(Scopes::known(["billing:read", "billing:write"]));
+    let id = subscribe(&app, ada, "team", "USD").await.unwrap().id;
+    paid(&app, ada, id).await;
+    let preview = async |change: &str| client.post("/v1/subscription/preview", &json!({"change": change, "subscription_id": id})).await;
+    let shown = async |change: &str| {
+        let shown = preview(change).await.expect(200).json;
+        let total = |part: &str| shown[part]["total_micros"].as_i64();
+        (shown["effective"].as_str().unwrap().to_owned(), total("now"), total("next"))
+    };
+    let change = async |change: Value| {
+        let body = json!({"subscription_id": id, "change": change});
+        client.post("/v1/subscription/changes", &body).await.expect(200).json
+    };
+    let coupon = async |code: &str| {
+        let body = json!({"change": "apply_coupon", "subscription_id": id, "coupon": code});
+        client.post("/v1/subscription/preview", &body).await
+    };
+    let (at_once, later, fifth_off) = ("now".to_owned(), "period_end".to_owned(), Some(80_000_000));
+
+    let offered = coupon("launch").await.expect(200).json;
+    assert_eq!(
+        (&offered["effective"], &offered["now"], &offered["next"]["total_micros"]),
+        (&json!("now"), &json!(null), &json!(80_000_000))
+    );
+    coupon("none").await.expect(404);
+    assert_eq!(coupon("No!").await.expect(422).json["errors"][0]["field"], "coupon");
+    change(json!({"kind": "coupon", "coupon": "launch"})).await;
+    assert_eq!(coupon("launch").await.expect(409).json["code"], "coupon_redeemed");
+
+    assert_eq!(shown("cancel").await, (later, None, None));
+    change(json!({"kind": "cancel"})).await;
+    preview("pause").await.expect(409);
+    assert_eq!(shown("uncancel").await, (at_once.clone(), None, fifth_off));
+    change(json!({"kind": "uncancel"})).await;
+
+    assert_eq!(shown("pause").await, (at_once.clone(), None, None));
+    change(json!({"kind": "pause"})).await;
+    assert_eq!(shown("resume").await, (at_once.clone(), None, fifth_off), "the period is paid");
+    app.turn.advance(Duration::from_hours(40 * 24));
+    assert_eq!(shown("resume").await, (at_once, fifth_off, fifth_off), "a new period begins");
+    assert_eq!(change(json!({"kind": "resume"})).await["status"], "active");
+    let charged = "select sum(total_micros)::bigint from subscription_charges where reason = 'renewal'";
+    assert_eq!(app.count(charged).await, 80_000_000);
 }

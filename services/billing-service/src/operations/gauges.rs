@@ -41,6 +41,7 @@ gauges! {
     "billing_flights" [Count] Limit::None, "Requests in flight that have taken from a lease.";
     "billing_leases" [Count "state"] Limit::None, "Leases that are not closed.";
     "billing_lease_held_micros" [Count "currency"] Limit::None, "Micro-units that leases hold in the ledger.";
+    "billing_lease_remaining_micros" [Count "currency"] Limit::None, "Micro-units that open leases have left in Redis: what can be admitted without asking for more.";
     "billing_lease_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue lease should have ended.";
     "billing_reservation_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue single hold should have ended.";
     "billing_settle_lag_seconds" [Seconds] Limit::Above(30), "Age of the oldest usage event that is not posted.";

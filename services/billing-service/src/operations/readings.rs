@@ -1,11 +1,18 @@
 //! The values, read: one statement for what is in Postgres, a few commands for each shard of Redis.
 
+use std::collections::BTreeMap;
+
 use contracts::Shard;
+use futures::TryStreamExt;
+use identity::OrganizationId;
 use redis::streams::StreamRangeReply;
 
 use super::gauges::{GAUGES, Gauge};
 use crate::error::Error;
 use crate::state::AppState;
+
+/// Leases whose remainder is asked for at once: they share a connection.
+const AT_ONCE: usize = 64;
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -99,6 +106,7 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
     // What is due in the future is not overdue: an age is never below zero.
     let not_before = |row: &Row| if row.name.ends_with("_seconds") { row.value.max(0) } else { row.value };
     readings.extend(rows.into_iter().filter_map(|row| Reading::new(&row.name, row.label.clone(), not_before(&row))));
+    readings.extend(remainders(state).await?);
     readings.extend(differences(state).await?);
     streams(state, &mut readings).await?;
     Ok(readings)
@@ -113,6 +121,21 @@ async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     .fetch_all(&state.pool)
     .await?;
     Ok(rows.into_iter().filter_map(|(label, value)| Reading::new("billing_reconciliation_differences", label, value)).collect())
+}
+
+/// What can be admitted yet without asking for more, by currency: what is left of the open leases in Redis.
+async fn remainders(state: &AppState) -> Result<Vec<Reading>, Error> {
+    let open = sqlx::query!("select organization_id, model, currency from leases where state = 'open'").fetch(&state.pool);
+    let left = open.map_err(Error::from).map_ok(|lease| async move {
+        let left = state.admissions.remaining(OrganizationId::from_uuid(lease.organization_id), lease.model.as_deref()).await?;
+        Ok((lease.currency, left.map_or(0, |(_, micros)| micros)))
+    });
+    let sums = left.try_buffer_unordered(AT_ONCE).try_fold(BTreeMap::new(), |mut sums, (currency, micros)| async move {
+        let sum: &mut i64 = sums.entry(currency).or_default();
+        *sum = sum.saturating_add(micros);
+        Ok(sums)
+    });
+    Ok(sums.await?.into_iter().filter_map(|(currency, micros)| Reading::new("billing_lease_remaining_micros", currency, micros)).collect())
 }
 
 /// What is on its way in Redis. Ages are by Redis's clock, which the ids of entries are of.

@@ -7,18 +7,19 @@ pub(super) mod credit_note;
 mod customer;
 pub(super) mod invoice;
 pub(super) mod reversal;
+pub mod turn;
 
 use chassis::telemetry::{continue_from, link_to_current};
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 use tracing::Span;
-use uuid::Uuid;
 
 use super::call::Call;
 use super::object::Object;
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
 use crate::state::AppState;
+use turn::Turn;
 
 /// What kind of object an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,48 +125,32 @@ pub(super) async fn look(stripe: &Transport, family: Family, id: &str, number: i
 
 /// The span of an object's effect: a part of the trace in which it was wanted, so that a purchase is one trace from the wish to the
 /// credit, and linked to the event that told of it.
-///
-/// # Errors
-/// The database's.
-pub async fn effect_span(state: &AppState, fetched: &Fetched) -> Result<Span, Error> {
-    let Some(wanted_in) = wanted_in(state, fetched).await? else {
-        return Ok(tracing::info_span!("effect", otel.name = fetched.family.effect()));
-    };
+#[must_use]
+pub fn effect_span(fetched: &Fetched, turn: &Turn) -> Span {
+    let Some(wanted_in) = &turn.wanted_in else { return tracing::info_span!("effect", otel.name = fetched.family.effect()) };
     let span = tracing::info_span!(parent: None, "effect", otel.name = fetched.family.effect());
-    continue_from(&span, &wanted_in);
+    continue_from(&span, wanted_in);
     link_to_current(&span);
-    Ok(span)
-}
-
-async fn wanted_in(state: &AppState, fetched: &Fetched) -> Result<Option<String>, Error> {
-    let object = Object(&fetched.object);
-    let traceparent = match fetched.family {
-        Family::Checkout => {
-            let Some(id) = object.metadata::<Uuid>("checkout_id") else { return Ok(None) };
-            sqlx::query_scalar!("select traceparent from checkouts where id = $1", id).fetch_optional(&state.pool).await?
-        }
-        Family::Invoice => {
-            let Some(operation) = object.metadata::<String>("operation") else { return Ok(None) };
-            sqlx::query_scalar!("select traceparent from intents where idempotency_key = $1", operation).fetch_optional(&state.pool).await?
-        }
-        Family::CreditNote | Family::Refund | Family::Dispute | Family::Customer => None,
-    };
-    Ok(traceparent.flatten())
+    span
 }
 
 /// The effect of an object, in the turn of its customer [B-24]; false when it is none of ours.
 ///
 /// # Errors
 /// [`Error::Unreadable`]; what else the effect may fail with. Nothing has changed then.
-pub async fn apply(state: &AppState, transaction: &mut Transaction<'static, Postgres>, fetched: &Fetched) -> Result<bool, Error> {
+pub async fn apply(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    fetched: &Fetched,
+    turn: &Turn,
+) -> Result<bool, Error> {
     let object = Object(&fetched.object);
-    customer::take_turn(transaction, fetched.customer(), object.related("payment_intent")).await?;
     match fetched.family {
         Family::Checkout => checkout::apply(state, transaction, object).await,
-        Family::Invoice => invoice::apply(state, transaction, object, fetched.number).await,
-        Family::CreditNote => credit_note::apply(state, transaction, object, fetched.number).await,
-        Family::Refund => reversal::refund(state, transaction, object, fetched.number).await,
-        Family::Dispute => reversal::dispute(state, transaction, object, fetched.number).await,
+        Family::Invoice => invoice::apply(state, transaction, object, fetched.number, turn).await,
+        Family::CreditNote => credit_note::apply(state, transaction, object, fetched.number, turn).await,
+        Family::Refund => reversal::refund(state, transaction, object, fetched.number, turn).await,
+        Family::Dispute => reversal::dispute(state, transaction, object, fetched.number, turn).await,
         Family::Customer => customer::apply(transaction, object).await,
     }
 }

@@ -56,11 +56,11 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
         }
         "subscription.void" => {
             let VoidPayload { charge_id, charged } = read(&due.payload)?;
-            let invoice = invoice_of(state, due, charge_id, &charged).await?;
-            if let Some(invoice) = &invoice {
-                void(stripe, invoice, format!("{}-{}", due.key(), due.attempts)).await?;
+            let key = format!("{}-{}", due.key(), due.attempts);
+            match invoice_of(state, due, charge_id, &charged).await? {
+                Some(invoice) => void(stripe, &invoice, key).await.map(|()| Some(invoice)),
+                None => forgo(state, stripe, due, &charged, &key).await,
             }
-            Ok(invoice)
         }
         "payment.refund" => refund(stripe, due).await,
         "balance.return" => return_balance(state, stripe, due).await,
@@ -172,6 +172,27 @@ async fn invoice(
     let operation = &due.operation;
     let wanted = Collection { customer: &customer, key: &key, operation, currency, lines, metadata, automatic_tax };
     Ok(Some(collect::collect(stripe, &wanted).await?))
+}
+
+/// Takes away what tries of a charge have left at Stripe, where it was set aside: nobody waits for it any more, so it is not sent first.
+async fn forgo(state: &AppState, stripe: &Transport, due: &Due, charged: &str, key: &str) -> Result<Option<String>, Error> {
+    let organization = due.organization.ok_or(MALFORMED)?;
+    // Before the look: nobody brings it back from now on.
+    sqlx::query!(
+        "update intents set sent_at = $2 where idempotency_key = $1 and sent_at is null and parked_at is not null",
+        charged,
+        state.clock.now()
+    )
+    .execute(&state.pool)
+    .await?;
+    let mut left = None;
+    // Before the former ones: who is replaced after this was looked at here.
+    let present = customers::find(state, organization).await?;
+    for customer in customers::former(state, organization).await?.into_iter().chain(present) {
+        left = collect::left(stripe, &customer, charged, key, true).await?.or(left);
+    }
+    chassis::step!("charge.forgone");
+    Ok(left)
 }
 
 /// The invoice of a charge: what its wish, which was sent before this one, has made; none where that made none.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::backoff;
-use super::facts::{self, Family, Fetched};
+use super::facts::{self, Family, turn};
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -122,35 +122,21 @@ async fn fetch_and_have_effect(state: &AppState, event: &Claimed, ids: &[String]
     if fetched.is_some() {
         chassis::step!("event.fetched");
     }
-    let span = match &fetched {
-        Some(fetched) => facts::effect_span(state, fetched).await?,
-        None => tracing::Span::none(),
-    };
-    have_effect(state, ids, fetched.as_ref()).instrument(span).await
-}
-
-async fn have_effect(state: &AppState, ids: &[String], fetched: Option<&Fetched>) -> Result<(), Error> {
     in_transaction!(state.pool, |transaction| {
-        // Found by their ids alone: with their state in the condition the database also reads the index of all that wait.
-        let locked = sqlx::query!(
-            r#"select event_id, state = 'received' as "waits!" from stripe_events where event_id = any($1) order by event_id for no key update"#,
-            ids
-        );
-        let locked = locked.fetch_all(&mut **transaction).await?;
-        let waiting: Vec<String> = locked.into_iter().filter(|event| event.waits).map(|event| event.event_id).collect();
-        if waiting.is_empty() {
+        let turn = turn::take(transaction, ids, fetched.as_ref()).await?;
+        if turn.waiting.is_empty() {
             return Ok(());
         }
-        let ours = match fetched {
+        let outcome = match &fetched {
             Some(fetched) => {
-                let ours = facts::apply(state, transaction, fetched).await?;
+                let ours = facts::apply(state, transaction, fetched, &turn).instrument(facts::effect_span(fetched, &turn)).await?;
                 chassis::step!("event.applied");
-                ours
+                if ours { "handled" } else { "ignored" }
             }
-            None => false,
+            None => "ignored",
         };
-        let outcome = if ours { "handled" } else { "ignored" };
-        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = any($1)", &waiting, outcome, state.clock.now())
+        let now = state.clock.now();
+        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = any($1)", &turn.waiting, outcome, now)
             .execute(&mut **transaction)
             .await?;
         Ok(())

@@ -47,6 +47,7 @@ async fn what_lies_in_leases_in_flight_in_debt_and_in_the_books_of_today_is_meas
     assert_eq!((line(&found, "billing_leases", "open").value, line(&found, "billing_flights", "").value), (1, 1));
     let held = app.count("select sum(held_micros)::bigint from leases").await;
     assert_eq!(line(&found, "billing_lease_held_micros", "USD").value, held);
+    assert_eq!(line(&found, "billing_lease_remaining_micros", "USD").value, held - super::gateway::RESERVED);
     let posted = billing_service::usage::Posted { event, taken: super::gateway::RESERVED, trace_id: None, sums: Vec::new() };
     billing_service::usage::post_one(&app.state(), posted).await.unwrap();
     let found = of(&app).await;

@@ -21,6 +21,13 @@ fn refuse(shop: &Shop, path: &str) {
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { count: 1_000, ..Fault::next(FaultKind::Refused, "POST", path) }]);
 }
 
+/// Invoices that were begun at Stripe and can be collected yet.
+fn drafts(shop: &Shop) -> usize {
+    let events = shop.stripe.events();
+    let made = events.iter().filter(|event| event["type"] == "invoice.created").filter_map(|event| event["data"]["object"]["id"].as_str());
+    made.filter(|id| shop.stripe.object(id)["status"] == "draft").count()
+}
+
 async fn tried_until(shop: &Shop, what: &str, query: &'static str) {
     eventually(what, || async {
         shop.pass(PAUSE);
@@ -120,5 +127,48 @@ async fn a_charge_that_was_set_aside_is_tried_again_when_its_customer_has_change
     shop.settle().await;
     assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe()), (0, 20_000));
     shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-53] What it left at Stripe is taken away, and nobody is charged for what nobody waits for.
+#[tokio::test]
+async fn a_charge_that_was_set_aside_does_not_hold_up_who_gives_it_up() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    refuse(&shop, "/v1/invoiceitems");
+    shop.pass(MONTH);
+    tried_until(&shop, "it is set aside", PARKED).await;
+    assert_eq!(drafts(&shop), 1);
+    let (before, now) = (shop.at_stripe(), shop.app.clock.now());
+    sqlx::query(
+        "insert into intents (id, kind, subject, organization_id, idempotency_key, payload, next_attempt_at, created_at)
+         select gen_random_uuid(), 'subscription.void', subject, organization_id, 'void',
+           jsonb_build_object('charge_id', payload -> 'charge_id', 'charged', idempotency_key), $1, $1 from intents where parked_at is not null",
+    )
+    .bind(now)
+    .execute(&shop.app.database.owner)
+    .await
+    .unwrap();
+    shop.send().await;
+    assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe(), drafts(&shop)), (0, before, 0));
+}
+
+/// [B-65] What Stripe refuses to show us says nothing about the wish.
+#[tokio::test]
+async fn a_look_that_is_refused_is_no_refusal_of_what_is_looked_for() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    let fault = |kind, method| Fault { count: 1_000, ..Fault::next(kind, method, "/v1/invoices") };
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![fault(FaultKind::ErrorBeforeEffect, "POST"), fault(FaultKind::Refused, "GET")]);
+    shop.pass(MONTH);
+    tried_until(&shop, "it is looked for", "select count(*) from intents where sent_at is null and attempts > 35").await;
+    assert_eq!(shop.app.count("select coalesce(sum(refusals), 0)::bigint from intents where sent_at is null").await, 0);
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    tried_until(&shop, "it is collected", "select count(*) from intents where kind = 'subscription.charge' and sent_at is not null").await;
+    shop.settle().await;
     shop.assert_reconciled().await;
 }

@@ -270,7 +270,10 @@ async fn a_look_that_began_before_another_and_ends_after_it_does_not_undo_what_t
 
 /// A look has its effect.
 async fn apply(state: &AppState, seen: &Fetched) {
-    let applied: Result<bool, Error> = in_transaction!(state.pool, |transaction| { facts::apply(state, transaction, seen).await });
+    let applied: Result<bool, Error> = in_transaction!(state.pool, |transaction| {
+        let turn = facts::turn::take(transaction, &[], Some(seen)).await?;
+        facts::apply(state, transaction, seen, &turn).await
+    });
     assert!(applied.unwrap());
 }
 

@@ -5,7 +5,7 @@ use identity::OrganizationId;
 use money::Currency;
 use sqlx::{Postgres, Transaction};
 
-use super::customer;
+use super::turn::Turn;
 use crate::error::Error;
 use crate::ledger::{self, postings};
 use crate::state::AppState;
@@ -54,8 +54,9 @@ pub(super) async fn apply(
     transaction: &mut Transaction<'static, Postgres>,
     note: Object<'_>,
     fetched: i64,
+    turn: &Turn,
 ) -> Result<bool, Error> {
-    let Some(organization) = customer::owner(transaction, note.related("customer")).await? else { return Ok(false) };
+    let Some(organization) = turn.owner else { return Ok(false) };
     let currency = note.currency()?;
     let amounts = Amounts::of(note, currency)?;
     mirror(transaction, organization, note, currency, amounts, fetched).await?;

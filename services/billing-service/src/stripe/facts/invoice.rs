@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::customer;
+use super::turn::Turn;
 use crate::error::Error;
 use crate::sales::{self, ChargeRef, PaidBy, Payment};
 use crate::state::AppState;
@@ -122,8 +122,9 @@ pub(super) async fn apply(
     transaction: &mut Transaction<'static, Postgres>,
     invoice: Object<'_>,
     fetched: i64,
+    turn: &Turn,
 ) -> Result<bool, Error> {
-    let Some(organization) = customer::owner(transaction, invoice.related("customer")).await? else { return Ok(false) };
+    let Some(organization) = turn.owner else { return Ok(false) };
     let (id, status) = (invoice.needs("id")?, invoice.needs("status")?);
     let currency = invoice.currency()?;
     let sums = Sums::of(invoice, currency)?;

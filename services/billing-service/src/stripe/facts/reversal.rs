@@ -2,7 +2,7 @@
 
 use sqlx::{Postgres, Transaction};
 
-use super::customer;
+use super::turn::Turn;
 use crate::error::Error;
 use crate::ledger::postings::Fee;
 use crate::sales::{self, Reversal};
@@ -14,8 +14,9 @@ pub(super) async fn refund(
     transaction: &mut Transaction<'static, Postgres>,
     refund: Object<'_>,
     fetched: i64,
+    turn: &Turn,
 ) -> Result<bool, Error> {
-    let Some(reversal) = read(transaction, refund, fetched).await? else { return Ok(false) };
+    let Some(reversal) = read(refund, fetched, turn)? else { return Ok(false) };
     sales::refunded(state, transaction, &reversal).await?;
     Ok(true)
 }
@@ -25,8 +26,9 @@ pub(super) async fn dispute(
     transaction: &mut Transaction<'static, Postgres>,
     dispute: Object<'_>,
     fetched: i64,
+    turn: &Turn,
 ) -> Result<bool, Error> {
-    let Some(reversal) = read(transaction, dispute, fetched).await? else { return Ok(false) };
+    let Some(reversal) = read(dispute, fetched, turn)? else { return Ok(false) };
     sales::disputed(state, transaction, &reversal, fee(dispute)?).await?;
     Ok(true)
 }
@@ -46,14 +48,8 @@ pub(in crate::stripe) fn fee(object: Object<'_>) -> Result<Option<Fee>, Error> {
 
 /// None when it is about money of somebody who is no customer of ours. A payment that we know is ours whoever its customer is now; one of
 /// a customer of ours that we do not know is on its way to us, and the event comes again.
-async fn read(transaction: &mut Transaction<'static, Postgres>, object: Object<'_>, fetched: i64) -> Result<Option<Reversal>, Error> {
-    let Some(payment_intent) = object.related("payment_intent") else { return Ok(None) };
-    let known = sqlx::query_scalar!("select 1 from stripe_payments where payment_intent_id = $1", payment_intent);
-    if known.fetch_optional(&mut **transaction).await?.is_none()
-        && customer::owner(transaction, object.at("payment_intent").related("customer")).await?.is_none()
-    {
-        return Ok(None);
-    }
+fn read(object: Object<'_>, fetched: i64, turn: &Turn) -> Result<Option<Reversal>, Error> {
+    let Some(payment_intent) = object.related("payment_intent").filter(|_| turn.is_ours) else { return Ok(None) };
     Ok(Some(Reversal {
         id: object.needs("id")?.to_owned(),
         payment_intent: payment_intent.to_owned(),

@@ -9,7 +9,7 @@ use super::{Difference, balances};
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
 use crate::state::AppState;
-use crate::stripe::facts::{self, Family};
+use crate::stripe::facts::{self, Family, turn};
 use crate::stripe::meters::compare as meters;
 use crate::stripe::transport::Transport;
 
@@ -96,7 +96,8 @@ pub async fn repair(state: &AppState, stripe: &Transport, decision: &Decision, d
         if audit::earlier(transaction, &decision, ACTION, Some(organization), &request).await?.is_some() {
             return Ok(true);
         }
-        let ours = facts::apply(state, transaction, &fetched).await?;
+        let turn = turn::take(transaction, &[], Some(&fetched)).await?;
+        let ours = facts::apply(state, transaction, &fetched, &turn).await?;
         let (before, after) = (json!({"ours": difference.ours, "theirs": difference.theirs}), json!({"applied": ours}));
         let change = Change { action: ACTION, organization: Some(organization), request: &request, before: &before, after: &after };
         audit::record(state, transaction, &decision, &change).await?;

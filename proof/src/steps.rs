@@ -142,7 +142,7 @@ pub const STEPS: &[Step] = &[
     rare("left_invoice.voided", NO_KEY_IS_OLD),
     rare("invoice.voided", NOBODY_FAILS_TO_PAY),
     rare("invoice.void_refused", NOBODY_FAILS_TO_PAY),
-    rare("charge.forgone", NOBODY_FAILS_TO_PAY),
+    rare("given_up_charge.taken_away", NOBODY_FAILS_TO_PAY),
     rare("reservation.stored", NOBODY_RESERVES),
     rare("reservation.held", NOBODY_RESERVES),
     rare("reservation.returned", NOBODY_RESERVES),

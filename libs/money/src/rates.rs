@@ -192,12 +192,13 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn rates() -> impl Strategy<Value = Rates> {
-        proptest::array::uniform10(0..100_000_000_i64).prop_map(
-            |[input, cached_input, cache_write, hour, output, reasoning, audio_input, audio_output, image, request]| Rates {
+        let hour = proptest::option::of(0..100_000_000_i64);
+        (proptest::array::uniform9(0..100_000_000_i64), hour).prop_map(
+            |([input, cached_input, cache_write, output, reasoning, audio_input, audio_output, image, request], cache_write_1h)| Rates {
                 input,
                 cached_input,
                 cache_write,
-                cache_write_1h: Some(hour),
+                cache_write_1h,
                 output,
                 reasoning,
                 audio_input: Some(audio_input),
@@ -246,7 +247,8 @@ pub(crate) mod tests {
         fn a_markup_makes_nothing_cheaper_and_no_rate_more_than_a_micro_for_a_million_dearer_than_it_says(rates in rates(), markup in 0..100_000_i64) {
             let marked = rates.marked_up(markup).unwrap();
             for ((_, cost), (_, price)) in rates.named().into_iter().zip(marked.named()) {
-                let (cost, price) = (i128::from(cost.unwrap()), i128::from(price.unwrap()));
+                prop_assert_eq!(cost.is_some(), price.is_some());
+                let (cost, price) = (i128::from(cost.unwrap_or(0)), i128::from(price.unwrap_or(0)));
                 let exact = cost * (10_000 + i128::from(markup));
                 prop_assert!(price * 10_000 >= exact && (price - 1) * 10_000 < exact);
             }
@@ -316,7 +318,8 @@ pub(crate) mod tests {
         let usage = TokenUsage { cache_write_tokens: 4, cache_write_1h_tokens: 5, ..TokenUsage::default() };
         let rates = flat(1_000_000);
         assert_eq!((rates.amount(&usage), Rates { cache_write_1h: Some(2_000_000), ..rates }.amount(&usage)), (Ok(9), Ok(14)));
-        assert_eq!(rates.upper_bound(9, 0, Audio::NONE), Ok(9));
+        let dear = Rates { cache_write: 3_000_000, ..rates };
+        assert_eq!((dear.amount(&usage), dear.upper_bound(9, 0, Audio::NONE)), (Ok(27), Ok(27)), "a hold covers it");
     }
 
     /// [B-32]

@@ -3,7 +3,7 @@
 //! aside, and comes back when an operator says so, or a customer has changed something.
 
 use chassis::telemetry::current_traceparent;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use identity::OrganizationId;
 use serde_json::Value;
 use sqlx::{Postgres, Transaction};
@@ -11,6 +11,9 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::state::AppState;
+
+/// Longer than a try takes: until then nobody else makes one.
+pub const TRY: TimeDelta = TimeDelta::minutes(1);
 
 /// A wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,38 @@ pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postg
     )
     .execute(&mut **transaction)
     .await?;
+    Ok(())
+}
+
+/// A wish that is none any more: it is not sent, and nobody brings it back. Until when a try that was begun before may be under way; none when
+/// it was sent, or never tried.
+///
+/// # Errors
+/// The database's.
+pub async fn forgo(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    operation: &str,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    let now = state.clock.now();
+    let forgone = sqlx::query!(
+        "update intents set sent_at = $2 where idempotency_key = $1 and sent_at is null returning attempts, next_attempt_at",
+        operation,
+        now
+    );
+    let forgone = forgone.fetch_optional(&mut **transaction).await?.filter(|forgone| forgone.attempts > 0);
+    // What has ended already waits for its next try, which is later than that.
+    Ok(forgone.map(|forgone| forgone.next_attempt_at.min(now + TRY)).filter(|until| *until > now))
+}
+
+/// Has a wish wait.
+///
+/// # Errors
+/// The database's.
+pub async fn wait(transaction: &mut Transaction<'static, Postgres>, operation: &str, until: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!("update intents set next_attempt_at = greatest(next_attempt_at, $2) where idempotency_key = $1", operation, until)
+        .execute(&mut **transaction)
+        .await?;
     Ok(())
 }
 

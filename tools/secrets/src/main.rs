@@ -123,9 +123,8 @@ const KEY: &str = "_key.pem";
 fn with_keys(folder: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in fs::read_dir(folder)? {
-        if let Some(name) = entry?.file_name().to_str().and_then(|file| file.strip_suffix(KEY)) {
-            names.insert(name.replace('_', "-"));
-        }
+        let name = entry?.file_name().to_str().and_then(|file| file.strip_suffix(KEY)).map(|name| name.replace('_', "-"));
+        names.extend(name.filter(|name| service_name(name).is_ok()));
     }
     Ok(names)
 }
@@ -139,7 +138,8 @@ fn service_keys(folder: &Path, service: Option<String>) -> Result<()> {
         let file = folder.join(format!("{}{KEY}", service.replace('-', "_")));
         let der = if file.exists() {
             let pem = present(&file)?;
-            STANDARD.decode(pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())?
+            let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+            STANDARD.decode(text).with_context(|| format!("{} is no PEM", file.display()))?
         } else {
             let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| anyhow::anyhow!("no key could be made"))?;
             made.as_ref().to_vec()

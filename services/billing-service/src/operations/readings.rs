@@ -1,9 +1,9 @@
-//! The values, read: one statement for what is in Postgres, a few commands for each shard of Redis.
+//! The values, read: a few statements for what is in Postgres, a few commands for each shard of Redis and one for each open lease.
 
 use std::collections::BTreeMap;
 
 use contracts::Shard;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use identity::OrganizationId;
 use redis::streams::StreamRangeReply;
 
@@ -125,10 +125,13 @@ async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
 
 /// What can be admitted yet without asking for more, by currency: what is left of the open leases in Redis.
 async fn remainders(state: &AppState) -> Result<Vec<Reading>, Error> {
-    let open = sqlx::query!("select organization_id, model, currency from leases where state = 'open'").fetch(&state.pool);
-    let left = open.map_err(Error::from).map_ok(|lease| async move {
-        let left = state.admissions.remaining(OrganizationId::from_uuid(lease.organization_id), lease.model.as_deref()).await?;
-        Ok((lease.currency, left.map_or(0, |(_, micros)| micros)))
+    // All of them before Redis is asked: nobody keeps a connection meanwhile.
+    let open = sqlx::query!("select organization_id, model, currency from leases where state = 'open'").fetch_all(&state.pool).await?;
+    let left = stream::iter(open).map(|lease| {
+        Ok::<_, Error>(async move {
+            let left = state.admissions.remaining(OrganizationId::from_uuid(lease.organization_id), lease.model.as_deref()).await?;
+            Ok((lease.currency, left.map_or(0, |(_, micros)| micros)))
+        })
     });
     let sums = left.try_buffer_unordered(AT_ONCE).try_fold(BTreeMap::new(), |mut sums, (currency, micros)| async move {
         let sum: &mut i64 = sums.entry(currency).or_default();

@@ -170,7 +170,8 @@ impl Reader {
         Some(Schedule { base: base?, tiers })
     }
 
-    /// Dimensions that every model has must be said, zero included; the others may be missing and are then not for sale [B-32].
+    /// Dimensions that every model has must be said, zero included; the others may be missing and are then not for sale [B-32],
+    /// but for what stays in a cache for an hour, which is written to a cache all the same.
     fn rates(&mut self, field: &str, listed: &Listed) -> Option<Rates> {
         let mut must = |name: &str, text: &Option<String>| {
             let field = format!("{field}.{name}");

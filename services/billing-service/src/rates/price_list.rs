@@ -141,7 +141,7 @@ impl Entry {
     }
 
     /// The rates of a tier. What a list leaves out is made explicit here [B-32]: the cache costs what the input does and reasoning what
-    /// the output does, a request has no fee, and all else has no rate and is not for sale.
+    /// the output does, a request has no fee, what stays in a cache for an hour is written to a cache, and all else has no rate and is not for sale.
     fn rates(&self, above: Option<u64>) -> Option<Rates> {
         let get = |name: &str| self.get(name, above);
         let (input, output) = (get("input_cost_per_token")?, get("output_cost_per_token")?);

@@ -99,15 +99,13 @@ fn unless_done(answer: Result<Value, TransportError>) -> Result<Option<Value>, E
     }
 }
 
-/// Goes on with what was begun under a key that no longer tells how far it came [B-64, B-65]: the invoice of the operation, paid now if
-/// nobody was asked for money yet; none when there is no invoice, or only half of one, which is taken away.
+/// Goes on with an invoice that was begun under a key which no longer tells how far it came [B-64, B-65]: paid now if nobody was asked for
+/// money yet; none when there is only half of one, which is taken away.
 ///
 /// # Errors
 /// Stripe's.
-pub async fn resume(stripe: &Transport, customer: &str, operation: &str, key: &str) -> Result<Option<String>, Error> {
-    let Some(invoice) = find(stripe, customer, operation).await? else { return Ok(None) };
+pub async fn resume(stripe: &Transport, invoice: Object<'_>, key: &str) -> Result<Option<String>, Error> {
     chassis::step!("resumed_invoice.found");
-    let invoice = Object(&invoice);
     let id = invoice.needs("id")?;
     match invoice.text("status") {
         Some("draft") => {
@@ -159,7 +157,11 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
     Ok((!is_owed).then(|| id.to_owned()))
 }
 
-async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
+/// The invoice of an operation with a customer.
+///
+/// # Errors
+/// Stripe's.
+pub async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
     made_by(stripe, &Call::get("/invoices").with("customer", customer), operation).await
 }
 

@@ -27,7 +27,6 @@ struct ChargePayload {
 /// `subscription.void`
 #[derive(Debug, Deserialize)]
 struct VoidPayload {
-    charge_id: uuid::Uuid,
     /// The operation that made the invoice.
     charged: String,
 }
@@ -55,11 +54,11 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
             Ok(Some(invoice.to_owned()))
         }
         "subscription.void" => {
-            let VoidPayload { charge_id, charged } = read(&due.payload)?;
+            let VoidPayload { charged } = read(&due.payload)?;
             let key = format!("{}-{}", due.key(), due.attempts);
-            match invoice_of(state, due, charge_id, &charged).await? {
+            match invoice_of(state, &charged).await? {
                 Some(invoice) => void(stripe, &invoice, key).await.map(|()| Some(invoice)),
-                None => forgo(state, stripe, due, &charged, &key).await,
+                None => take_away(state, stripe, due, &charged, &key).await,
             }
         }
         "payment.refund" => refund(stripe, due).await,
@@ -126,24 +125,31 @@ pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due:
 ///
 /// # Errors
 /// Stripe's; the database's.
-pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> Result<Option<String>, Error> {
+pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
     match due.kind.as_str() {
         "subscription.charge" | "top_up.charge" => {
             let key = format!("{}-{}", due.key(), due.attempts);
             // Before the former ones: who is replaced after this was looked at here.
             let customer = customer(state, stripe, due).await?;
             let is_owed = due.kind == "subscription.charge";
+            due.looks = true;
             // An earlier try may have been made with a customer that another has taken the place of since.
             for gone in customers::former(state, due.organization.ok_or(MALFORMED)?).await? {
                 if let Some(made) = collect::left(stripe, &gone, &due.operation, &key, is_owed).await? {
                     return Ok(Some(made));
                 }
             }
-            collect::resume(stripe, &customer, &due.operation, &key).await
+            let found = collect::find(stripe, &customer, &due.operation).await?;
+            due.looks = false;
+            match found {
+                Some(found) => collect::resume(stripe, Object(&found), &key).await,
+                None => Ok(None),
+            }
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
-            made_by(stripe, &Call::get("/refunds").with("payment_intent", intent), due).await
+            let list = Call::get("/refunds").with("payment_intent", intent);
+            made_by(stripe, &list, due).await
         }
         "balance.return" => {
             let customer = customer(state, stripe, due).await?;
@@ -154,8 +160,10 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &Due) -> 
     }
 }
 
-async fn made_by(stripe: &Transport, list: &Call, due: &Due) -> Result<Option<String>, Error> {
+async fn made_by(stripe: &Transport, list: &Call, due: &mut Due) -> Result<Option<String>, Error> {
+    due.looks = true;
     let made = collect::made_by(stripe, list, &due.operation).await?;
+    due.looks = false;
     Ok(made.and_then(|made| Object(&made).text("id").map(ToOwned::to_owned)))
 }
 
@@ -174,38 +182,23 @@ async fn invoice(
     Ok(Some(collect::collect(stripe, &wanted).await?))
 }
 
-/// Takes away what tries of a charge have left at Stripe, where it was set aside: nobody waits for it any more, so it is not sent first.
-async fn forgo(state: &AppState, stripe: &Transport, due: &Due, charged: &str, key: &str) -> Result<Option<String>, Error> {
+/// Takes away what tries of a charge that was given up have left at Stripe.
+async fn take_away(state: &AppState, stripe: &Transport, due: &Due, charged: &str, key: &str) -> Result<Option<String>, Error> {
     let organization = due.organization.ok_or(MALFORMED)?;
-    // Before the look: nobody brings it back from now on.
-    sqlx::query!(
-        "update intents set sent_at = $2 where idempotency_key = $1 and sent_at is null and parked_at is not null",
-        charged,
-        state.clock.now()
-    )
-    .execute(&state.pool)
-    .await?;
     let mut left = None;
     // Before the former ones: who is replaced after this was looked at here.
     let present = customers::find(state, organization).await?;
     for customer in customers::former(state, organization).await?.into_iter().chain(present) {
         left = collect::left(stripe, &customer, charged, key, true).await?.or(left);
     }
-    chassis::step!("charge.forgone");
+    chassis::step!("given_up_charge.taken_away");
     Ok(left)
 }
 
-/// The invoice of a charge: what its wish, which was sent before this one, has made; none where that made none.
-async fn invoice_of(state: &AppState, due: &Due, charge: uuid::Uuid, charged: &str) -> Result<Option<String>, Error> {
-    let invoice = sqlx::query_scalar!(
-        "select coalesce((select external_id from intents where idempotency_key = $1),
-                         (select invoice_id from stripe_invoices where source = 'charge' and source_id = $2 and organization_id = $3
-                          order by created_at desc limit 1)) as invoice",
-        charged,
-        charge,
-        due.organization.ok_or(MALFORMED)?.uuid()
-    );
-    Ok(invoice.fetch_one(&state.pool).await?)
+/// The invoice of a charge, if its wish has made one and knew of it.
+async fn invoice_of(state: &AppState, charged: &str) -> Result<Option<String>, Error> {
+    let made = sqlx::query_scalar!("select external_id from intents where idempotency_key = $1", charged);
+    Ok(made.fetch_optional(&state.pool).await?.flatten())
 }
 
 /// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.

@@ -18,6 +18,7 @@ use super::backoff;
 use super::operations;
 use super::transport::{Transport, TransportError};
 use crate::error::Error;
+use crate::intents;
 use crate::state::AppState;
 
 const POLL: Duration = Duration::from_secs(1);
@@ -50,8 +51,8 @@ pub struct Due {
     same_failures: i32,
     /// How often it was refused.
     refusals: i32,
-    /// Whether this try has come no further than to a look at what the earlier ones did: what is refused then is not the wish.
-    looks: bool,
+    /// Whether this try is looking at what earlier ones did, or putting that away: what is refused then is not the wish.
+    pub looks: bool,
     created_at: DateTime<Utc>,
     /// The trace in which it was wanted.
     traceparent: Option<String>,
@@ -110,20 +111,20 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. Only who
-/// gives up a charge need not wait for that one. The comparison of pairs says the same as one of positions, which the index in the order of
-/// positions could answer too: by reading all that waits, for each wish that is looked at.
+/// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. The
+/// comparison of pairs says the same as one of positions, which the index in the order of positions could answer too: by reading all that
+/// waits, for each wish that is looked at.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     let row = sqlx::query!(
-        "update intents set attempts = attempts + 1, next_attempt_at = $1 + interval '1 minute' where id = (
+        "update intents set attempts = attempts + 1, next_attempt_at = $2 where id = (
            select id from intents i where sent_at is null and parked_at is null and next_attempt_at <= $1
              and not exists (select from intents before where before.subject = i.subject
-               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null
-               and not (before.parked_at is not null and i.kind = 'subscription.void' and before.idempotency_key = i.payload ->> 'charged') offset 0)
+               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0)
            order by position limit 1 for update skip locked)
          returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, refusals, created_at, traceparent",
-        now
+        now,
+        now + intents::TRY
     )
     .fetch_optional(&state.pool)
     .await?;
@@ -154,6 +155,7 @@ async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<
                 && operations::replaces_customer(state, stripe, due, customer.as_deref()).await? =>
         {
             use_new_key(state, due).await?;
+            due.looks = false;
             operations::perform(state, stripe, due).await
         }
         performed => performed,
@@ -172,11 +174,9 @@ async fn use_new_key(state: &AppState, due: &mut Due) -> Result<(), Error> {
 async fn perform_for_customer(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
     let old = due.attempts > 1 && state.clock.now() - due.created_at > KEY_LIFE;
     if old || due.same_failures >= SAME_FAILURES {
-        due.looks = true;
         if let Some(found) = operations::look_up(state, stripe, due).await? {
             return Ok(Some(found));
         }
-        due.looks = false;
         use_new_key(state, due).await?;
     }
     operations::perform(state, stripe, due).await

@@ -39,7 +39,7 @@ const QUEUES: &[Queue] = &[
               $3, now(), now(), '-infinity' from generate_series($1::int, $2) n",
         looks: &[
             ("with first as", "timestamptz, timestamptz[]", "now(), array_fill(now() + interval '1 minute', array[13])"),
-            ("order by event_id for no key update", "text[]", "array['evt_22000']"),
+            ("order by event_id for no key update", "text[], text, text, uuid, text", "array['evt_22000'], 'cus_1', 'pi_1', null, 'key 22000'"),
             ("set next_attempt_at = $3 where event_id", "text, int, timestamptz", "'evt_22000', 0, now()"),
             ("set state = 'parked' where event_id", "text", "'evt_22000'"),
         ],
@@ -49,7 +49,7 @@ const QUEUES: &[Queue] = &[
         insert: "insert into intents (id, kind, subject, idempotency_key, payload, next_attempt_at, created_at, sent_at)
             select gen_random_uuid(), 'x', 'subject ' || n, 'key ' || n, '{}', '-infinity', now(), case when $3 = 'handled' then now() end
             from generate_series($1::int, $2) n",
-        looks: &[("update intents set attempts = attempts + 1", "timestamptz", "now()")],
+        looks: &[("update intents set attempts = attempts + 1", "timestamptz, timestamptz", "now(), now() + interval '1 minute'")],
     },
     Queue {
         table: "stripe_customers",

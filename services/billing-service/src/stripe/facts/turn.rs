@@ -29,6 +29,15 @@ pub struct Turn {
 /// # Errors
 /// The database's.
 pub async fn take(transaction: &mut Transaction<'static, Postgres>, events: &[String], fetched: Option<&Fetched>) -> Result<Turn, Error> {
+    let turn = ask(transaction, events, fetched).await?;
+    if turn.is_ours || fetched.and_then(Fetched::customer).is_none() {
+        return Ok(turn);
+    }
+    // The customer may have become ours while the events were waited for: what began before that has not seen it.
+    ask(transaction, events, fetched).await
+}
+
+async fn ask(transaction: &mut Transaction<'static, Postgres>, events: &[String], fetched: Option<&Fetched>) -> Result<Turn, Error> {
     let object = fetched.map(|fetched| Object(&fetched.object));
     let checkout = fetched.filter(|fetched| fetched.family == Family::Checkout).and(object);
     let invoice = fetched.filter(|fetched| fetched.family == Family::Invoice).and(object);

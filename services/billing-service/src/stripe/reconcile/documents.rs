@@ -89,7 +89,7 @@ pub(super) async fn credit_notes(connection: &mut PgConnection, run: Uuid) -> Re
     Ok(rows.fetch_all(connection).await?)
 }
 
-/// Charges of subscriptions: paid once, or about to be collected. The first of a subscription is paid on a page.
+/// Charges of subscriptions: paid once, about to be collected, or given up. The first of a subscription is paid on a page.
 pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
@@ -108,7 +108,9 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
              select case
                  when p.payments > 1 or t.paid > 1 then 'charge_double'
                  when p.payments is null and t.invoices is null and u.charge is null
-                   and not (c.reason = 'start' and exists (select from checkouts k where k.subscription_id = c.subscription_id)) then 'charge_lost'
+                   and not (c.reason = 'start' and exists (select from checkouts k where k.subscription_id = c.subscription_id))
+                   and not exists (select from intents v where v.subject = 'sub_' || replace(c.subscription_id::text, '-', '')
+                     and v.kind = 'subscription.void' and v.payload ->> 'charge_id' = c.id::text) then 'charge_lost'
                end as kind,
                c.organization_id as organization, c.id::text as object, coalesce(p.payments, 0) || ' payments' as ours,
                coalesce(t.paid, 0) || ' paid of ' || coalesce(t.invoices, 0) || ' invoices' as theirs, c.created_at as at

@@ -96,7 +96,8 @@ async fn insert_charge(
     want(state, transaction, owner, "subscription.charge", &key, json!({"charge_id": id, "charge": charge})).await
 }
 
-/// A charge that nobody is to pay any more: its invoice is taken away at Stripe, after whatever is still to be sent of it.
+/// A charge that nobody is to pay any more: what was not sent of it is not sent, and its invoice is taken away at Stripe, or what tries have
+/// left there. A try that is under way now ends first.
 async fn give_up(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -114,7 +115,12 @@ async fn give_up(
     .await?;
     let key = charge_key(period_start, reason);
     let charged = operation(owner, "subscription.charge", &key);
-    want(state, transaction, owner, "subscription.void", &key, json!({"charge_id": charge, "charged": charged})).await
+    let under_way_until = intents::forgo(state, transaction, &charged).await?;
+    want(state, transaction, owner, "subscription.void", &key, json!({"charge_id": charge, "charged": charged})).await?;
+    if let Some(until) = under_way_until {
+        intents::wait(transaction, &operation(owner, "subscription.void", &key), until).await?;
+    }
+    Ok(())
 }
 
 /// Credit to be posted to the ledger by whoever owns grants there; once [B-77].

@@ -29,11 +29,12 @@ async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
     assert_eq!((event.organization_id, event.request_id.to_string()), (verified.organization_id, request_id));
     // Two answers of at most seven tokens at two micro-units, and the prompt at one.
     assert!((28 + PROMPT_TOKENS..28 + 200).contains(&u64::try_from(event.reserved_micros).expect("an amount")), "{event:?}");
-    // The model has no rate for what stays in a cache for an hour: that is sold as written to a cache.
+    // As the provider says it, also where the model has no rate for what stays in a cache for an hour.
     let usage = TokenUsage {
         input_tokens: 5,
         cached_input_tokens: 4,
-        cache_write_tokens: 3,
+        cache_write_tokens: 1,
+        cache_write_1h_tokens: 2,
         output_tokens: 3,
         reasoning_tokens: 2,
         ..TokenUsage::default()

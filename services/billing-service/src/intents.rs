@@ -6,7 +6,7 @@ use chassis::telemetry::current_traceparent;
 use chrono::{DateTime, TimeDelta, Utc};
 use identity::OrganizationId;
 use serde_json::Value;
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgExecutor, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -57,18 +57,14 @@ pub async fn want(state: &AppState, transaction: &mut Transaction<'static, Postg
 ///
 /// # Errors
 /// The database's.
-pub async fn forgo(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    operation: &str,
-) -> Result<Option<DateTime<Utc>>, Error> {
+pub async fn forgo(state: &AppState, executor: impl PgExecutor<'_>, operation: &str) -> Result<Option<DateTime<Utc>>, Error> {
     let now = state.clock.now();
     let forgone = sqlx::query!(
         "update intents set sent_at = $2 where idempotency_key = $1 and sent_at is null returning attempts, next_attempt_at",
         operation,
         now
     );
-    let forgone = forgone.fetch_optional(&mut **transaction).await?.filter(|forgone| forgone.attempts > 0);
+    let forgone = forgone.fetch_optional(executor).await?.filter(|forgone| forgone.attempts > 0);
     // What has ended already waits for its next try, which is later than that.
     Ok(forgone.map(|forgone| forgone.next_attempt_at.min(now + TRY)).filter(|until| *until > now))
 }

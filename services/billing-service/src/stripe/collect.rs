@@ -132,7 +132,7 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
     let invoice = match find(stripe, customer, operation).await {
         Ok(Some(invoice)) => invoice,
         // Stripe does not know the customer at all: nothing can have been made with it.
-        Err(Error::Stripe(error)) if error.status() == Some(404) || error.code() == Some("resource_missing") => return Ok(None),
+        Err(Error::Stripe(error)) if is_unknown(&error) => return Ok(None),
         other => return other.map(|_| None),
     };
     chassis::step!("left_invoice.found");
@@ -165,23 +165,60 @@ pub async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result
     made_by(stripe, &Call::get("/invoices").with("customer", customer), operation).await
 }
 
-/// What an operation made, of all that a list has, page by page: it may have grown since by what others made.
+/// All invoices of an operation with a customer; none of one that Stripe does not know.
+///
+/// # Errors
+/// Stripe's.
+pub async fn all(stripe: &Transport, customer: &str, operation: &str) -> Result<Vec<Value>, Error> {
+    let mut all = Vec::new();
+    let take = |made: Object<'_>| {
+        all.push(made.0.clone());
+        false
+    };
+    match each_made_by(stripe, &Call::get("/invoices").with("customer", customer), operation, take).await {
+        Err(Error::Stripe(error)) if is_unknown(&error) => Ok(Vec::new()),
+        other => other.map(|()| all),
+    }
+}
+
+/// Whether Stripe does not know what it was asked about at all.
+fn is_unknown(error: &TransportError) -> bool {
+    error.status() == Some(404) || error.code() == Some("resource_missing")
+}
+
+/// What an operation made, of all that a list has.
 ///
 /// # Errors
 /// Stripe's.
 pub(super) async fn made_by(stripe: &Transport, first: &Call, operation: &str) -> Result<Option<Value>, Error> {
+    let mut found = None;
+    let take = |made: Object<'_>| {
+        found = Some(made.0.clone());
+        true
+    };
+    each_made_by(stripe, first, operation, take).await?;
+    Ok(found)
+}
+
+/// Shows what an operation made until one is enough, page by page: a list may have grown since by what others made.
+async fn each_made_by(
+    stripe: &Transport,
+    first: &Call,
+    operation: &str,
+    mut is_enough: impl FnMut(Object<'_>) -> bool + Send,
+) -> Result<(), Error> {
     let mut after: Option<String> = None;
     loop {
         let page = stripe.ask(&first.clone().with("limit", 100).with_some("starting_after", after.as_deref())).await?;
         let mut last = None;
         for object in Object(&page).list("data") {
-            if object.metadata::<String>("operation").as_deref() == Some(operation) {
-                return Ok(Some(object.0.clone()));
+            if object.metadata::<String>("operation").as_deref() == Some(operation) && is_enough(object) {
+                return Ok(());
             }
             last = object.text("id").map(ToOwned::to_owned);
         }
         if page["has_more"] != true || last.is_none() {
-            return Ok(None);
+            return Ok(());
         }
         after = last;
     }

@@ -11,6 +11,7 @@ use super::sender::Due;
 use super::transport::Transport;
 use super::{catalog, customers};
 use crate::error::Error;
+use crate::intents;
 use crate::state::AppState;
 use crate::subscriptions::state::{Charge, Line, LineKind};
 use crate::top_ups::TopUp;
@@ -55,11 +56,11 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
         }
         "subscription.void" => {
             let VoidPayload { charged } = read(&due.payload)?;
-            let key = format!("{}-{}", due.key(), due.attempts);
-            match invoice_of(state, &charged).await? {
-                Some(invoice) => void(stripe, &invoice, key).await.map(|()| Some(invoice)),
-                None => take_away(state, stripe, due, &charged, &key).await,
+            // Older versions gave up a charge without this: it is not sent any more, whatever it waits for.
+            if intents::forgo(state, &state.pool, &charged).await?.is_some() {
+                return Err(Error::Internal("a try of a charge that was given up may be under way"));
             }
+            take_away(state, stripe, due, &charged).await
         }
         "payment.refund" => refund(stripe, due).await,
         "balance.return" => return_balance(state, stripe, due).await,
@@ -140,11 +141,14 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due)
                 }
             }
             let found = collect::find(stripe, &customer, &due.operation).await?;
+            // Half of an invoice is put away.
+            due.looks = found.as_ref().is_some_and(|found| Object(found).text("status") == Some("draft"));
+            let resumed = match found {
+                Some(found) => collect::resume(stripe, Object(&found), &key).await?,
+                None => None,
+            };
             due.looks = false;
-            match found {
-                Some(found) => collect::resume(stripe, Object(&found), &key).await,
-                None => Ok(None),
-            }
+            Ok(resumed)
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
@@ -182,23 +186,29 @@ async fn invoice(
     Ok(Some(collect::collect(stripe, &wanted).await?))
 }
 
-/// Takes away what tries of a charge that was given up have left at Stripe.
-async fn take_away(state: &AppState, stripe: &Transport, due: &Due, charged: &str, key: &str) -> Result<Option<String>, Error> {
+/// Takes away what a charge that was given up has made, and what its tries have left at Stripe.
+async fn take_away(state: &AppState, stripe: &Transport, due: &Due, charged: &str) -> Result<Option<String>, Error> {
     let organization = due.organization.ok_or(MALFORMED)?;
-    let mut left = None;
+    let key = |invoice: &str| format!("{}-{}-{invoice}", due.key(), due.attempts);
+    let made = sqlx::query_scalar!("select external_id from intents where idempotency_key = $1", charged);
+    if let Some(invoice) = made.fetch_optional(&state.pool).await?.flatten() {
+        void(stripe, &invoice, key(&invoice)).await?;
+        return Ok(Some(invoice));
+    }
     // Before the former ones: who is replaced after this was looked at here.
     let present = customers::find(state, organization).await?;
     for customer in customers::former(state, organization).await?.into_iter().chain(present) {
-        left = collect::left(stripe, &customer, charged, key, true).await?.or(left);
+        for invoice in collect::all(stripe, &customer, charged).await? {
+            let id = Object(&invoice).needs("id")?;
+            match Object(&invoice).text("status") {
+                Some("draft") => drop(stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?),
+                Some("paid" | "void") => {}
+                _ => void(stripe, id, key(id)).await?,
+            }
+            chassis::step!("given_up_charge.taken_away");
+        }
     }
-    chassis::step!("given_up_charge.taken_away");
-    Ok(left)
-}
-
-/// The invoice of a charge, if its wish has made one and knew of it.
-async fn invoice_of(state: &AppState, charged: &str) -> Result<Option<String>, Error> {
-    let made = sqlx::query_scalar!("select external_id from intents where idempotency_key = $1", charged);
-    Ok(made.fetch_optional(&state.pool).await?.flatten())
+    Ok(None)
 }
 
 /// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.

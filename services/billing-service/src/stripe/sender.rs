@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chassis::telemetry::continue_from;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -38,6 +39,8 @@ pub struct Due {
     id: Uuid,
     /// What is to be done.
     pub kind: String,
+    /// What it is about.
+    subject: String,
     /// Whose it is, if it is a customer's.
     pub organization: Option<OrganizationId>,
     /// The operation, however often it is tried and under which key.
@@ -99,10 +102,7 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     match perform(state, stripe, &mut due).instrument(span).await {
         Ok(external_id) => {
             chassis::step!("intent.performed");
-            let now = state.clock.now();
-            sqlx::query!("update intents set sent_at = $2, external_id = $3, parked_at = null where id = $1", due.id, now, external_id)
-                .execute(&state.pool)
-                .await?;
+            mark_sent(state, &due, external_id.as_deref()).await?;
             chassis::step!("intent.marked");
         }
         Err(error) if error.is_outage() => return Err(error),
@@ -111,18 +111,18 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. The
-/// comparison of pairs says the same as one of positions, which the index in the order of positions could answer too: by reading all that
+/// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. Only what
+/// takes an invoice away waits for nobody: it sees to its own charge, and others are nothing to it. The comparison of pairs says the same as one of positions, which the index in the order of positions could answer too: by reading all that
 /// waits, for each wish that is looked at.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     let row = sqlx::query!(
         "update intents set attempts = attempts + 1, next_attempt_at = $2 where id = (
            select id from intents i where sent_at is null and parked_at is null and next_attempt_at <= $1
-             and not exists (select from intents before where before.subject = i.subject
-               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0)
+             and (kind = 'subscription.void' or not exists (select from intents before where before.subject = i.subject
+               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0))
            order by position limit 1 for update skip locked)
-         returning id, kind, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, refusals, created_at, traceparent",
+         returning id, kind, subject, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, refusals, created_at, traceparent",
         now,
         now + intents::TRY
     )
@@ -131,6 +131,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     Ok(row.map(|row| Due {
         id: row.id,
         kind: row.kind,
+        subject: row.subject,
         organization: row.organization_id.map(OrganizationId::from_uuid),
         operation: row.idempotency_key,
         key_number: row.key_number,
@@ -143,6 +144,37 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         created_at: row.created_at,
         traceparent: row.traceparent,
     }))
+}
+
+/// Notes that it was done, and what was made. A charge that was given up meanwhile has made its invoice all the same: who takes that away
+/// looks again, and is not done before it knows of it.
+async fn mark_sent(state: &AppState, due: &Due, external_id: Option<&str>) -> Result<(), Error> {
+    let now = state.clock.now();
+    in_transaction!(state.pool, |transaction| {
+        let was_sent =
+            sqlx::query_scalar!(r#"select sent_at is not null as "was_sent!" from intents where id = $1 for no key update"#, due.id);
+        if was_sent.fetch_one(&mut **transaction).await? && external_id.is_some() {
+            sqlx::query!(
+                "update intents set sent_at = null, next_attempt_at = $3 where subject = $1 and kind = 'subscription.void' and payload ->> 'charged' = $2",
+                due.subject,
+                due.operation,
+                now
+            )
+            .execute(&mut **transaction)
+            .await?;
+        }
+        sqlx::query!(
+            "update intents i set sent_at = $2, external_id = $3, parked_at = null where id = $1
+               and not exists (select from intents charge where i.kind = 'subscription.void' and charge.idempotency_key = i.payload ->> 'charged'
+                 and charge.external_id <> coalesce($3, ''))",
+            due.id,
+            now,
+            external_id
+        )
+        .execute(&mut **transaction)
+        .await?;
+        Ok(())
+    })
 }
 
 /// Has the effect once. When the customer is gone at Stripe, there is nobody to collect from under the stored key: once more, from the

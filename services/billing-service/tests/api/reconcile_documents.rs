@@ -157,6 +157,27 @@ async fn charge_double_is_a_charge_with_two_invoices_that_were_paid() {
 
 /// [B-75]
 #[tokio::test]
+async fn charge_payable_is_a_charge_that_was_given_up_with_an_invoice_that_can_be_paid() {
+    let desk = with_a_plan().await;
+    let charge = "00000000-0000-0000-0000-000000000001";
+    let customer = desk.shop.stripe_customer(desk.organization).await;
+    desk.shop.dashboard("/v1/invoices", &[("customer", &customer), ("auto_advance", "false"), ("metadata[charge_id]", charge)]).await;
+    desk.shop.settle().await;
+    desk.while_ours_say(
+        "insert into subscription_charges select '00000000-0000-0000-0000-000000000001', subscription_id, organization_id, period_start,
+           'given up', currency, lines, 1, '2029-01-01' from subscription_charges limit 1;
+         insert into intents (id, kind, subject, idempotency_key, payload, next_attempt_at, created_at, sent_at)
+           select gen_random_uuid(), 'subscription.void', 'x', 'x', jsonb_build_object('charge_id', id, 'charged', 'y'), now(), now(), now()
+           from subscription_charges where reason = 'given up'",
+    )
+    .await;
+    let one = desk.is_wrong("charge_payable", charge, &[]).await;
+    desk.is_refused(&one).await;
+    desk.undone("delete from subscription_charges where reason = 'given up'; delete from intents where kind = 'subscription.void'").await;
+}
+
+/// [B-75]
+#[tokio::test]
 async fn charge_lost_is_a_charge_that_nothing_is_about_to_collect() {
     let desk = with_a_plan().await;
     desk.while_ours_say(

@@ -94,7 +94,8 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
     let rows = sqlx::query_as!(
         Found,
         r#"with t as (
-             select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid
+             select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid,
+               count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable
              from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (charge uuid, status text)
                where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
@@ -103,19 +104,20 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
              left join subscription_charges c on c.subscription_id = k.subscription_id and c.reason = 'start'
              where p.sold and p.source in ('checkout', 'charge') group by 1),
            unsent as (select distinct payload ->> 'charge_id' as charge from intents where kind = 'subscription.charge' and sent_at is null
-             and parked_at is null)
+             and parked_at is null),
+           given_up as (select distinct payload ->> 'charge_id' as charge from intents where kind = 'subscription.void' and sent_at is not null)
            select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
              select case
                  when p.payments > 1 or t.paid > 1 then 'charge_double'
                  when p.payments is null and t.invoices is null and u.charge is null
                    and not (c.reason = 'start' and exists (select from checkouts k where k.subscription_id = c.subscription_id))
-                   and not exists (select from intents v where v.subject = 'sub_' || replace(c.subscription_id::text, '-', '')
-                     and v.kind = 'subscription.void' and v.payload ->> 'charge_id' = c.id::text) then 'charge_lost'
+                   and g.charge is null then 'charge_lost'
+                 when t.payable > 0 and g.charge is not null then 'charge_payable'
                end as kind,
                c.organization_id as organization, c.id::text as object, coalesce(p.payments, 0) || ' payments' as ours,
                coalesce(t.paid, 0) || ' paid of ' || coalesce(t.invoices, 0) || ' invoices' as theirs, c.created_at as at
              from subscription_charges c left join p on p.charge = c.id left join t on t.charge = c.id
-             left join unsent u on u.charge = c.id::text) as compared
+             left join unsent u on u.charge = c.id::text left join given_up g on g.charge = c.id::text) as compared
            where kind is not null order by object"#,
         run
     );

@@ -115,7 +115,7 @@ async fn give_up(
     .await?;
     let key = charge_key(period_start, reason);
     let charged = operation(owner, "subscription.charge", &key);
-    let under_way_until = intents::forgo(state, transaction, &charged).await?;
+    let under_way_until = intents::forgo(state, &mut **transaction, &charged).await?;
     want(state, transaction, owner, "subscription.void", &key, json!({"charge_id": charge, "charged": charged})).await?;
     if let Some(until) = under_way_until {
         intents::wait(transaction, &operation(owner, "subscription.void", &key), until).await?;

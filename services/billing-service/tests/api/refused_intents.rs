@@ -5,6 +5,7 @@ use std::time::Duration;
 use billing_service::operations::status;
 use billing_service::subscriptions::command::Command;
 use billing_service::subscriptions::{SubscriptionId, store};
+use identity::OrganizationId;
 use serde_json::json;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
@@ -29,6 +30,14 @@ fn drafts(shop: &Shop) -> usize {
     let events = shop.stripe.events();
     let made = events.iter().filter(|event| event["type"] == "invoice.created").filter_map(|event| event["data"]["object"]["id"].as_str());
     made.filter(|id| shop.stripe.object(id)["status"] == "draft").count()
+}
+
+/// Nobody waits for the charge of the subscription any more.
+async fn give_up(shop: &Shop, organization: OrganizationId, id: SubscriptionId) {
+    let open = store::find(&mut shop.app.database.pool.acquire().await.unwrap(), organization, id).await.unwrap().open;
+    let failed = Command::PaymentFailed { period_start: open[0].period_start, reason: open[0].reason.clone() };
+    does(&shop.app, organization, id, &failed).await.unwrap();
+    does(&shop.app, organization, id, &Command::CancelNow).await.unwrap();
 }
 
 async fn tried_until(shop: &Shop, what: &str, query: &'static str) {
@@ -150,10 +159,7 @@ async fn a_charge_that_is_given_up_before_it_was_sent_is_not_sent_any_more() {
 
     let subscription = client.get("/v1/subscription").await.expect(200).json["data"][0].clone();
     let id: SubscriptionId = subscription["id"].as_str().unwrap().parse().unwrap();
-    let open = store::find(&mut shop.app.database.pool.acquire().await.unwrap(), organization, id).await.unwrap().open;
-    let failed = Command::PaymentFailed { period_start: open[0].period_start, reason: open[0].reason.clone() };
-    does(&shop.app, organization, id, &failed).await.unwrap();
-    does(&shop.app, organization, id, &Command::CancelNow).await.unwrap();
+    give_up(&shop, organization, id).await;
     shop.send().await;
     let waits = "select count(*) from intents where kind = 'subscription.void' and attempts = 0 and sent_at is null";
     assert_eq!((shop.app.count(waits).await, shop.app.count(UNSENT).await), (1, 1), "a try may be under way that makes an invoice yet");
@@ -164,6 +170,33 @@ async fn a_charge_that_is_given_up_before_it_was_sent_is_not_sent_any_more() {
         shop.settle().await;
     }
     assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe(), drafts(&shop)), (0, before, 0));
+    shop.assert_reconciled().await;
+}
+
+/// [B-53] Its invoice, which no card pays, is there only after what was to take it away has found nothing: that looks again.
+#[tokio::test]
+async fn a_try_that_ends_after_its_charge_was_given_up_leaves_no_invoice_that_can_be_paid() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { delay_ms: 3_000, ..Fault::next(FaultKind::Slow, "POST", "/v1/invoices") }]);
+    shop.pass(MONTH);
+    let under_way = "select count(*) from intents where kind = 'subscription.charge' and attempts = 1 and sent_at is null";
+    eventually("it is on its way", || async { (shop.app.count(under_way).await == 1).then_some(()) }).await;
+    let id = client.get("/v1/subscription").await.expect(200).json["data"][0]["id"].as_str().unwrap().parse().unwrap();
+    give_up(&shop, organization, id).await;
+    shop.pass(Duration::from_mins(1));
+    shop.send().await;
+    let made = "select external_id from intents where kind = 'subscription.charge' and external_id is not null";
+    let invoice = eventually("its invoice", || async {
+        sqlx::query_scalar::<_, String>(made).fetch_optional(&shop.app.database.owner).await.unwrap()
+    })
+    .await;
+    shop.send().await;
+    assert_eq!((shop.app.count(UNSENT).await, shop.stripe.object(&invoice)["status"].clone()), (0, json!("void")));
+    shop.settle().await;
     shop.assert_reconciled().await;
 }
 

@@ -150,6 +150,7 @@ impl Gateway {
             outcome: Outcome::Completed,
             started_at: now,
             ended_at: now,
+            tags: [].into(),
         };
         let note = Note { event: event.clone(), counted: Vec::new(), traceparent: None };
         let deadline = now + Duration::from_mins(5);

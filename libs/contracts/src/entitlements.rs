@@ -132,7 +132,7 @@ pub struct SpendLimit {
     /// ISO 4217 code.
     #[schema(example = "USD")]
     pub currency: String,
-    /// What was spent of it before; only services are told, and not of a minute or a tag.
+    /// What was spent of it before; only services are told, and not of a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(ignore)]
     pub spent: Option<Spent>,

@@ -1,6 +1,8 @@
 //! The usage event: what one governed request consumed. Appended once per request to its shard's stream
 //! ([`Shard::usage_stream`](crate::Shard::usage_stream)) by the script that settles it, consumed by billing-service, which posts it.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use identity::{ApiKeyId, OrganizationId, UserId};
 use money::TokenUsage;
@@ -111,4 +113,7 @@ pub struct UsageEvent {
     pub started_at: DateTime<Utc>,
     /// When the last byte came, or the end was noticed.
     pub ended_at: DateTime<Utc>,
+    /// What the client tagged it with; a gateway before tags were recorded says nothing of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
 }

@@ -114,6 +114,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0117_customer_keys",
         "0118_budgets_since",
         "0119_written_off_read",
+        "0120_tags",
     ],
 };
 

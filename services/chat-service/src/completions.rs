@@ -20,7 +20,7 @@ use crate::state::AppState;
 
 /// Asks a model. Fields that are not listed are passed on as they are, in both directions.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "chat", security(("bearer" = [])),
-    params(("X-Trivet-Tags" = Option<String>, Header, description = "What the request is for: at most eight tags, separated by commas. Budgets can be for a tag.")),
+    params(("X-Trivet-Tags" = Option<String>, Header, description = "What the request is for: at most eight tags, separated by commas. Budgets can be for a tag, and the usage row has them.")),
     request_body = schema::CompletionRequest,
     responses(
         (status = 200, description = "The completion, or a stream of its chunks.", content(

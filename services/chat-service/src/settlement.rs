@@ -149,6 +149,7 @@ mod tests {
             outcome: Outcome::Failed,
             started_at: clock.now(),
             ended_at: clock.now(),
+            tags: [].into(),
         };
         let request = ChatRequest::parse(br#"{"model":"m","messages":[{"role":"user","content":"hello"}]}"#).expect("a request");
         let slot = settlements.take_place().expect("a place");

@@ -66,6 +66,7 @@ impl World {
             outcome: Outcome::Completed,
             started_at: self.clock.now(),
             ended_at: self.clock.now(),
+            tags: [].into(),
         }
     }
 

@@ -71,7 +71,7 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
             Watched,
             r#"select id, organization_id, name, scope, scope_id, period, limit_micros, currency, thresholds, forecast,
                  coalesce(limited_since, updated_at) as "limited_since!" from budgets
-               where id > $1 and deleted_at is null and scope <> 'tag' and (forecast or cardinality(thresholds) > 0)
+               where id > $1 and deleted_at is null and (forecast or cardinality(thresholds) > 0)
                  and (next_at is null or next_at <= $3) order by id limit $2"#,
             after,
             PAGE,
@@ -130,11 +130,19 @@ fn spender(budget: &Watched) -> Result<Spender, Error> {
     let user = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
     let key = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
     let model = (budget.scope == "model").then(|| budget.scope_id.clone());
+    let tag = (budget.scope == "tag").then(|| budget.scope_id.clone());
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
-    if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() {
+    if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() && tag.is_none() {
         return Err(Error::Internal("a budget is for nobody"));
     }
-    Ok(Spender { organization: OrganizationId::from_uuid(budget.organization_id), user, key, model, currency: budget.currency.clone() })
+    Ok(Spender {
+        organization: OrganizationId::from_uuid(budget.organization_id),
+        user,
+        key,
+        model,
+        tag,
+        currency: budget.currency.clone(),
+    })
 }
 
 /// Tells of a threshold, unless it was told; whether it is new.

@@ -65,7 +65,7 @@ pub struct NewBudget {
     /// Whether what would exceed it is refused.
     #[serde(default)]
     pub hard: bool,
-    /// Percent of the limit at which the organization is told; 50, 80 and 100 if absent. Of a tag nothing is told.
+    /// Percent of the limit at which the organization is told; 50, 80 and 100 if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<u32>>,
     /// Whether it is told that the limit will be exceeded at the pace so far.
@@ -100,8 +100,7 @@ impl NewBudget {
     /// Percent of the limit at which the organization is told.
     #[must_use]
     pub fn told_at(&self) -> &[u32] {
-        let standard: &[u32] = if self.scope == LimitScope::Tag { &[] } else { &[50, 80, 100] };
-        self.thresholds.as_deref().unwrap_or(standard)
+        self.thresholds.as_deref().unwrap_or(&[50, 80, 100])
     }
 }
 
@@ -149,11 +148,8 @@ pub async fn change(
 ) -> Result<axum::Json<Budget>, Error> {
     principal.require(Scope::BillingWrite)?;
     check_change(&change)?;
-    let budget = in_transaction!(state.pool, |transaction| {
-        let budget = store::update(&state, transaction, principal.organization_id, id, &change).await?;
-        told(budget.scope, &budget.thresholds, budget.forecast)?;
-        Ok::<_, Error>(budget)
-    })?;
+    let budget =
+        in_transaction!(state.pool, |transaction| { store::update(&state, transaction, principal.organization_id, id, &change).await })?;
     Ok(axum::Json(budget))
 }
 
@@ -180,12 +176,14 @@ fn check(new: &NewBudget) -> Result<(), Problem> {
         LimitScope::User => new.scope_id.parse::<UserId>().is_ok(),
         LimitScope::ApiKey => new.scope_id.parse::<ApiKeyId>().is_ok(),
         LimitScope::Model => (1..=200).contains(&new.scope_id.chars().count()),
-        LimitScope::Tag => (1..=100).contains(&new.scope_id.chars().count()),
+        LimitScope::Tag => is_tag(&new.scope_id),
     };
     if !known {
-        return Err(Problem::invalid_field("scope_id", "must be the user's or key's id, a model, a tag, or absent for the organization"));
+        return Err(Problem::invalid_field(
+            "scope_id",
+            "must be the user's or key's id, a model, a tag without commas, control characters or blanks around it, or absent for the organization",
+        ));
     }
-    told(new.scope, new.told_at(), new.forecast)?;
     check_fields(Some(&new.name), Some(new.limit_micros), new.thresholds.as_deref())
 }
 
@@ -193,14 +191,9 @@ fn check_change(change: &BudgetChange) -> Result<(), Problem> {
     check_fields(change.name.as_deref(), change.limit_micros, change.thresholds.as_deref())
 }
 
-/// Usage is not recorded by tag: a budget of one can refuse, and has nothing to tell.
-fn told(scope: LimitScope, thresholds: &[u32], forecast: bool) -> Result<(), Problem> {
-    let tells = !thresholds.is_empty() || forecast;
-    if scope == LimitScope::Tag && tells {
-        Err(Problem::invalid_field("thresholds", "must be empty for a tag, and forecast false"))
-    } else {
-        Ok(())
-    }
+/// Whether a request can have it: they come in one header, separated by commas, and what else was a tag here would never be met.
+fn is_tag(text: &str) -> bool {
+    (1..=100).contains(&text.chars().count()) && text.trim() == text && !text.contains(|c: char| c == ',' || c.is_control())
 }
 
 fn check_fields(name: Option<&str>, limit: Option<i64>, thresholds: Option<&[u32]>) -> Result<(), Problem> {

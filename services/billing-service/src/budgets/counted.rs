@@ -12,15 +12,20 @@ use crate::error::Error;
 struct Sum {
     /// Whether they ended today, or before in this month.
     today: bool,
-    /// One of both: usage is summed by key and model, and besides by user.
-    user: Option<UserId>,
-    key_and_model: Option<(ApiKeyId, String)>,
+    of: Of,
     currency: String,
     micros: i64,
 }
 
-/// Says of each limit of a day or a month what was posted of it. Of a minute it would be old when it is read, and of a tag nothing is
-/// recorded. Two questions, however many limits there are.
+/// Usage is summed by key and model, and besides by user and by tag.
+enum Of {
+    KeyAndModel(ApiKeyId, String),
+    User(UserId),
+    Tag(String),
+}
+
+/// Says of each limit of a day or a month what was posted of it. Of a minute it would be old when it is read. Three questions,
+/// however many limits there are.
 ///
 /// # Errors
 /// The database's.
@@ -30,8 +35,7 @@ pub async fn fill(
     limits: &mut [SpendLimit],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    let is_known = |limit: &&mut SpendLimit| limit.period != LimitPeriod::Minute && limit.scope != LimitScope::Tag;
-    let mut known: Vec<&mut SpendLimit> = limits.iter_mut().filter(is_known).collect();
+    let mut known: Vec<&mut SpendLimit> = limits.iter_mut().filter(|limit| limit.period != LimitPeriod::Minute).collect();
     if known.is_empty() {
         return Ok(());
     }
@@ -39,6 +43,10 @@ pub async fn fill(
     let mut sums = by_key_and_model(connection, organization, now).await?;
     if !users.is_empty() {
         sums.extend(by_user(connection, organization, &users, now).await?);
+    }
+    let tags: Vec<String> = known.iter().filter(|limit| limit.scope == LimitScope::Tag).map(|limit| limit.id.clone()).collect();
+    if !tags.is_empty() {
+        sums.extend(by_tag(connection, organization, &tags, now).await?);
     }
     for limit in &mut known {
         let micros = sums.iter().filter(|sum| sum.is_of(limit)).fold(0_i64, |all, sum| all.saturating_add(sum.micros));
@@ -54,11 +62,12 @@ fn user_of(limit: &SpendLimit) -> Option<UserId> {
 impl Sum {
     fn is_of(&self, limit: &SpendLimit) -> bool {
         let within = self.today || limit.period == LimitPeriod::Month;
-        let by = match (limit.scope, &self.key_and_model) {
-            (LimitScope::Organization, Some(_)) => true,
-            (LimitScope::ApiKey, Some((key, _))) => key.to_string() == limit.id,
-            (LimitScope::Model, Some((_, model))) => *model == limit.id,
-            (LimitScope::User, None) => self.user.is_some_and(|user| Some(user) == user_of(limit)),
+        let by = match (limit.scope, &self.of) {
+            (LimitScope::Organization, Of::KeyAndModel(..)) => true,
+            (LimitScope::ApiKey, Of::KeyAndModel(key, _)) => key.to_string() == limit.id,
+            (LimitScope::Model, Of::KeyAndModel(_, model)) => *model == limit.id,
+            (LimitScope::User, Of::User(user)) => Some(*user) == user_of(limit),
+            (LimitScope::Tag, Of::Tag(tag)) => *tag == limit.id,
             _ => false,
         };
         within && by && self.currency == limit.currency
@@ -82,8 +91,7 @@ async fn by_key_and_model(connection: &mut PgConnection, organization: Organizat
     .await?;
     let sum = rows.into_iter().map(|row| Sum {
         today: row.today,
-        user: None,
-        key_and_model: Some((ApiKeyId::from_uuid(row.key), row.model)),
+        of: Of::KeyAndModel(ApiKeyId::from_uuid(row.key), row.model),
         currency: row.currency,
         micros: row.micros,
     });
@@ -109,10 +117,30 @@ async fn by_user(
     .await?;
     let sum = rows.into_iter().map(|row| Sum {
         today: row.today,
-        user: Some(UserId::from_uuid(row.user)),
-        key_and_model: None,
+        of: Of::User(UserId::from_uuid(row.user)),
         currency: row.currency,
         micros: row.micros,
     });
+    Ok(sum.collect())
+}
+
+async fn by_tag(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    tags: &[String],
+    now: DateTime<Utc>,
+) -> Result<Vec<Sum>, Error> {
+    let (month, today) = (LimitPeriod::Month.bounds(now).0, LimitPeriod::Day.bounds(now).0);
+    let rows = sqlx::query!(
+        r#"select day >= $4 as "today!", tag as "tag!", currency as "currency!", sum(price_micros)::bigint as "micros!"
+           from tag_spend_by_day where organization_id = $1 and tag = any($2) and day >= $3 group by 1, 2, 3"#,
+        organization.uuid(),
+        tags,
+        month,
+        today
+    )
+    .fetch_all(connection)
+    .await?;
+    let sum = rows.into_iter().map(|row| Sum { today: row.today, of: Of::Tag(row.tag), currency: row.currency, micros: row.micros });
     Ok(sum.collect())
 }

@@ -19,6 +19,8 @@ pub struct Spender {
     pub key: Option<ApiKeyId>,
     /// On this model only.
     pub model: Option<String>,
+    /// With this tag only.
+    pub tag: Option<String>,
     /// ISO 4217 code.
     pub currency: String,
 }
@@ -28,21 +30,22 @@ pub struct Spender {
 /// # Errors
 /// The database's.
 pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period: Period) -> Result<i64, Error> {
-    let Spender { organization, user, key, model, currency } = spender;
+    let Spender { organization, user, key, model, tag, currency } = spender;
     let (organization, user, key) = (organization.uuid(), user.map(UserId::uuid), key.map(ApiKeyId::uuid));
     let spent = if length == LimitPeriod::Minute {
         sqlx::query_scalar!(
             r#"select coalesce(sum(price_micros), 0)::bigint as "spent!" from usage_events
                where organization_id = $1 and currency = $2 and ended_at >= $3 and ended_at < $4
                  and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6)
-                 and ($7::text is null or model = $7)"#,
+                 and ($7::text is null or model = $7) and ($8::text is null or tags ? $8)"#,
             organization,
             currency,
             period.start,
             period.end,
             user,
             key,
-            model.as_deref()
+            model.as_deref(),
+            tag.as_deref()
         )
         .fetch_one(pool)
         .await?
@@ -55,6 +58,18 @@ pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period
             period.start,
             period.end,
             user
+        )
+        .fetch_one(pool)
+        .await?
+    } else if tag.is_some() {
+        sqlx::query_scalar!(
+            r#"select coalesce(sum(price_micros), 0)::bigint as "spent!" from tag_spend_by_day
+               where organization_id = $1 and currency = $2 and day >= $3 and day < $4 and tag = $5"#,
+            organization,
+            currency,
+            period.start,
+            period.end,
+            tag.as_deref()
         )
         .fetch_one(pool)
         .await?

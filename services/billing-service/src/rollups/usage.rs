@@ -51,7 +51,7 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
     })
 }
 
-/// Makes the rollups, those of what people spend with them, anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
+/// Makes the rollups, those of what people and tags spend with them, anew from the rows, as far back as there are rows: months that were retired keep theirs. Answers are right all
 /// the while.
 ///
 /// # Errors
@@ -68,7 +68,9 @@ pub async fn rebuild_in(transaction: &mut Transaction<'static, Postgres>) -> Res
     // Before the first look at any row: what is seen afterwards is one picture, in which a row and its delta are both or neither.
     sqlx::query!("set transaction isolation level repeatable read").execute(&mut **transaction).await?;
     sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
-    sqlx::query!("lock table usage_rollups, spend_rollups in share row exclusive mode").execute(&mut **transaction).await?;
+    sqlx::query!("lock table usage_rollups, spend_rollups, tag_spend_rollups in share row exclusive mode")
+        .execute(&mut **transaction)
+        .await?;
     let retired = sqlx::query_scalar!("select max(month) from usage_retired").fetch_one(&mut **transaction).await?;
     let since = retired.and_then(|month| month.checked_add_months(Months::new(1))).map(|day| day.and_time(NaiveTime::MIN).and_utc());
     let since = since.unwrap_or(DateTime::<Utc>::UNIX_EPOCH);

@@ -8,7 +8,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use crate::error::Error;
 
-/// One line for each hour or day of something that differs: of an organization, model and key, of a person, of a meter and its groups.
+/// One line for each hour or day of something that differs: of an organization, model and key, of a person, of a tag, of a meter and its groups.
 ///
 /// # Errors
 /// The database's.
@@ -17,7 +17,7 @@ pub async fn differences(pool: &PgPool) -> Result<Vec<String>, Error> {
         // Every row is read, which takes longer than a request may.
         sqlx::query!("set local statement_timeout = 0").execute(&mut **transaction).await?;
         let mut lines = of_usage(transaction).await?;
-        lines.extend(of_people(transaction).await?);
+        lines.extend(of_people_and_tags(transaction).await?);
         lines.extend(of_meters(transaction).await?);
         lines.extend(of_values(transaction).await?);
         Ok(lines)
@@ -82,24 +82,29 @@ async fn of_usage(transaction: &mut Transaction<'static, Postgres>) -> Result<Ve
     Ok(lines.collect())
 }
 
-/// Of people, the last month with usage and the one before: as far back as budgets look.
-async fn of_people(transaction: &mut Transaction<'static, Postgres>) -> Result<Vec<String>, Error> {
+/// Of people and tags, the last month with usage and the one before: as far back as budgets look.
+async fn of_people_and_tags(transaction: &mut Transaction<'static, Postgres>) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
-        r#"with recent as (select date_trunc('month', max(ended_at), 'UTC') - interval '1 month' as since from usage_events),
-             rolled as (select organization_id, day, user_id, currency, sum(price_micros) as price_micros from spend_by_day
+        r#"with recent as (select tag_spend_since() as since),
+             known as (select organization_id, day, 'user ' || user_id as whose, currency, price_micros from spend_by_day
+               union all select organization_id, day, 'tag ' || tag, currency, price_micros from tag_spend_by_day),
+             rolled as (select organization_id, day, whose, currency, sum(price_micros) as price_micros from known
                where day >= (select since from recent) group by 1, 2, 3, 4 having sum(price_micros) <> 0),
-             raw as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, user_id, currency, sum(price_micros) as price_micros
-               from usage_events where ended_at >= (select since from recent) and user_id is not null group by 1, 2, 3, 4 having sum(price_micros) <> 0)
-           select organization_id as "organization_id!", day as "day!", user_id as "user_id!",
+             raw as (select organization_id, date_trunc('day', ended_at, 'UTC') as day, whose, currency, sum(price_micros) as price_micros
+               from usage_events, lateral (select 'user ' || user_id as whose where user_id is not null
+                 union all select 'tag ' || tag from jsonb_array_elements_text(tags) tag) spender
+               where ended_at >= (select since from recent) group by 1, 2, 3, 4 having sum(price_micros) <> 0)
+           select organization_id as "organization_id!", day as "day!", whose as "whose!",
              to_jsonb(rolled) as rolled, to_jsonb(raw) as raw
-           from rolled full join raw using (organization_id, day, user_id, currency)
+           from rolled full join raw using (organization_id, day, whose, currency)
            where rolled.price_micros is distinct from raw.price_micros order by 2, 1, 3"#
     )
     .fetch_all(&mut **transaction)
     .await?;
     let lines = rows.iter().map(|row| {
-        let (day, organization, user) = (instant(row.day), row.organization_id, row.user_id);
-        format!("{organization} day of {day}, of user {user}: the rollups say {}", told(row.rolled.as_ref(), row.raw.as_ref()))
+        // A client chose the tag, and this is read in a terminal.
+        let (day, organization, whose) = (instant(row.day), row.organization_id, row.whose.escape_debug());
+        format!("{organization} day of {day}, of {whose}: the rollups say {}", told(row.rolled.as_ref(), row.raw.as_ref()))
     });
     Ok(lines.collect())
 }

@@ -121,17 +121,21 @@ const COLUMNS: &str = "request_id,organization_id,api_key_id,user_id,model,provi
     cache_write_1h_tokens,output_tokens,reasoning_tokens,audio_input_tokens,audio_output_tokens,images,rate_card_id,currency,price_micros,cost_micros,\
     counted_by,outcome,trace_id,started_at,ended_at";
 
-/// What is for operators only: our cost, and last, where programs that go by the number of a column do not mind it, what was written off.
+/// What is for operators only: our cost, and what was written off. What came later stands last, where programs that go by the number of a
+/// column do not mind it.
 fn heading(for_operators: bool) -> String {
-    if for_operators { format!("{COLUMNS},written_off_micros\r\n") } else { COLUMNS.replace("cost_micros,", "") + "\r\n" }
+    if for_operators { format!("{COLUMNS},written_off_micros,tags\r\n") } else { COLUMNS.replace("cost_micros,", "") + ",tags\r\n" }
 }
 
-/// The same names and the same order as in JSON, by way of JSON.
+/// The same names and the same order as in JSON, by way of JSON. Tags stand as in the header that they came in: no tag has a comma.
 fn csv(text: &mut String, json: &str) {
     let Ok(serde_json::Value::Object(members)) = serde_json::from_str(json) else { return };
-    let cells = members.values().map(|value| match (value.as_i64(), value.as_str()) {
-        (Some(number), _) => Cell::Integer(number),
-        (_, Some(text)) => Cell::Text(text),
+    let tags = members.get("tags").and_then(serde_json::Value::as_array).into_iter().flatten().filter_map(serde_json::Value::as_str);
+    let tags = tags.collect::<Vec<_>>().join(",");
+    let cells = members.values().map(|value| match value {
+        serde_json::Value::Number(number) => number.as_i64().map_or(Cell::Empty, Cell::Integer),
+        serde_json::Value::String(text) => Cell::Text(text),
+        serde_json::Value::Array(_) if !tags.is_empty() => Cell::Text(&tags),
         _ => Cell::Empty,
     });
     row(text, &cells.collect::<Vec<_>>());
@@ -157,7 +161,7 @@ async fn page(
                        input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
                        audio_input_tokens, audio_output_tokens, images, rate_card_id, currency, price_micros, "# + $cost + r#"counted_by, outcome, trace_id,
                        to_char(u.started_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as started_at,
-                       to_char(u.ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at"# + $written_off + r#") line
+                       to_char(u.ended_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as ended_at"# + $written_off + r#", tags) line
                    where (u.ended_at, u.request_id) > ($1, $2) and u.ended_at >= $1 and u.ended_at < $3 "# + $condition + "order by u.ended_at, u.request_id limit $4",
                 after, after_id, to, PAGE $(, $argument)*
             )

@@ -58,6 +58,8 @@ pub struct UsageRow {
     counted_by: String,
     /// `completed`, `client_closed`, `upstream_cut`, `failed`, `deadline` or `shutdown`.
     outcome: String,
+    /// What the client tagged it with.
+    tags: Vec<String>,
 }
 
 /// Which rows, and where the list goes on.
@@ -87,12 +89,12 @@ pub async fn list(
     let (after_time, after_id) = after.unzip();
     let mut reading = begin_planned_anew(&state.pool).await?;
     let rows = sqlx::query!(
-        "select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+        r#"select request_id, ended_at, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
                 audio_input_tokens, audio_output_tokens, images, currency,
-                price_micros, api_key_id, trace_id, counted_by, outcome
+                price_micros, api_key_id, trace_id, counted_by, outcome, tags as "tags: sqlx::types::Json<Vec<String>>"
          from usage_events where organization_id = $1 and ($2::timestamptz is null or (ended_at, request_id) < ($2, $3))
            and ($4::timestamptz is null or ended_at >= $4) and ($5::timestamptz is null or ended_at < $5) and ($6::text is null or model = $6)
-         order by ended_at desc, request_id desc limit $7",
+         order by ended_at desc, request_id desc limit $7"#,
         principal.organization_id.uuid(),
         after_time,
         after_id,
@@ -125,5 +127,6 @@ pub async fn list(
         trace_id: row.trace_id,
         counted_by: row.counted_by,
         outcome: row.outcome,
+        tags: row.tags.0,
     })))
 }

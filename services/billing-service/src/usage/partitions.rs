@@ -1,5 +1,5 @@
 //! The months of the usage table: made ahead of time, and taken out when they are older than the retention and nothing needs them. Events
-//! of other services go in the same task, and reports of usage that Stripe has.
+//! of other services go in the same task, reports of usage that Stripe has, and sums of tags.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::UsageConfig;
 use crate::error::Error;
 use crate::metering::retention;
+use crate::rollups;
 use crate::state::AppState;
 use crate::stripe::meters;
 
@@ -25,6 +26,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("usage-partitions", stop, EVERY, || async {
         let (now, metering) = (state.clock.now(), &state.config.metering);
         keep(&state.pool, &state.config.usage, now).await?;
+        rollups::spend::forget(&state.pool).await?;
         retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
         meters::retention::keep(&state.pool, now).await?;
         Ok(())

@@ -230,5 +230,6 @@ fn record(posted: &Posted, (price, written_off): (i64, i64), cost: i64) -> Recor
         cost,
         trace_id: posted.trace_id.clone(),
         lease_id: Some(event.lease_id),
+        tags: event.tags.clone(),
     }
 }

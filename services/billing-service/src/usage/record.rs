@@ -1,8 +1,11 @@
 //! The usage row: written once for each request, replaced only where a request that was given up for dead reports after all.
 
+use std::collections::BTreeSet;
+
 use contracts::{LeaseId, RequestId};
 use identity::{ApiKeyId, OrganizationId, UserId};
 use money::TokenUsage;
+use serde_json::Value;
 use sqlx::{Postgres, Transaction};
 
 use super::settlement::Used;
@@ -38,6 +41,8 @@ pub struct Record {
     pub trace_id: Option<String>,
     /// The lease it is paid from; none for a hold of its own.
     pub lease_id: Option<LeaseId>,
+    /// What the client tagged it with.
+    pub tags: BTreeSet<String>,
 }
 
 /// Writes rows.
@@ -53,11 +58,11 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
     sqlx::query!(
         "insert into usage_events (request_id, organization_id, api_key_id, user_id, model, provider, input_tokens, cached_input_tokens,
            cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, price_micros,
-           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, cache_write_1h_tokens, images, written_off_micros, currency, recorded_at)
+           cost_micros, counted_by, outcome, trace_id, started_at, ended_at, lease_id, cache_write_1h_tokens, images, written_off_micros, tags, currency, recorded_at)
          select *, $25, $26 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
            $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[],
            $17::text[], $18::text[], $19::text[], $20::timestamptz[], $21::timestamptz[], $22::uuid[],
-           $23::bigint[], $24::bigint[], $27::bigint[])",
+           $23::bigint[], $24::bigint[], $27::bigint[], $28::jsonb[])",
         column!(|row| row.request_id.uuid()),
         column!(|row| row.organization_id.uuid()),
         column!(|row| row.api_key_id.map(ApiKeyId::uuid)) as &[Option<uuid::Uuid>],
@@ -84,7 +89,8 @@ pub async fn insert_all(state: &AppState, transaction: &mut Transaction<'static,
         column!(|row| count(row.used.usage.images)),
         crate::ledger::CREDIT.code(),
         state.clock.now(),
-        column!(|row| row.written_off)
+        column!(|row| row.written_off),
+        column!(|row| row.tags.iter().map(String::as_str).collect::<Value>())
     )
     .execute(&mut **transaction)
     .await?;

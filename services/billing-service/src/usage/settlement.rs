@@ -3,6 +3,8 @@
 //! A request that was given up for dead and settles after all is recorded all the same (rule of [B-43]): its `abandoned` row is
 //! replaced by what was used, which comes from the wallet as far as it reaches and is owed beyond that.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use contracts::RequestId;
 use contracts::billing::{SettleRequest, Settlement};
@@ -172,5 +174,6 @@ fn record(held: &Held, used: &Used, rate_card_id: i64, (price, cost): (i64, i64)
         cost,
         trace_id: held.trace_id.clone(),
         lease_id: None,
+        tags: BTreeSet::new(),
     }
 }

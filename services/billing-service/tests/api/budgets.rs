@@ -7,6 +7,7 @@ use billing_service::budgets::evaluate::period_of;
 use billing_service::budgets::spent::{Spender, spent};
 use billing_service::rollups;
 use contracts::entitlements::LimitPeriod;
+use contracts::usage::UsageEvent;
 use http::Method;
 use identity::{OrganizationId, Scopes};
 use serde_json::{Value, json};
@@ -80,7 +81,10 @@ async fn what_no_budget_can_be_is_refused_with_the_field() {
         (json!({"scope_id": "usr_1"}), "scope_id"),
         (json!({"scope": "model"}), "scope_id"),
         (json!({"thresholds": [80, 50]}), "thresholds"),
-        (json!({"scope": "tag", "scope_id": "x", "thresholds": [80]}), "thresholds"),
+        (json!({"scope": "tag"}), "scope_id"),
+        (json!({"scope": "tag", "scope_id": "a,b"}), "scope_id"),
+        (json!({"scope": "tag", "scope_id": " a"}), "scope_id"),
+        (json!({"scope": "tag", "scope_id": "a\tb"}), "scope_id"),
         (json!({"name": ""}), "name"),
     ];
     for (wrong, field) in cases {
@@ -88,7 +92,7 @@ async fn what_no_budget_can_be_is_refused_with_the_field() {
         assert!(refused.text.contains(field), "{wrong}: {}", refused.text);
     }
     let tag = client.post("/v1/budgets", &budget(&json!({"scope": "tag", "scope_id": "x"}))).await.expect(201);
-    assert_eq!(tag.json["thresholds"], json!([]), "nothing is told of a tag, unless it is asked for");
+    assert_eq!(tag.json["thresholds"], json!([50, 80, 100]));
 }
 
 /// [B-79]
@@ -166,6 +170,42 @@ async fn an_organization_has_as_many_budgets_as_it_may_and_no_more() {
     client.post("/v1/budgets", &one_more).await.expect(409);
 }
 
+/// Whichever way it is counted: a minute by its rows, a day and a month by their sums.
+#[tokio::test]
+async fn a_budget_of_a_tag_tells_of_requests_with_it_alone_and_usage_says_which_those_are() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let (eve, _) = owner(&app);
+    for (tag, period) in [("night", "minute"), ("night", "day"), ("night", "month"), ("noon", "day")] {
+        let told = json!({"scope": "tag", "scope_id": tag, "period": period, "limit_micros": 300, "thresholds": [100], "forecast": false});
+        client.post("/v1/budgets", &budget(&told)).await.expect(201);
+    }
+    let spends = async |organization: OrganizationId, tags: &[&str]| {
+        let tags = tags.iter().map(ToString::to_string).collect();
+        let event = UsageEvent { tags, ..app.used(organization).await };
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        event.request_id
+    };
+    let first = spends(ada, &["night", "ci"]).await;
+    spends(ada, &["nigh"]).await;
+    spends(ada, &[]).await;
+    spends(eve, &["night"]).await;
+    assert_eq!(evaluate_all(&app.state()).await.unwrap(), 0, "150 of 300 were spent");
+    let second = spends(ada, &["night"]).await;
+    assert_eq!(evaluate_all(&app.state()).await.unwrap(), 3);
+    let told =
+        "select count(*) from budget_alerts a join budgets b on b.id = a.budget_id where b.scope_id = 'night' and a.spent_micros = 300";
+    assert_eq!(app.count(told).await, 3);
+    let rows = client.get("/v1/usage").await.expect(200).json;
+    let rows: Vec<(&Value, &Value)> = rows["data"].as_array().unwrap().iter().map(|row| (&row["request_id"], &row["tags"])).collect();
+    assert_eq!(rows.len(), 4);
+    assert!(rows.contains(&(&json!(first), &json!(["ci", "night"]))) && rows.contains(&(&json!(second), &json!(["night"]))), "{rows:?}");
+    let (from, to) = ("2020-01-01T00:00:00Z", "2040-01-01T00:00:00Z");
+    let csv = client.get(&format!("/v1/usage/export?format=csv&from={from}&to={to}")).await.expect(200).text;
+    assert!(csv.lines().next().unwrap().ends_with(",ended_at,tags"), "{csv}");
+    assert_eq!((csv.matches(",\"ci,night\"\r\n").count(), csv.matches(",night\r\n").count()), (1, 1), "{csv}");
+}
+
 #[tokio::test]
 async fn a_budget_of_a_model_tells_of_that_model_alone() {
     let app = App::start().await;
@@ -179,16 +219,16 @@ async fn a_budget_of_a_model_tells_of_that_model_alone() {
 
 /// [B-61] The same as the rows say, whatever is in the rollups already; and for days and months without a look at any row.
 #[tokio::test]
-async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_people_and_keys() {
+async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_people_keys_and_tags() {
     let app = App::with(|config| config.usage.roll_up = chassis::config::Millis(Duration::from_hours(1))).await;
     let pool = &app.database.pool;
     let ids: Vec<uuid::Uuid> = (0..6).map(|_| app.random.uuid_v7(&app.clock)).collect();
-    let statement = "insert into usage_events (request_id, organization_id, user_id, api_key_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
+    let statement = r#"insert into usage_events (request_id, organization_id, user_id, api_key_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
            output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by,
-           outcome, started_at, ended_at, recorded_at)
+           outcome, tags, started_at, ended_at, recorded_at)
          select gen_random_uuid(), $1[1 + n % 2], case when n % 3 > 0 then $1[3 + n % 2] end, case when n % 3 = 0 then $1[5 + n % 2] end, 'm', 'p', 1, 0, 0, 1, 0, 0, 0,
            (select min(id) from rate_cards), case when n % 7 = 0 then 'EUR' else 'USD' end, n * 10, 1, case when n % 5 = 0 then 'abandoned' else 'reported' end,
-           'completed', now(), timestamptz '2030-01-01' + n * interval '97 minutes', now() from generate_series(1, 600) n";
+           'completed', case when n % 4 = 0 then '["x"]' when n % 4 = 1 then '["x", "y"]' else '[]' end::jsonb, now(), timestamptz '2030-01-01' + n * interval '97 minutes', now() from generate_series(1, 600) n"#;
     let insert = || sqlx::query(statement).bind(&ids).execute(&app.database.owner);
     let spenders: Vec<Spender> = ids[..2]
         .iter()
@@ -198,12 +238,14 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
                 user: None,
                 key: None,
                 model: None,
+                tag: None,
                 currency: currency.to_owned(),
             };
             let user = Spender { user: Some(identity::UserId::from_uuid(ids[2])), ..whole("USD") };
             let key = Spender { key: Some(identity::ApiKeyId::from_uuid(ids[4])), ..whole("USD") };
             let model = Spender { model: Some("m".to_owned()), ..whole("USD") };
-            [whole("USD"), whole("EUR"), user, key, model]
+            let tag = |name: &str| Spender { tag: Some(name.to_owned()), ..whole("USD") };
+            [whole("USD"), whole("EUR"), user, key, model, tag("x"), tag("y")]
         })
         .collect();
     let compare = async |when: &str| {
@@ -218,7 +260,8 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
                 let period = period_of(length, instant.parse().unwrap());
                 let raw: i64 = sqlx::query_scalar(
                     "select coalesce(sum(price_micros), 0)::bigint from usage_events where organization_id = $1 and currency = $2 and ended_at >= $3
-                       and ended_at < $4 and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6) and ($7::text is null or model = $7)",
+                       and ended_at < $4 and ($5::uuid is null or user_id = $5) and ($6::uuid is null or api_key_id = $6) and ($7::text is null or model = $7)
+                       and ($8::text is null or tags @> to_jsonb($8))",
                 )
                 .bind(spender.organization.uuid())
                 .bind(&spender.currency)
@@ -227,6 +270,7 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
                 .bind(spender.user.map(identity::UserId::uuid))
                 .bind(spender.key.map(identity::ApiKeyId::uuid))
                 .bind(&spender.model)
+                .bind(&spender.tag)
                 .fetch_one(&app.database.owner)
                 .await
                 .unwrap();
@@ -254,10 +298,10 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
             spent(pool, spender, length, period_of(length, app.clock.now())).await.expect("no row is looked at");
         }
     }
-    app.as_owner(
-        "update spend_rollups set price_micros = 1; update spend_deltas set price_micros = 1; grant select on usage_events to billing_app",
-    )
-    .await;
+    app.as_owner("grant select on usage_events to billing_app; update tag_spend_deltas set price_micros = 1 where tag = 'y'").await;
+    let told = rollups::differences(pool).await.unwrap();
+    assert!(!told.is_empty() && told.iter().all(|line| line.contains("of tag y: the rollups say price_micros ")), "{told:?}");
+    app.as_owner("update spend_rollups set price_micros = 1; update spend_deltas set price_micros = 1").await;
     let told = rollups::differences(pool).await.unwrap();
     assert!(told.iter().any(|line| line.contains("of user")), "a difference of a person is not told: {told:?}");
 }

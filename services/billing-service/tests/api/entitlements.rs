@@ -93,7 +93,7 @@ async fn a_service_is_told_what_was_spent_of_limits_of_a_day_or_a_month_and_nobo
         ("organization", String::new(), "day", Some(150)),
         ("organization", String::new(), "minute", None),
         ("organization", String::new(), "month", Some(450)),
-        ("tag", "x".into(), "month", None),
+        ("tag", "x".into(), "month", Some(150)),
         ("user", user.to_string(), "day", Some(150)),
         ("user", user.to_string(), "month", Some(300)),
     ];
@@ -107,9 +107,9 @@ async fn a_service_is_told_what_was_spent_of_limits_of_a_day_or_a_month_and_nobo
     };
     // On the last day of a month, on the first of the next, and on the second.
     app.turn.set("2030-01-31T23:59:59.999999Z".parse().unwrap());
-    spends(UsageEvent { api_key_id: Some(key), ..app.used(ada).await }).await;
+    spends(UsageEvent { api_key_id: Some(key), tags: ["x".to_owned()].into(), ..app.used(ada).await }).await;
     app.turn.set("2030-02-01T00:00:00Z".parse().unwrap());
-    spends(UsageEvent { api_key_id: Some(key), ..app.used(ada).await }).await;
+    spends(UsageEvent { api_key_id: Some(key), tags: ["x".to_owned()].into(), ..app.used(ada).await }).await;
     spends(UsageEvent { user_id: Some(user), ..app.used(ada).await }).await;
     app.turn.advance(Duration::from_hours(24));
     spends(UsageEvent { user_id: Some(user), ..app.used(ada).await }).await;

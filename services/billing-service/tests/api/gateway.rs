@@ -86,6 +86,7 @@ impl App {
             outcome: Outcome::Completed,
             started_at: self.clock.now(),
             ended_at: self.clock.now(),
+            tags: [].into(),
         }
     }
 

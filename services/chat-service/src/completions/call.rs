@@ -149,6 +149,7 @@ impl Call {
             outcome: Outcome::Failed,
             started_at: self.started_at,
             ended_at: self.started_at,
+            tags: self.tags.names().clone(),
         };
         Ok((event, card.price, input.saturating_add(output)))
     }

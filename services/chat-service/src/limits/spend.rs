@@ -56,7 +56,7 @@ fn is_for(limit: &SpendLimit, subject: &Subject<'_>) -> bool {
         LimitScope::User => subject.caller.user_id().is_some_and(|user| user.to_string() == limit.id),
         LimitScope::ApiKey => subject.caller.api_key_id().is_some_and(|key| key.to_string() == limit.id),
         LimitScope::Model => subject.model == limit.id,
-        LimitScope::Tag => subject.tags.contains(&limit.id),
+        LimitScope::Tag => subject.tags.names().contains(&limit.id),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client says a request is for, so that a budget can be for it.
+//! What a client says a request is for, so that a budget can be for it, and its usage is recorded with it.
 
 use std::collections::BTreeSet;
 
@@ -32,10 +32,10 @@ impl Tags {
         Ok(Self(tags))
     }
 
-    /// Whether this is one of them.
+    /// Their texts.
     #[must_use]
-    pub fn contains(&self, tag: &str) -> bool {
-        self.0.contains(tag)
+    pub const fn names(&self) -> &BTreeSet<String> {
+        &self.0
     }
 }
 

@@ -220,6 +220,14 @@ async fn a_budget_of_a_key_a_model_or_a_tag_counts_for_it_alone() {
 }
 
 #[tokio::test]
+async fn the_settlement_of_a_request_says_what_it_was_tagged_with() {
+    let chat = Chat::start().await;
+    chat.upstream.whole(200, ANSWER);
+    chat.client().header("x-trivet-tags", "night, ci").post("/v1/chat/completions", &whole()).await.expect(200);
+    assert_eq!(chat.settled().await.tags, ["ci", "night"].map(str::to_owned).into());
+}
+
+#[tokio::test]
 async fn tags_that_cannot_be_read_are_refused_and_not_left_out() {
     let chat = Chat::start().await;
     let tags = TestClient::new(chat.address).bearer(&chat.key).header("x-trivet-tags", "1,2,3,4,5,6,7,8,9");

@@ -93,6 +93,18 @@ pub struct Expired {
     pub note: Note,
     /// What it had used at its last checkpoint.
     pub checkpoint: Option<TokenUsage>,
+    /// What it had used at the one before: nothing before the first. Not known of one by a version that did not note it.
+    pub checkpoint_before: Option<TokenUsage>,
+}
+
+impl Expired {
+    /// Tokens that were generated between its last two checkpoints, or until its only one: about as many may have come after the last one,
+    /// which nobody counted. None where that is not known.
+    #[must_use]
+    pub fn last_interval_tokens(&self) -> Option<u64> {
+        let (last, before) = self.checkpoint.zip(self.checkpoint_before)?;
+        Some(last.total_output().saturating_sub(before.total_output()))
+    }
 }
 
 /// A flight whose note cannot be read by this version.
@@ -165,14 +177,17 @@ impl Admissions {
             .await?;
         let mut expired = Vec::with_capacity(requests.len());
         for request in requests {
-            let fields = redis::cmd("HMGET").arg(flight_key(shard, &request)).arg("note").arg("lease").arg("checkpoint").to_owned();
-            let (note, lease, checkpoint): (Option<String>, Option<String>, Option<String>) = fields.query_async(&mut connection).await?;
+            let fields =
+                redis::cmd("HMGET").arg(flight_key(shard, &request)).arg(&["note", "lease", "checkpoint", "checkpoint_before"]).to_owned();
+            let [note, lease, checkpoint, before]: [Option<String>; 4] = fields.query_async(&mut connection).await?;
             let (Some(note), Some(lease)) = (note, lease) else {
                 // Settled a moment ago, or its note was lost: nothing can be said about it any more.
                 let () = redis::cmd("ZREM").arg(flights_key(shard)).arg(&request).query_async(&mut connection).await?;
                 continue;
             };
-            expired.push(read(&note, &lease, checkpoint.as_deref()).map_err(|what| Unreadable { request_id: request, what }));
+            expired.push(
+                read(&note, &lease, checkpoint.as_deref(), before.as_deref()).map_err(|what| Unreadable { request_id: request, what }),
+            );
         }
         Ok(expired)
     }
@@ -186,11 +201,11 @@ impl Admissions {
     }
 }
 
-fn read(note: &str, lease: &str, checkpoint: Option<&str>) -> Result<Expired, &'static str> {
+fn read(note: &str, lease: &str, checkpoint: Option<&str>, before: Option<&str>) -> Result<Expired, &'static str> {
     let mut note: Note = serde_json::from_str(note).map_err(|_| "the note")?;
     note.event.lease_id = lease.parse().map_err(|_| "the lease")?;
-    let checkpoint = checkpoint.map(serde_json::from_str).transpose().map_err(|_| "the checkpoint")?;
-    Ok(Expired { note, checkpoint })
+    let usage = |checkpoint: Option<&str>| checkpoint.map(serde_json::from_str).transpose().map_err(|_| "the checkpoint");
+    Ok(Expired { note, checkpoint: usage(checkpoint)?, checkpoint_before: usage(before)? })
 }
 
 pub(crate) fn unreadable(what: &'static str) -> RedisError {

@@ -43,6 +43,7 @@ async fn after_a_loss_of_everything_but_the_log_a_request_is_charged_by_its_last
     let expired = world.admissions.expired(Shard::of(world.organization), late, 0, 10).await.expect("Redis");
     let expired: Vec<_> = expired.into_iter().map(|flight| flight.expect("a note that can be read")).collect();
     assert_eq!(expired.len(), 1);
+    assert_eq!(expired[0].last_interval_tokens(), Some(1), "all until its only one");
     assert_eq!((expired[0].checkpoint, expired[0].note.event.lease_id), (Some(TokenUsage::text(10, 1)), world.lease));
     let settlement = Settlement { event: &expired[0].note.event, price_micros: 40, end: End::Used, counted: &[], traceparent: None };
     world.admissions.settle(&settlement).await.expect("Redis");

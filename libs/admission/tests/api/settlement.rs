@@ -153,3 +153,24 @@ async fn a_flight_whose_note_cannot_be_read_does_not_hide_the_others() {
         [newer.request_id.to_string()]
     );
 }
+
+/// What a dead process may have left uncharged is guessed from what came in the interval before.
+#[tokio::test]
+async fn a_flight_says_what_came_between_its_last_two_checkpoints_that_differ_and_nothing_where_that_is_not_known() {
+    let world = World::with(1000).await;
+    let event = world.begin(300).await;
+    let (shard, late) = (contracts::Shard::of(world.organization), world.clock.now() + chrono::TimeDelta::minutes(6));
+    let interval = async || {
+        let found = world.admissions.expired(shard, late, 0, 10).await.expect("Redis").remove(0);
+        found.expect("a note that can be read").last_interval_tokens()
+    };
+    assert_eq!(interval().await, None, "there is no checkpoint");
+    for (output, expected) in [(7, 7), (9, 2), (9, 2), (14, 5)] {
+        world.admissions.checkpoint(world.organization, event.request_id, &TokenUsage::text(10, output)).await.expect("Redis");
+        assert_eq!(interval().await, Some(expected));
+    }
+    let mut connection = world.redis.redis.connection();
+    let keys: Vec<String> = redis::cmd("KEYS").arg(format!("*{}*", event.request_id)).query_async(&mut connection).await.expect("Redis");
+    let _: i64 = redis::cmd("HDEL").arg(&keys[0]).arg("checkpoint_before").query_async(&mut connection).await.expect("Redis");
+    assert_eq!(interval().await, None, "a version that did not note it");
+}

@@ -42,10 +42,10 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
                     }
                 };
                 match settle(state, flight).await {
-                    Ok(is_known) => {
+                    Ok(settlement) => {
                         settled += 1;
-                        if !is_known {
-                            count(flight);
+                        if let Some(price) = settlement {
+                            count(flight, price);
                         }
                     }
                     Err(error) if error.is_outage() => return Err(error),
@@ -67,18 +67,22 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
     Ok(settled)
 }
 
-/// Whether there was a checkpoint, and the tokens that are charged by it. How many came after it nobody knows but the provider.
-fn count(flight: &Expired) {
+/// Whether there was a checkpoint, the tokens that are charged by it, and what may not be: how many came after it nobody knows but the
+/// provider, so it is about as many as came in the interval before it, and in money at most what goes back.
+fn count(flight: &Expired, price: i64) {
     let checkpoint = if flight.checkpoint.is_some() { "noted" } else { "none" };
     metrics::counter!("billing_flights_abandoned_total", "checkpoint" => checkpoint).increment(1);
     let usage = flight.checkpoint.unwrap_or_default();
     for (direction, tokens) in [("input", usage.total_input()), ("output", usage.total_output())] {
         metrics::counter!("billing_flights_abandoned_tokens_total", "direction" => direction).increment(tokens);
     }
+    metrics::counter!("billing_flights_abandoned_unbilled_tokens_total").increment(flight.last_interval_tokens().unwrap_or(0));
+    let returned = u64::try_from(flight.note.event.reserved_micros - price).unwrap_or(0);
+    metrics::counter!("billing_flights_abandoned_returned_micros_total", "checkpoint" => checkpoint).increment(returned);
 }
 
-/// True when its usage was posted before, by a process that lived after all.
-async fn settle(state: &AppState, flight: &Expired) -> Result<bool, Error> {
+/// Answers its price; none when its usage was posted before, by a process that lived after all.
+async fn settle(state: &AppState, flight: &Expired) -> Result<Option<i64>, Error> {
     let known = &flight.note.event;
     let posted =
         sqlx::query_scalar!(r#"select exists (select from usage_events where request_id = $1) as "posted!""#, known.request_id.uuid())
@@ -92,13 +96,14 @@ async fn settle(state: &AppState, flight: &Expired) -> Result<bool, Error> {
         ..known.clone()
     };
     let card = rates::by_id(&state.pool, event.rate_card_id).await?;
+    let price_micros = card.card.price.amount(&event.usage)?;
     let settlement = Settlement {
         event: &event,
-        price_micros: card.card.price.amount(&event.usage)?,
+        price_micros,
         end: if posted { End::Posted } else { End::Used },
         counted: &flight.note.counted,
         traceparent: flight.note.traceparent.as_deref(),
     };
     state.admissions.settle(&settlement).await?;
-    Ok(posted)
+    Ok((!posted).then_some(price_micros))
 }

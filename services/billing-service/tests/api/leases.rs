@@ -199,9 +199,13 @@ async fn a_request_whose_process_died_is_settled_by_its_last_checkpoint_after_it
     let app = without_sweeper(GRANT).await;
     let (organization, client) = app.organization();
     let (counted, silent) = (app.used(organization).await, app.used(organization).await);
-    assert!(app.admissions.checkpoint(organization, counted.request_id, &TokenUsage::text(10, 4)).await.unwrap());
+    for output in [1, 4, 4] {
+        assert!(app.admissions.checkpoint(organization, counted.request_id, &TokenUsage::text(10, output)).await.unwrap());
+    }
     let (requests, tokens) = ("billing_flights_abandoned_total", "billing_flights_abandoned_tokens_total");
+    let (unbilled, returned) = ("billing_flights_abandoned_unbilled_tokens_total", "billing_flights_abandoned_returned_micros_total");
     let before = (app.metric(requests).await, app.metric(tokens).await);
+    let bounds_before = (app.metric(unbilled).await, app.metric(returned).await);
     app.turn.advance(Duration::from_secs(299));
     assert_eq!(sweep_flights(&app.state()).await.unwrap(), 0, "it may still be alive");
     app.turn.advance(Duration::from_secs(1));
@@ -210,6 +214,8 @@ async fn a_request_whose_process_died_is_settled_by_its_last_checkpoint_after_it
     // Other tests count as well, and whoever else swept it meanwhile.
     assert!(app.metric(requests).await >= before.0 + 2.0, "both requests");
     assert!(app.metric(tokens).await >= before.1 + 14.0, "and what the checkpoint of one counted");
+    assert!(app.metric(unbilled).await >= bounds_before.0 + 3.0, "as many as between the last two that differ");
+    assert!(app.metric(returned).await >= bounds_before.1 + f64::from(2 * 1500 - 78), "and what is not charged of what was taken");
     eventually("the postings", || async { (rows(&client).await.len() == 2).then_some(()) }).await;
     let charged = 10 * 3 + 4 * 12;
     let rows = rows(&client).await;

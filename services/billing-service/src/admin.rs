@@ -161,7 +161,7 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
     match command {
         Command::Status { json } => status(&state, json).await?,
         Command::Catalog(command) => Box::pin(catalog::run(command, &state)).await?,
-        Command::Ledger(command) => ledger::run(command, &state.pool).await?,
+        Command::Ledger(command) => ledger::run(command, &state).await?,
         Command::Wallet(command) => wallet::run(command, &state).await?,
         Command::Streams(Streams::Replay { stream, decided }) => {
             let replayed = replay::messages(&state, &decided.on(&state), stream).await.map_err(|error| told(&error))?;

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod postings;
 pub mod seal;
 mod transactions;
+pub mod trial_balance;
 pub mod verify;
 mod write;
 

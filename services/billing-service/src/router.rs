@@ -76,6 +76,7 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/wallets/{organization}/changes", post(admin::api::change))
         .route("/v1/admin/budgets/{organization}", get(admin::api::budgets))
         .route("/v1/admin/ledger/verification", get(admin::api::verify))
+        .route("/v1/admin/ledger/trial-balance", get(admin::api::trial_balance))
         .route("/v1/admin/ledger/journal", get(admin::api::journal))
         .route("/v1/admin/rates", get(admin::rates_api::export))
         .route("/v1/admin/rates/imports", post(admin::rates_api::import))

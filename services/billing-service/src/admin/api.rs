@@ -22,7 +22,7 @@ use crate::budgets::{self, api::Budget};
 use crate::catalog::{self, Catalog, Code, apply};
 use crate::error::{Error, check_instants};
 use crate::grants::{self, WalletChange};
-use crate::ledger::{export, verify};
+use crate::ledger::{self, export, verify};
 use crate::state::AppState;
 use crate::subscriptions::moving;
 
@@ -153,6 +153,21 @@ pub(super) fn later(answer: impl Future<Output = Result<Value, Error>> + Send + 
         answer.await.map(|answer| answer.to_string()).inspect_err(|error| tracing::error!(error.message = error.chain(), "failed"))
     };
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(futures::stream::once(body))).into_response()
+}
+
+/// Which instant; now, if absent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instant {
+    at: Option<DateTime<Utc>>,
+}
+
+/// What every account had, and credit by where it came from. The answer begins at once.
+pub async fn trial_balance(State(state): State<AppState>, caller: CallingService, Query(of): Query<Instant>) -> Result<Response, Error> {
+    caller.require(SCOPE_READ)?;
+    let at = of.at.unwrap_or_else(|| state.clock.now());
+    check_instants(&[at])?;
+    Ok(later(async move { Ok(json!(ledger::trial_balance::trial_balance(&state.pool, at).await?)) }))
 }
 
 /// A period.

@@ -10,7 +10,10 @@ use clap::Subcommand;
 use futures::TryStreamExt;
 use sqlx::PgPool;
 
+use super::told;
+use crate::ledger::trial_balance::trial_balance;
 use crate::ledger::{export, verify};
+use crate::state::AppState;
 
 /// The ledger.
 #[derive(Debug, Clone, Subcommand)]
@@ -21,6 +24,12 @@ pub enum Ledger {
         /// The hash of a seal that was kept somewhere else (hexadecimal): it must still be in the chain.
         #[arg(long)]
         expect: Option<String>,
+    },
+    /// Write what every account had as an instant began, and what of customers' credit came from where (deferred revenue), as CSV.
+    TrialBalance {
+        /// The instant (RFC 3339); now, if absent.
+        #[arg(long)]
+        at: Option<DateTime<Utc>>,
     },
     /// Write the journal of a period as CSV, one balanced transaction after the other.
     Export {
@@ -40,9 +49,15 @@ pub enum Ledger {
 ///
 /// # Errors
 /// What is wrong with the ledger; the database's.
-pub async fn run(command: Ledger, pool: &PgPool) -> anyhow::Result<()> {
+pub async fn run(command: Ledger, state: &AppState) -> anyhow::Result<()> {
+    let pool = &state.pool;
     match command {
         Ledger::Verify { expect } => verify(pool, expect).await,
+        Ledger::TrialBalance { at } => {
+            let at = at.unwrap_or_else(|| state.clock.now());
+            let balance = trial_balance(pool, at).await.map_err(|error| told(&error))?;
+            Ok(stdout().write_all(balance.csv().as_bytes())?)
+        }
         Ledger::Export { from, to, output } => {
             let mut out: Box<dyn Write + Send> = match output {
                 Some(path) => Box::new(std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?),

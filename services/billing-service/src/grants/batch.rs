@@ -46,8 +46,9 @@ impl Payments {
         let used = posting.credit_used();
         let repaid = posting.moved(Account::Debt).clamp(0, used.max(0));
         let key = &posting.lot_key();
-        let repayment = self.pay(organization, Movement::Repayment, repaid, Use::ANYTHING, key, at);
-        let burn = self.pay(organization, Movement::Burn, used - repaid, wanted, key, at);
+        let booked = posting.occurred_at;
+        let repayment = self.pay(organization, Movement::Repayment, repaid, Use::ANYTHING, key, (at, booked));
+        let burn = self.pay(organization, Movement::Burn, used - repaid, wanted, key, (at, booked));
         repayment.into_iter().chain(burn).collect()
     }
 
@@ -58,18 +59,18 @@ impl Payments {
         amount: i64,
         wanted: Use<'_>,
         key: &str,
-        at: DateTime<Utc>,
+        (at, booked): (DateTime<Utc>, DateTime<Utc>),
     ) -> Option<Posting> {
         let lots = self.lots.entry(organization).or_default();
         let paid = pure::burn(lots, amount, wanted, at);
         let missing = amount.max(0) - paid.iter().map(|(_, part)| part).sum::<i64>();
         for (grant, part) in paid {
             lots.iter_mut().filter(|lot| lot.id == grant).for_each(|lot| lot.remaining -= part);
-            self.moved.push(Moved { grant, movement, key: key.to_owned(), amount: -part, reverses: None });
+            self.moved.push(Moved { grant, movement, key: key.to_owned(), amount: -part, reverses: None, at: booked });
         }
         (missing > 0).then(|| {
             metrics::counter!("billing_shortfalls_total").increment(1);
-            postings::shortfall(format!("{}:{key}", movement.as_str()), missing, self.now)
+            postings::shortfall(format!("{}:{key}", movement.as_str()), missing, booked)
         })
     }
 
@@ -78,6 +79,6 @@ impl Payments {
     /// # Errors
     /// The database's.
     pub async fn write(self, transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
-        store::insert_all(transaction, &self.moved, self.now).await
+        store::insert_all(transaction, &self.moved).await
     }
 }

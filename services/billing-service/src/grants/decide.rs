@@ -216,7 +216,7 @@ async fn take(
     let balances = ledger::lock(transaction, organization).await?;
     let posting = postings::adjustment(key, amount, balances, now);
     ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
-    pay(state, transaction, organization, Movement::Adjustment, posting.credit_used(), Use::ANYTHING, key, now, None).await
+    pay(state, transaction, organization, Movement::Adjustment, posting.credit_used(), Use::ANYTHING, key, (now, now), None).await
 }
 
 async fn revoke(
@@ -260,7 +260,7 @@ async fn reconcile(
     let mut more = balances.wallet + balances.held - lots.iter().map(|lot| lot.remaining).sum::<i64>();
     if more > 0 {
         let grant = NewGrant { reason: Some(decision.reason.clone()), ..NewGrant::plain(Source::Adjustment, &decision.key, more) };
-        return granted(add(state, transaction, organization, &grant).await?);
+        return granted(add(state, transaction, organization, &grant, now).await?);
     }
     let mut taken = Vec::new();
     for lot in &lots {

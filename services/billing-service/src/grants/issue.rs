@@ -114,25 +114,37 @@ pub(super) async fn give(
     grant: &NewGrant,
     posting: &Posting,
 ) -> Result<Option<GrantId>, Error> {
-    let Some(id) = add(state, transaction, organization, grant).await? else { return Ok(None) };
+    let Some(id) = add(state, transaction, organization, grant, posting.occurred_at).await? else { return Ok(None) };
     if !ledger::post(state, transaction, Some(organization), ledger::CREDIT, posting).await? {
         return Err(Error::Internal("credit was posted before, without its lot"));
     }
     let repaid = posting.moved(Account::Debt);
     let key = format!("{}:{}", grant.source.as_str(), grant.key);
-    pay(state, transaction, organization, Movement::Repayment, repaid, Use::ANYTHING, &key, state.clock.now(), None).await?;
+    pay(
+        state,
+        transaction,
+        organization,
+        Movement::Repayment,
+        repaid,
+        Use::ANYTHING,
+        &key,
+        (posting.occurred_at, posting.occurred_at),
+        None,
+    )
+    .await?;
     Ok(Some(id))
 }
 
-/// A lot of credit that is posted by the caller; none when the same fact gave one before.
+/// A lot of credit that is posted by the caller at this instant; none when the same fact gave one before.
 pub(super) async fn add(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     grant: &NewGrant,
+    at: DateTime<Utc>,
 ) -> Result<Option<GrantId>, Error> {
     let Some(id) = insert(state, transaction, organization, grant).await? else { return Ok(None) };
-    store::move_lots(transaction, Movement::Grant, &grant.key, &[(id, grant.amount)], state.clock.now()).await?;
+    store::move_lots(transaction, Movement::Grant, &grant.key, &[(id, grant.amount)], at).await?;
     Ok(Some(id))
 }
 

@@ -71,8 +71,8 @@ pub async fn follow(
     let used = posting.credit_used();
     let repaid = posting.moved(Account::Debt).clamp(0, used.max(0));
     let key = posting.lot_key();
-    pay(state, transaction, organization, Movement::Repayment, repaid, Use::ANYTHING, &key, at, None).await?;
-    pay(state, transaction, organization, Movement::Burn, used - repaid, wanted, &key, at, None).await
+    pay(state, transaction, organization, Movement::Repayment, repaid, Use::ANYTHING, &key, (at, posting.occurred_at), None).await?;
+    pay(state, transaction, organization, Movement::Burn, used - repaid, wanted, &key, (at, posting.occurred_at), None).await
 }
 
 /// Lets lots pay an amount that has left an organization's wallet and holds, for one fact (`key`, the request). What no lot may pay is
@@ -89,10 +89,10 @@ pub async fn burn(
     key: &str,
     at: DateTime<Utc>,
 ) -> Result<(), Error> {
-    pay(state, transaction, organization, Movement::Burn, amount, wanted, key, at, None).await
+    pay(state, transaction, organization, Movement::Burn, amount, wanted, key, (at, state.clock.now()), None).await
 }
 
-/// The same for any movement; a lot that is named pays before all others.
+/// The same for any movement, and when it was booked; a lot that is named pays before all others.
 #[expect(clippy::too_many_arguments, reason = "one place that every way of taking from lots goes through")]
 pub(super) async fn pay(
     state: &AppState,
@@ -102,13 +102,12 @@ pub(super) async fn pay(
     amount: i64,
     wanted: Use<'_>,
     key: &str,
-    at: DateTime<Utc>,
+    (at, now): (DateTime<Utc>, DateTime<Utc>),
     first: Option<GrantId>,
 ) -> Result<(), Error> {
     if amount <= 0 {
         return Ok(());
     }
-    let now = state.clock.now();
     let mut lots: Vec<Lot> = store::lots(&mut **transaction, organization, now).await?;
     // A stable sort: the others keep their order.
     lots.sort_by_key(|lot| Some(lot.id) != first);

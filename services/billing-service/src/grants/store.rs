@@ -164,8 +164,8 @@ async fn insert(
     at: DateTime<Utc>,
 ) -> Result<(), Error> {
     let moved: Vec<Moved> =
-        moved.iter().map(|&(grant, amount, reverses)| Moved { grant, movement, key: key.to_owned(), amount, reverses }).collect();
-    insert_all(transaction, &moved, at).await
+        moved.iter().map(|&(grant, amount, reverses)| Moved { grant, movement, key: key.to_owned(), amount, reverses, at }).collect();
+    insert_all(transaction, &moved).await
 }
 
 /// A movement of a lot.
@@ -181,13 +181,15 @@ pub struct Moved {
     pub amount: i64,
     /// The movement that it gives back.
     pub reverses: Option<i64>,
+    /// When: the instant of the posting that it follows, so that lots and accounts agree as of any instant.
+    pub at: DateTime<Utc>,
 }
 
 /// Moves lots, for any number of facts.
 ///
 /// # Errors
 /// The database's.
-pub async fn insert_all(transaction: &mut Transaction<'static, Postgres>, moved: &[Moved], at: DateTime<Utc>) -> Result<(), Error> {
+pub async fn insert_all(transaction: &mut Transaction<'static, Postgres>, moved: &[Moved]) -> Result<(), Error> {
     if moved.is_empty() {
         return Ok(());
     }
@@ -196,17 +198,19 @@ pub async fn insert_all(transaction: &mut Transaction<'static, Postgres>, moved:
     let keys: Vec<String> = moved.iter().map(|moved| moved.key.clone()).collect();
     let amounts: Vec<i64> = moved.iter().map(|moved| moved.amount).collect();
     let reverses: Vec<Option<i64>> = moved.iter().map(|moved| moved.reverses).collect();
+    let instants: Vec<DateTime<Utc>> = moved.iter().map(|moved| moved.at).collect();
     sqlx::query!(
         "insert into grant_movements (grant_id, kind, external_key, amount_micros, reverses, occurred_at)
-         select grant_id, kind, key, amount, reverses, $6
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[]) with ordinality as moved (grant_id, kind, key, amount, reverses, place)
+         select grant_id, kind, key, amount, reverses, at
+         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[]) with ordinality
+           as moved (grant_id, kind, key, amount, reverses, at, place)
          order by place",
         &grants,
         &kinds,
         &keys,
         &amounts,
         &reverses as &[Option<i64>],
-        at
+        &instants
     )
     .execute(&mut **transaction)
     .await?;

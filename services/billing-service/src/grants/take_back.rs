@@ -116,7 +116,7 @@ async fn take_back(
     };
     ledger::post(state, transaction, Some(organization), CREDIT, &posting).await?;
     let first = Some(GrantId::from_uuid(lot.id));
-    pay(state, transaction, organization, movement, posting.credit_used(), Use::ANYTHING, key, now, first).await?;
+    pay(state, transaction, organization, movement, posting.credit_used(), Use::ANYTHING, key, (now, now), first).await?;
     Ok(Some(part.credit))
 }
 
@@ -201,7 +201,7 @@ async fn give_back(
     posting: &Posting,
     (movement, key): (Movement, &str),
 ) -> Result<bool, Error> {
-    let now = state.clock.now();
+    let now = posting.occurred_at;
     let amount = posting.moved(Account::Wallet).max(0);
     let given = unwind(&store::recorded(transaction, organization, movement, key).await?, amount);
     let rest = amount - given.iter().map(|(_, part)| part).sum::<i64>();
@@ -212,7 +212,7 @@ async fn give_back(
     store::reverse(transaction, &key, &given, now).await?;
     if rest > 0 {
         let grant = NewGrant::plain(Source::Refund, key, rest);
-        add(state, transaction, organization, &grant).await?;
+        add(state, transaction, organization, &grant, now).await?;
     }
     Ok(true)
 }

@@ -29,7 +29,7 @@ fn changes(organization: OrganizationId) -> String {
     format!("/v1/admin/wallets/{organization}/changes")
 }
 
-const READS: [&str; 14] = [
+const READS: [&str; 15] = [
     "/v1/admin/status",
     "/v1/admin/audit",
     "/v1/admin/ledger/verification",
@@ -44,6 +44,7 @@ const READS: [&str; 14] = [
     "/v1/admin/rates/models/sim-large",
     "/v1/admin/usage?format=csv&from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z",
     "/v1/admin/usage/verification",
+    "/v1/admin/ledger/trial-balance",
 ];
 
 /// [B-79] Neither customers nor services of ours that have other things to do.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::app::App;
 use billing_service::grants::{self, NewGrant, Source};
+use billing_service::ledger::trial_balance::trial_balance;
 use billing_service::ledger::{self, export};
 use chassis::config::Millis;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -279,4 +280,47 @@ async fn the_journal_has_every_transaction_of_the_period_whole_balanced_and_with
     let sale = rows.iter().find(|row| row[3] == "sale" && row[6] == "stripe_clearing" && row[4].contains("SUM")).unwrap();
     assert_eq!((sale[4], sale[5], sale[7], sale[9], sale[10]), ("'@SUM(A1)", "1100", "", "0.000007", ""));
     assert_eq!(journal(to, to).await.lines().count(), 1, "the columns and nothing else");
+}
+
+/// Whenever it is asked for, an instant's is the same: what was booked since is taken off.
+#[tokio::test]
+async fn the_trial_balance_of_an_instant_stays_what_it_was_and_credit_is_told_by_where_it_came_from() {
+    let app = quiet().await;
+    let (organization, client) = app.organization();
+    app.balance(&client).await;
+    live(&app, organization, 3).await;
+    app.give(organization, &NewGrant { paid: Some(700), ..NewGrant::plain(Source::Purchase, "a", 700) }).await.unwrap();
+    let console = app.service(billing_service::admin::SCOPE_READ);
+    let of = async |time| console.get(&format!("/v1/admin/ledger/trial-balance?at={}", at(time))).await.expect(200).json;
+    app.turn.advance(Duration::from_millis(1));
+    let then = app.clock.now();
+    let first = of(then).await;
+    let sum = |rows: &Value, of: &str, only: &[&str]| -> i64 {
+        let rows = rows.as_array().unwrap().iter();
+        rows.filter(|row| only.is_empty() || only.contains(&row["account"].as_str().unwrap())).map(|row| row[of].as_i64().unwrap()).sum()
+    };
+    for _ in 0..2 {
+        app.give(organization, &NewGrant::plain(Source::Promotion, app.request().to_string(), 50)).await.unwrap();
+        let hold = app.hold(organization, 0, 100).await;
+        app.settle(&hold, &app.usage(0, 50)).await.expect(200);
+        app.hold(organization, 0, 10).await;
+        app.turn.advance(Duration::from_hours(24));
+        let now = of(app.clock.now()).await;
+        for balance in [&first, &now] {
+            assert_eq!(sum(&balance["accounts"], "balance_micros", &[]), 0, "{balance}");
+            let credit = sum(&balance["accounts"], "balance_micros", &["wallet", "holds"]);
+            assert_eq!(sum(&balance["deferred_revenue"], "remaining_micros", &[]), credit, "{balance}");
+        }
+        assert_eq!(of(then).await, first, "what came later changed it");
+        assert_ne!(now["accounts"], first["accounts"]);
+    }
+    let sources: Vec<&str> = first["deferred_revenue"].as_array().unwrap().iter().map(|row| row["source"].as_str().unwrap()).collect();
+    assert!(sources.contains(&"purchase") && sources.contains(&"signup"), "{sources:?}");
+    let csv = trial_balance(&app.database.pool, then).await.unwrap().csv();
+    let lines: Vec<&str> = csv.split_terminator("\r\n").collect();
+    assert!(lines.iter().any(|line| line.contains(",1100,stripe_clearing,,USD,0.") && line.ends_with(',')), "{csv}");
+    assert!(lines.iter().any(|line| line.contains(",,wallet+holds,purchase,USD,,")), "{csv}");
+    let before = of("2020-01-01T00:00:00Z".parse().unwrap()).await;
+    assert_eq!((&before["accounts"], &before["deferred_revenue"]), (&json!([]), &json!([])));
+    console.get("/v1/admin/ledger/trial-balance?at=yesterday").await.expect(400);
 }

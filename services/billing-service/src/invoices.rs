@@ -20,9 +20,9 @@ const PAGE: usize = 100;
 pub struct Invoice {
     /// Stripe's id.
     id: String,
-    /// What people call it; absent while it is a draft.
+    /// What people call it.
     number: Option<String>,
-    /// `draft`, `open`, `paid`, `void` or `uncollectible`.
+    /// `open`, `paid`, `void` or `uncollectible`: a draft is no invoice yet, and may never be one.
     status: String,
     /// ISO 4217 code.
     currency: String,
@@ -114,7 +114,7 @@ async fn rows(state: &AppState, organization: OrganizationId, after: Option<(Dat
              hosted_url, pdf_url, created_at, paid_at,
              (select coalesce(jsonb_agg(to_jsonb(n) || jsonb_build_object('id', n.credit_note_id) order by n.created_at, n.credit_note_id), '[]')
               from stripe_credit_notes n where n.organization_id = $1 and n.invoice_id = i.invoice_id) as "credit_notes!: Json<Vec<CreditNote>>"
-           from stripe_invoices i where organization_id = $1 and ($2::timestamptz is null or (created_at, invoice_id) < ($2, $3))
+           from stripe_invoices i where organization_id = $1 and status <> 'draft' and ($2::timestamptz is null or (created_at, invoice_id) < ($2, $3))
            order by created_at desc, invoice_id desc limit $4"#,
         organization.uuid(),
         time,

@@ -162,7 +162,7 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
 /// # Errors
 /// Stripe's.
 pub async fn find(stripe: &Transport, customer: &str, operation: &str) -> Result<Option<Value>, Error> {
-    made_by(stripe, &Call::get("/invoices").with("customer", customer), operation).await
+    made_by(stripe, &of_customer(customer), operation).await
 }
 
 /// All invoices of an operation with a customer; none of one that Stripe does not know.
@@ -175,10 +175,14 @@ pub async fn all(stripe: &Transport, customer: &str, operation: &str) -> Result<
         all.push(made.0.clone());
         false
     };
-    match each_made_by(stripe, &Call::get("/invoices").with("customer", customer), operation, take).await {
+    match each_made_by(stripe, &of_customer(customer), operation, take).await {
         Err(Error::Stripe(error)) if is_unknown(&error) => Ok(Vec::new()),
         other => other.map(|()| all),
     }
+}
+
+fn of_customer(customer: &str) -> Call {
+    Call::get("/invoices").with("customer", customer)
 }
 
 /// Whether Stripe does not know what it was asked about at all.

@@ -30,7 +30,7 @@ pub struct Turn {
 /// The database's.
 pub async fn take(transaction: &mut Transaction<'static, Postgres>, events: &[String], fetched: Option<&Fetched>) -> Result<Turn, Error> {
     let turn = ask(transaction, events, fetched).await?;
-    if turn.is_ours || fetched.and_then(Fetched::customer).is_none() {
+    if turn.is_ours || turn.waiting.is_empty() || fetched.and_then(Fetched::customer).is_none() {
         return Ok(turn);
     }
     // The customer may have become ours while the events were waited for: what began before that has not seen it.

@@ -15,6 +15,7 @@ use sqlx::types::Uuid;
 use crate::GRANT;
 use crate::hurry;
 use crate::incidents::Incidents;
+use crate::reports;
 use crate::shop::PLAN_CREDIT;
 
 /// How long everything may take to come to rest: deadlines, takeovers of dead consumers, the ends of leases.
@@ -63,6 +64,8 @@ pub struct Books {
     most_unread: i64,
     /// Credit that came with plans: how often.
     plan_credits: usize,
+    /// Events of another program, each counted once.
+    reports: usize,
     /// What was paid at Stripe, and how much of it went back, in smallest units.
     paid: i64,
     refunded: i64,
@@ -75,7 +78,7 @@ impl Books {
         json!({"requests_served": self.served, "usage_rows": self.rows, "stripe_events": self.events,
             "abandoned": self.abandoned, "given_up": self.given_up, "abandoned_tokens": self.abandoned_tokens, "without_checkpoint": self.without_checkpoint,
             "unbilled_tokens": self.unbilled_tokens, "beyond_a_second": self.beyond_a_second, "cut": self.cut, "unread_tokens": self.unread_tokens, "most_unread": self.most_unread,
-            "plan_credits": self.plan_credits, "paid_cents": self.paid, "refunded_cents": self.refunded})
+            "plan_credits": self.plan_credits, "reports": self.reports, "paid_cents": self.paid, "refunded_cents": self.refunded})
     }
 }
 
@@ -90,11 +93,22 @@ struct Row {
     started: i64,
 }
 
-/// Waits until nothing is held, then compares everything. `begun` are the subscriptions to the free plan that customers were told of.
+/// What people and programs were told, and so must be there.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Events of Stripe that were acknowledged.
+    pub acknowledged: Vec<String>,
+    /// Subscriptions to the free plan that have begun.
+    pub begun: Vec<String>,
+    /// Events of other programs that count.
+    pub reported: Vec<String>,
+}
+
+/// Waits until nothing is held, then compares everything.
 ///
 /// # Errors
 /// Whatever does not agree.
-pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], begun: &[String], incidents: &Incidents) -> Result<Books> {
+pub async fn agree(stack: &mut Stack, http: &Client, told: &Told, incidents: &Incidents) -> Result<Books> {
     let pool = PgPool::connect(&stack.postgres.url("postgres", "billing")).await?;
     let mut books = Books::default();
     at_rest(stack, &pool).await?;
@@ -120,10 +134,13 @@ pub async fn agree(stack: &mut Stack, http: &Client, acknowledged: &[String], be
     );
     let lost = served.iter().find(|(id, row)| row["output_tokens"] != 0 && !known.contains_key(*id));
     ensure!(lost.is_none(), "a request that was served has no usage row: {lost:?}");
-    plans(&mut books, &pool, begun).await?;
+    plans(&mut books, &pool, &told.begun).await?;
     ledger(&pool).await?;
-    events(&mut books, &pool, acknowledged).await?;
-    stack.program("billing-service")?.operate(&["ledger", "verify"]).context("ledger verify")?;
+    events(&mut books, &pool, &told.acknowledged).await?;
+    books.reports = reports::agree(&pool, &told.reported).await?;
+    for check in ["ledger", "usage"] {
+        stack.program("billing-service")?.operate(&[check, "verify"]).with_context(|| format!("{check} verify"))?;
+    }
     stripe_agrees(stack, &pool).await?;
     Ok(books)
 }

@@ -9,6 +9,7 @@ pub mod incidents;
 pub mod kills;
 pub mod load;
 pub mod metrics;
+pub mod reports;
 pub mod shop;
 pub mod steps;
 

@@ -77,7 +77,8 @@ async fn ask(http: &Client, url: &str, key: &str, turn: usize) -> Result<String,
     let tokens = if turn % 8 == 2 { 400 } else { 24 };
     let body = json!({"model": "sim-small", "max_completion_tokens": tokens, "stream": turn.is_multiple_of(2),
         "messages": [{"role": "user", "content": format!("Say something about {turn}")}]});
-    let request = http.post(url).bearer_auth(key).json(&body).send();
+    let tags = if turn.is_multiple_of(3) { "drill, third" } else { "drill" };
+    let request = http.post(url).bearer_auth(key).header("x-trivet-tags", tags).json(&body).send();
     let mut answer = request.await.map_err(|_| "no answer".to_owned())?;
     if !answer.status().is_success() {
         return Err(answer.status().as_u16().to_string());

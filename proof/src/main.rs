@@ -1,7 +1,7 @@
 //! Kills programs of the stack at random instants under load, and then looks at the books: the model provider's own ledger, the usage
 //! rows and the double-entry ledger must agree to the token and the micro, with nothing left on hold [B-58]; every event of Stripe that was
 //! acknowledged is there and was worked through once [B-10] [B-14], and what was paid at Stripe or went back is sold or taken back once, to
-//! the cent, with a clean `stripe reconcile`.
+//! the cent, with a clean `stripe reconcile`; what another program reported counts once [B-55], and all sums are those of the rows [B-61].
 //!
 //! Real programs over a real Postgres and Redis, without containers. `SIGKILL` for chat, billing, auth, the provider, Stripe, Redis and Postgres;
 //! now and then `SIGTERM`, after which a service must have ended by itself with status 0 [B-81] [B21].
@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use clap::Parser;
 use gateway_bench::stack::{Programs, Stack, Wishes};
 use kill_drill::coverage::FULL;
-use kill_drill::{GRANT, books, incidents, kills, load, metrics, shop, steps};
+use kill_drill::{GRANT, books, incidents, kills, load, metrics, reports, shop, steps};
 use serde_json::json;
 
 /// Organizations that are charged.
@@ -92,39 +92,42 @@ async fn main() -> Result<()> {
     shop::sell(&mut stack, &folder)?;
     let mut killer = kills::Killer::new(arguments.seed, folder.clone());
     let watch = metrics::Watch::begin(&http, &stack.billing_url);
-    let (mut bought, mut came) = (0, Vec::new());
-    let (mut events, mut answers) = (Vec::new(), load::Answers::new());
+    let (mut bought, mut told) = (0, books::Told::default());
+    let mut answers = load::Answers::new();
     let mut books = books::Books::default();
     let mut left = arguments.kills;
     while left > 0 {
         let load = load::Load::begin(&http, &stack.base("chat-service")?, &stack.base("billing-service")?, &keys);
         let shop = shop::Shop::open(&stack, &http, &people[..BUYERS])?;
+        let reports = reports::Reports::begin(&stack, &http, &people[0])?;
         let mut ended = killer.round(&mut stack, &http, left.min(ROUND)).await;
         if ended.is_ok() && left <= ROUND && arguments.kills >= FULL {
             ended = killer.rest(&mut stack, &http).await;
         }
         let (purchases, newcomers) = shop.close().await?;
         bought += purchases;
-        came.extend(newcomers);
+        told.begun.extend(newcomers);
+        told.reported.extend(reports.end().await?);
         let (seen, acknowledged) = load.end().await?;
         for (answer, times) in seen {
             *answers.entry(answer).or_default() += times;
         }
-        events.extend(acknowledged);
+        told.acknowledged.extend(acknowledged);
         ended?;
         left -= left.min(ROUND);
-        books = books::agree(&mut stack, &http, &events, &came, &killer.incidents).await?;
+        books = books::agree(&mut stack, &http, &told, &killer.incidents).await?;
         writeln!(std::io::stderr(), "{left} kills left: {books:?}")?;
     }
     let abandoned = watch.end().await?;
     std::fs::remove_dir_all(folder)?;
     ensure!(answers.contains_key("complete"), "no request was ever answered: {answers:?}");
     ensure!(bought > 0, "nothing was ever bought");
-    ensure!(!came.is_empty(), "nobody ever signed up, signed in and exchanged tokens");
+    ensure!(!told.begun.is_empty(), "nobody ever signed up, signed in and exchanged tokens");
+    ensure!(!told.reported.is_empty(), "no program ever reported anything");
     writeln!(
         std::io::stdout(),
         "{:#}",
-        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": came.len(),
+        json!({"seed": arguments.seed, "kills": killer.counts, "answers": answers, "bought": bought, "newcomers": told.begun.len(),
             "steps": killer.coverage.report(), "books": books.report(), "metrics": abandoned})
     )?;
     killer.coverage.check(arguments.kills)

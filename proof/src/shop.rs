@@ -39,6 +39,8 @@ const GAP: i64 = 100 * TOP_UP;
 const CAP: i64 = 1_000_000_000_000;
 /// Between two purchases of one customer.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Seconds after which an invoice that found no card is asked for again; an hour at Stripe.
+const UNTIL_ASKED_AGAIN: i64 = 5;
 
 /// Puts the pack on sale.
 ///
@@ -74,7 +76,7 @@ impl Shop {
         let stop = Arc::new(AtomicBool::new(false));
         let (auth, billing, stripe) = (stack.base("auth-service")?, stack.base("billing-service")?, stack.base("stripe-simulator")?);
         let newcomers = tokio::spawn(come(http.clone(), auth.clone(), billing.clone(), stop.clone()));
-        let hurry = tokio::spawn(hurry(stack.postgres.url("postgres", "billing"), stop.clone()));
+        let hurry = tokio::spawn(hurry(http.clone(), stripe.clone(), stack.postgres.url("postgres", "billing"), stop.clone()));
         let buyers = people.iter().map(|email| {
             let (http, email) = (http.clone(), email.clone());
             let mut buyer =
@@ -147,16 +149,32 @@ async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<
 }
 
 /// A customer's next top-up is due now, and [what waits](hurry::up).
-async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
+async fn hurry(http: Client, stripe: String, url: String, stop: Arc<AtomicBool>) -> Result<()> {
     // One connection, and a new one where Postgres was killed.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
     while !stop.load(Ordering::Relaxed) {
         // The next turn is the next try.
         let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
         let _ = hurry::up(&pool).await;
+        let _ = ask_again(&http, &stripe).await;
         tokio::time::sleep(PAUSE).await;
     }
     pool.close().await;
+    Ok(())
+}
+
+/// A top-up may be wanted before its customer has paid anything, and so has no card yet: until its invoice ends there is no other.
+async fn ask_again(http: &Client, stripe: &str) -> Result<()> {
+    let open = http.get(format!("{stripe}/v1/invoices?status=open&limit=100")).basic_auth(SECRET_KEY, None::<&str>);
+    let open = answer(open).await?;
+    let since = chassis::Clock::system().now().timestamp() - UNTIL_ASKED_AGAIN;
+    for invoice in open["data"].as_array().into_iter().flatten() {
+        let (id, created) = (invoice["id"].as_str().context("an id")?, invoice["created"].as_i64().context("an instant")?);
+        if invoice["attempt_count"] == 0 && created < since {
+            let pay = http.post(format!("{stripe}/v1/invoices/{id}/pay")).basic_auth(SECRET_KEY, None::<&str>);
+            answer(pay.header("content-type", "application/x-www-form-urlencoded").body("")).await?;
+        }
+    }
     Ok(())
 }
 
@@ -226,14 +244,18 @@ impl Buyer {
         if let Some(session) = &self.session {
             return Ok(session.clone());
         }
-        let body = json!({"email": self.email, "password": PASSWORD});
-        let session = answer(self.http.post(format!("{}/v1/sessions", self.auth)).json(&body)).await?;
-        let session = session["access_token"].as_str().context("a token")?.to_owned();
+        let session = sign_in(&self.http, &self.auth, &self.email).await?;
         Ok(self.session.insert(session).clone())
     }
 }
 
-async fn answer(request: RequestBuilder) -> Result<Value> {
+/// A session's token.
+pub(crate) async fn sign_in(http: &Client, auth: &str, email: &str) -> Result<String> {
+    let session = answer(http.post(format!("{auth}/v1/sessions")).json(&json!({"email": email, "password": PASSWORD}))).await?;
+    Ok(session["access_token"].as_str().context("a token")?.to_owned())
+}
+
+pub(crate) async fn answer(request: RequestBuilder) -> Result<Value> {
     let answer = request.send().await?;
     let (status, text) = (answer.status(), answer.text().await?);
     ensure!(status.is_success(), "{status} {text}");

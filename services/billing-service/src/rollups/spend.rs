@@ -1,11 +1,19 @@
 //! Rollups of what each person's requests, and those with a tag, were sold for, by day.
 
+use std::time::Duration;
+
 use chassis::in_transaction;
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
+use tokio::time::sleep;
 
 use super::{BATCH, LOCK};
 use crate::error::Error;
+
+/// Between two batches that are forgotten.
+const BREATH: Duration = Duration::from_millis(100);
+/// How often somebody else may be found at it before the rest waits for another hour.
+const TRIES: u32 = 100;
 
 /// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
 ///
@@ -44,25 +52,39 @@ async fn fold_tags(transaction: &mut Transaction<'static, Postgres>) -> Result<i
     Ok(taken.fetch_one(&mut **transaction).await?)
 }
 
-/// Takes away the sums of tags that no budget looks at any more, some at a time: there may be as many as requests.
+/// Takes away the sums of tags that no budget looks at any more, and a month later than that, so that nobody compares them meanwhile. Some at
+/// a time, and between them those who add have their turn: there may be as many as requests.
 ///
 /// # Errors
 /// The database's.
 pub async fn forget(pool: &PgPool) -> Result<(), Error> {
-    while forget_some(pool).await? == BATCH.unsigned_abs() {}
+    let mut busy = 0;
+    while busy < TRIES {
+        match forget_some(pool).await? {
+            Some(forgotten) if forgotten < BATCH.unsigned_abs() => return Ok(()),
+            Some(_) => busy = 0,
+            None => busy += 1,
+        }
+        sleep(BREATH).await;
+    }
     Ok(())
 }
 
-async fn forget_some(pool: &PgPool) -> Result<u64, Error> {
+/// None while somebody adds or forgets: they would lock the same rows in another order.
+async fn forget_some(pool: &PgPool) -> Result<Option<u64>, Error> {
     in_transaction!(pool, |transaction| {
-        // Whoever adds meanwhile would lock the same rows in another order.
-        sqlx::query!("select pg_advisory_xact_lock($1)", LOCK + 2).execute(&mut **transaction).await?;
+        let mine =
+            sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK + 2).fetch_one(&mut **transaction).await?;
+        if !mine {
+            return Ok(None);
+        }
         let forgotten = sqlx::query!(
             "delete from tag_spend_rollups where (organization_id, tag, currency, day) in (
-               select organization_id, tag, currency, day from tag_spend_rollups where day < tag_spend_since() order by day limit $1)",
+               select organization_id, tag, currency, day from tag_spend_rollups
+               where day < tag_spend_since() - interval '1 month' order by day limit $1)",
             BATCH
         );
-        Ok(forgotten.execute(&mut **transaction).await?.rows_affected())
+        Ok(Some(forgotten.execute(&mut **transaction).await?.rows_affected()))
     })
 }
 

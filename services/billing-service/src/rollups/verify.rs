@@ -82,10 +82,11 @@ async fn of_usage(transaction: &mut Transaction<'static, Postgres>) -> Result<Ve
     Ok(lines.collect())
 }
 
-/// Of people and tags, the last month with usage and the one before: as far back as budgets look.
+/// Of people and tags, the last month with usage and the one before, where it was not retired: as far back as budgets look.
 async fn of_people_and_tags(transaction: &mut Transaction<'static, Postgres>) -> Result<Vec<String>, Error> {
     let rows = sqlx::query!(
-        r#"with recent as (select tag_spend_since() as since),
+        r#"with recent as (select greatest(tag_spend_since(),
+               (select (max(month) + interval '1 month') at time zone 'UTC' from usage_retired)) as since),
              known as (select organization_id, day, 'user ' || user_id as whose, currency, price_micros from spend_by_day
                union all select organization_id, day, 'tag ' || tag, currency, price_micros from tag_spend_by_day),
              rolled as (select organization_id, day, whose, currency, sum(price_micros) as price_micros from known

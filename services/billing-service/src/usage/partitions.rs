@@ -26,9 +26,9 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("usage-partitions", stop, EVERY, || async {
         let (now, metering) = (state.clock.now(), &state.config.metering);
         keep(&state.pool, &state.config.usage, now).await?;
-        rollups::spend::forget(&state.pool).await?;
         retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
         meters::retention::keep(&state.pool, now).await?;
+        rollups::spend::forget(&state.pool).await?;
         Ok(())
     })
     .await;

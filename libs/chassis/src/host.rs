@@ -115,7 +115,7 @@ impl Host {
         let private = private.merge(health).route("/metrics", get(|| async { telemetry::render_metrics() }));
         let private = edge::wrap(private, &self.config, edge::as_problem);
         self.spawn("metrics-upkeep", telemetry::keep_metrics);
-        let (header, grace) = (self.config.header_timeout.0, self.config.shutdown_grace.0);
+        let (config, grace) = (self.config.clone(), self.config.shutdown_grace.0);
         let (readiness, draining) = (self.readiness.clone(), self.draining.clone());
         let stop = shutdown.clone();
         let announce = async move {
@@ -124,9 +124,10 @@ impl Host {
             draining.cancel();
         };
         let private_stop = CancellationToken::new();
-        let private_server = tokio::spawn(server::serve(self.private, private, header, Duration::from_secs(1), private_stop.clone()));
+        let (listener, stopped) = (self.private, private_stop.clone());
+        let private_server = tokio::spawn(async move { server::serve(listener, private, &config, Duration::from_secs(1), stopped).await });
         tracing::info!("serving");
-        tokio::join!(announce, server::serve(self.public, public, header, grace, shutdown));
+        tokio::join!(announce, server::serve(self.public, public, &self.config, grace, shutdown));
         self.stop_tasks.cancel();
         self.tasks.close();
         if tokio::time::timeout(TASK_GRACE, self.tasks.wait()).await.is_err() {

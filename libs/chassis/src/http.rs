@@ -8,6 +8,7 @@ pub mod extract;
 pub mod openapi;
 pub mod proxies;
 pub mod server;
+mod stall;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,6 +37,8 @@ crate::settings! {
         pub body_timeout: Millis = default "TRIVET_HTTP_BODY_TIMEOUT_MS" "30000",
         /// Milliseconds a client may take to send its headers.
         pub header_timeout: Millis = default "TRIVET_HTTP_HEADER_TIMEOUT_MS" "10000",
+        /// Milliseconds a client may take nothing of an answer that is written to it; its connection ends then.
+        pub stall_timeout: Millis = default "TRIVET_HTTP_STALL_TIMEOUT_MS" "60000",
         /// Requests in flight at once; one more is answered 503 at once.
         pub max_concurrency: usize = default "TRIVET_HTTP_MAX_CONCURRENCY" "1024",
         /// Milliseconds that requests in flight get to end when the process stops.
@@ -56,6 +59,7 @@ impl HttpConfig {
             timeout: Millis(Duration::from_secs(30)),
             body_timeout: Millis(Duration::from_secs(30)),
             header_timeout: Millis(Duration::from_secs(10)),
+            stall_timeout: Millis(Duration::from_mins(1)),
             max_concurrency: 1024,
             shutdown_grace: Millis(Duration::from_secs(5)),
         }

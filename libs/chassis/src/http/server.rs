@@ -1,4 +1,5 @@
-//! The accept loop: HTTP/1.1 with a limit on how long headers may take, `TCP_NODELAY`, and a bounded drain.
+//! The accept loop: HTTP/1.1 with a limit on how long headers may take, and on how long a client may take nothing of its answer, `TCP_NODELAY`,
+//! and a bounded drain.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,11 +14,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::HttpConfig;
+use super::stall::Stalling;
+
 /// Largest head of a request, in bytes [I-78].
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Serves `router` until `stop` is cancelled; then no new connection is taken, and those that are open get `grace` to end.
-pub async fn serve(listener: TcpListener, router: Router, header_timeout: Duration, grace: Duration, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, config: &HttpConfig, grace: Duration, stop: CancellationToken) {
+    let (header_timeout, stall_timeout) = (config.header_timeout.0, config.stall_timeout.0);
     let mut builder = Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_buf_size(MAX_HEAD_BYTES);
     let graceful = GracefulShutdown::new();
@@ -40,7 +45,7 @@ pub async fn serve(listener: TcpListener, router: Router, header_timeout: Durati
             request.extensions_mut().insert(ConnectInfo::<SocketAddr>(peer));
             request
         }));
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(Stalling::new(stream, stall_timeout)), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error.message = %error, "a connection ended early");

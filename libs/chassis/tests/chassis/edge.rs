@@ -38,6 +38,10 @@ fn router() -> Router {
             post(|Json(order): Json<Order>| async move { order.lines.iter().map(|line| line.count).sum::<u32>().to_string() }),
         )
         .route("/panic", get(panicking))
+        .route(
+            "/endless",
+            get(|| async { axum::body::Body::from_stream(futures::stream::repeat(Ok::<_, std::convert::Infallible>("more"))) }),
+        )
         .route("/never", get(std::future::pending::<()>))
         .route("/busy", get(|| async { Problem::unavailable("the database") }))
 }
@@ -135,6 +139,23 @@ async fn a_body_that_does_not_come_in_time_is_refused_and_gives_its_place_back()
     assert_eq!(&answer, b"HTTP/1.1 408");
     drop(socket);
     testkit::eventually("a free place", || async { (client.get("/who").await.status == 200).then_some(()) }).await;
+}
+
+/// What waits to be written keeps the rest of an answer from being looked at, and its deadline too.
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_gives_its_place_back() {
+    let (client, _stop) = serve(|config| {
+        config.max_concurrency = 1;
+        config.stall_timeout = Millis(Duration::from_millis(50));
+    })
+    .await;
+    let mut socket = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut socket, b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    tokio::io::AsyncReadExt::read_exact(&mut socket, &mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    testkit::eventually("a free place", || async { (client.get("/who").await.status == 200).then_some(()) }).await;
+    drop(socket);
 }
 
 /// [trap 19]

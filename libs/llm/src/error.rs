@@ -1,9 +1,12 @@
 //! Errors in `OpenAI`'s shape.
 
+mod provider;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
+
+pub use provider::ProviderError;
 
 /// `{"error": {…}}`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -48,37 +51,6 @@ impl ErrorBody {
     }
 }
 
-/// Whether a provider's body is an error in this shape.
-#[must_use]
-pub fn is_error_body(body: &[u8]) -> bool {
-    serde_json::from_slice::<Probe>(body).is_ok_and(|probe| probe.error.is_some())
-}
-
-#[derive(Deserialize)]
-struct Probe {
-    error: Option<serde::de::IgnoredAny>,
-}
-
-/// Whether a provider's body says that the quota of an account is used up. It comes with 429, as limits do that end by themselves.
-#[must_use]
-pub fn is_quota_used_up(body: &[u8]) -> bool {
-    let named = |field: &Option<Value>| field.as_ref().and_then(Value::as_str) == Some("insufficient_quota");
-    serde_json::from_slice::<Quota>(body).is_ok_and(|quota| named(&quota.error.code) || named(&quota.error.kind))
-}
-
-#[derive(Deserialize)]
-struct Quota {
-    error: QuotaDetail,
-}
-
-#[derive(Deserialize)]
-struct QuotaDetail {
-    #[serde(default)]
-    code: Option<Value>,
-    #[serde(default, rename = "type")]
-    kind: Option<Value>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,25 +62,5 @@ mod tests {
             String::from_utf8(body.to_bytes().to_vec()).expect("what the test gives is valid"),
             r#"{"error":{"message":"No.","type":"invalid_request_error","param":"model","code":"invalid_api_key"}}"#
         );
-    }
-
-    #[test]
-    fn a_used_up_quota_is_told_by_code_or_type_and_nothing_else_is_one() {
-        for body in [r#"{"error":{"code":"insufficient_quota"}}"#, r#"{"error":{"type":"insufficient_quota","code":null}}"#] {
-            assert!(is_quota_used_up(body.as_bytes()), "{body}");
-        }
-        for body in [r#"{"error":{"code":"rate_limit_exceeded","message":"insufficient_quota"}}"#, r#"{"error":"insufficient_quota"}"#, ""]
-        {
-            assert!(!is_quota_used_up(body.as_bytes()), "{body}");
-        }
-    }
-
-    #[test]
-    fn only_an_object_with_an_error_is_an_error_body() {
-        assert!(is_error_body(br#"{"error":{"message":"m"}}"#));
-        assert!(is_error_body(br#"{"error":"plain"}"#));
-        for other in ["{}", r#"{"error":null}"#, "<html>", "[]", ""] {
-            assert!(!is_error_body(other.as_bytes()), "{other}");
-        }
     }
 }

@@ -115,6 +115,16 @@ pub(crate) fn entries<'j, K: Deserialize<'j>>(json: &'j str) -> Option<Vec<(K, &
     Some(entries)
 }
 
+/// Appends a field to an object that is being written, its value as it comes.
+pub(crate) fn push_field(object: &mut Vec<u8>, name: &str, value: &str) {
+    if object.last() != Some(&b'{') {
+        object.push(b',');
+    }
+    object.extend_from_slice(Value::from(name).to_string().as_bytes());
+    object.push(b':');
+    object.extend_from_slice(value.as_bytes());
+}
+
 /// A string's text.
 pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     // A `Cow` that stands alone is always read as an owned one; only a field can borrow.

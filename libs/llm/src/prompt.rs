@@ -36,7 +36,7 @@ pub(crate) struct Contents {
     pub(crate) inline_image_bytes: u64,
     /// Something that may be larger than its own bytes: a file, an earlier answer's audio, or what is not known here.
     pub(crate) opaque: bool,
-    /// Sound, of this request or of an earlier answer.
+    /// What is or may be sound, of this request or of an earlier answer.
     pub(crate) audio: bool,
 }
 
@@ -61,8 +61,16 @@ struct Part<'m> {
     #[serde(default)]
     input_audio: Option<IgnoredAny>,
     #[serde(default)]
+    audio_url: Option<IgnoredAny>,
+    #[serde(default)]
+    video_url: Option<IgnoredAny>,
+    #[serde(default)]
     file: Option<IgnoredAny>,
 }
+
+/// Parts that are no sound, however large they are; any other that is not known may be.
+const SILENT: [&str; 9] =
+    ["document", "document_url", "file", "image_url", "redacted_thinking", "reference", "refusal", "text", "thinking"];
 
 #[derive(Deserialize)]
 struct Url<'m> {
@@ -107,11 +115,13 @@ impl Contents {
     fn add_part(&mut self, part: &RawValue) {
         let Ok(part) = serde_json::from_str::<Part<'_>>(part.get()) else {
             self.opaque = true;
+            self.audio = true;
             return;
         };
         let is_known = matches!(&*part.kind, "text" | "refusal" | "image_url" | "input_audio");
-        self.opaque |= !is_known || part.file.is_some();
-        self.audio |= part.kind == "input_audio" || part.input_audio.is_some();
+        let is_media = part.audio_url.is_some() || part.video_url.is_some();
+        self.opaque |= !is_known || is_media || part.file.is_some();
+        self.audio |= !SILENT.contains(&&*part.kind) || is_media || part.input_audio.is_some();
         self.images += u64::from(part.kind == "image_url" || part.image_url.is_some());
         // Only an image's own bytes are no text, and only where they are taken for an image.
         if let Some(image) = part.image_url.filter(|image| part.kind == "image_url" && image.url.starts_with("data:image/")) {
@@ -297,6 +307,19 @@ mod tests {
         assert_eq!(sound, Contents { messages: 1, audio: true, ..Contents::default() });
         for opaque in [r#"{"type":"file","file":{}}"#, r#"{"type":"video_url"}"#, r#"{"text":"a"}"#, "7", r#"{"type":"text","file":{}}"#] {
             assert!(contents(&format!("[{opaque}]")).opaque, "{opaque}");
+        }
+        for (part, may_be_sound) in [
+            (r#"{"type":"video_url","video_url":{"url":"https://x/y.mp4"}}"#, true),
+            (r#"{"type":"audio_url"}"#, true),
+            (r#"{"type":"text","text":"a","audio_url":{}}"#, true),
+            (r#"{"video_url":{}}"#, true),
+            (r#"{"type":"image_url","image_url":"https://x/y.mp4"}"#, true),
+            (r#"{"type":"file","file":{"file_id":"f"}}"#, false),
+            (r#"{"type":"text","file":{}}"#, false),
+            (r#"{"type":"thinking","thinking":[]}"#, false),
+        ] {
+            let contents = contents(&format!("[{part}]"));
+            assert!(contents.opaque && contents.audio == may_be_sound, "{part}");
         }
         let earlier = Contents::of(&raw(r#"[{"role":"assistant","audio":{"id":"a"}}]"#)).expect("messages");
         assert!(earlier.audio && earlier.opaque);

@@ -2,6 +2,7 @@
 
 mod limits;
 mod rules;
+mod unpriced;
 mod upstream;
 
 use money::Audio;
@@ -40,7 +41,7 @@ impl ChatRequest {
         let model = rules::model(&fields)?;
         let choices = rules::choices(&fields)?;
         let max_tokens = rules::max_tokens(&fields)?;
-        rules::check_paid_options(&fields)?;
+        unpriced::check(&fields)?;
         let messages = fields.raw("messages").ok_or_else(|| InvalidRequest::new("messages", "is required"))?;
         let contents = Contents::of(messages).map_err(|(param, rule)| InvalidRequest::new(&param, rule))?;
         Ok(Self {
@@ -49,7 +50,7 @@ impl ChatRequest {
             choices,
             max_tokens,
             stream_options: get(&fields, "stream_options", "an object")?.unwrap_or_default(),
-            audio: Audio { input: contents.audio, output: rules::asks_for_audio(&fields)? },
+            audio: Audio { input: contents.audio, output: unpriced::asks_for_audio(&fields)? },
             contents,
             fields,
         })

@@ -20,7 +20,7 @@ pub enum Verdict {
     Usage,
     /// The provider says that the stream is over.
     Done,
-    /// The provider says that something went wrong.
+    /// The provider says that something went wrong: for the client only as [`crate::ProviderError`] has it.
     Error,
 }
 
@@ -54,12 +54,16 @@ impl Tally {
             self.done = true;
             return Verdict::Done;
         }
-        let Some(frame) = Frame::read(data) else {
+        let before = self.bytes();
+        let frame = Frame::read(data);
+        let has_usage = frame.as_ref().is_some_and(|frame| self.observe(frame, data.len()));
+        if frame.is_none() {
             // What is no JSON is passed on: it is not for us to judge. But something was sent [trap 6].
             self.beyond += data.trim_ascii().len();
-            return Verdict::Forward;
-        };
-        let has_usage = self.observe(&frame, data.len());
+        }
+        // A count that text follows was none of the whole answer.
+        self.usage_is_final &= self.bytes() == before;
+        let Some(frame) = frame else { return Verdict::Forward };
         if frame.is_error {
             Verdict::Error
         } else if has_usage && frame.choices.is_none_or(is_empty) {
@@ -84,11 +88,14 @@ impl Tally {
     /// Takes text and usage; whether there was a usage that is not null. The last one wins, also when it is zero. What is not
     /// understood counts by its size: no output for a stream that was not empty is never right [trap 6].
     fn observe(&mut self, frame: &Frame<'_>, size: usize) -> bool {
-        frame.pieces(|choice, piece| match piece {
-            Piece::Text(text) => self.keep(choice, &text),
-            Piece::Sound(characters) => self.beyond += characters.div_ceil(SOUND_PER_BYTE),
-            Piece::Unread(bytes) => self.beyond += bytes,
-        });
+        // Of an error only its words are passed on: what else it holds is delivered to nobody.
+        if !frame.is_error {
+            frame.pieces(|choice, piece| match piece {
+                Piece::Text(text) => self.keep(choice, &text),
+                Piece::Sound(characters) => self.beyond += characters.div_ceil(SOUND_PER_BYTE),
+                Piece::Unread(bytes) => self.beyond += bytes,
+            });
+        }
         if !frame.is_known {
             self.beyond += size;
         }
@@ -117,7 +124,11 @@ impl Tally {
     /// Whether anything was generated.
     #[must_use]
     pub const fn has_text(&self) -> bool {
-        self.kept + self.beyond > 0
+        self.bytes() > 0
+    }
+
+    const fn bytes(&self) -> usize {
+        self.kept + self.beyond
     }
 
     /// The provider's own count, if it is the final one: a count on the way to a broken end is not. No output for an answer
@@ -138,7 +149,7 @@ impl Tally {
     /// The answer's text without a tokenizer: four bytes a token, rounded up.
     #[must_use]
     pub const fn estimate_output(&self) -> u64 {
-        estimate(self.kept + self.beyond)
+        estimate(self.bytes())
     }
 }
 
@@ -195,6 +206,18 @@ mod tests {
         let (tally, _) = tally(&[TEXT, running]);
         assert_eq!((tally.reported(), count(&tally)), (None, (3, true)));
         assert!(!tally.is_done());
+    }
+
+    /// [trap 6] [trap 14]
+    #[test]
+    fn a_count_that_stands_alone_before_the_text_is_not_the_final_one() {
+        let early = r#"{"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":1}}"#;
+        for text in [TEXT, "one two"] {
+            assert_eq!(tally(&[early, text]).0.reported(), None, "{text}");
+            assert_eq!(tally(&[early, text, USAGE]).0.reported(), Some(TokenUsage::text(7, 2)), "{text}");
+        }
+        let finish = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+        assert_eq!(tally(&[TEXT, USAGE, finish, r#"{"error":{"message":"m"}}"#]).0.reported(), Some(TokenUsage::text(7, 2)));
     }
 
     /// [trap 6]
@@ -274,6 +297,8 @@ mod tests {
     #[test]
     fn an_error_in_the_stream_is_seen() {
         assert_eq!(tally(&[r#"{"error":{"message":"overloaded"}}"#]).1, [Verdict::Error]);
+        let partial = r#"{"error":{"message":"m"},"choices":[{"index":0,"delta":{"content":"one"},"finish_reason":"error"}]}"#;
+        assert!(!tally(&[partial]).0.has_text(), "what stands beside an error reaches nobody");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Money and limits of a request: taken in one round trip to Redis; billing-service is asked only when the lease does not reach.
 
+mod gate;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,11 +11,11 @@ use contracts::LeaseId;
 use contracts::billing::BillingClient;
 use contracts::leases::{LeaseError, LeaseRequest};
 use identity::OrganizationId;
-use tokio::sync::Mutex as Gate;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::error::ApiError;
+use gate::{Gate, Unanswered};
 
 /// Others may take what a lease was filled with before this request does; near the end of a wallet that can go on for a while.
 const TRIES: usize = 64;
@@ -42,7 +44,7 @@ pub struct Budget {
     billing: BillingClient,
     tasks: TaskTracker,
     /// One question to billing-service at a time for each organization.
-    gates: Arc<Mutex<HashMap<OrganizationId, Arc<Gate<()>>>>>,
+    gates: Arc<Mutex<HashMap<OrganizationId, Arc<Gate>>>>,
 }
 
 impl Budget {
@@ -63,12 +65,12 @@ impl Budget {
         }
     }
 
-    /// One at a time: those that waited find the lease filled.
+    /// One at a time: those that waited find the lease filled, or are told that nobody answered.
     async fn fill_and_take(&self, admission: &Admission<'_>) -> Result<LeaseId, Refusal> {
         let organization_id = admission.organization_id;
         let gate = self.gate(organization_id);
         let taken = async {
-            let _one_at_a_time = gate.lock().await;
+            let _one_at_a_time = gate.enter().await.map_err(|Unanswered| ApiError::Unavailable("billing"))?;
             for _ in 0..TRIES {
                 let request = match self.admit(admission).await? {
                     Ok(lease) => return Ok(lease),
@@ -78,7 +80,10 @@ impl Budget {
                 chassis::step!("lease.asking");
                 self.billing.lease(&request).instrument(span).await.map_err(|error| match error {
                     LeaseError::InsufficientFunds => ApiError::InsufficientQuota,
-                    LeaseError::Unavailable => ApiError::Unavailable("billing"),
+                    LeaseError::Unavailable => {
+                        gate.failed();
+                        ApiError::Unavailable("billing")
+                    }
                 })?;
                 chassis::step!("lease.answered");
             }
@@ -113,10 +118,11 @@ impl Budget {
     fn fill_in_passing(&self, request: LeaseRequest) {
         let organization_id = request.organization_id;
         let gate = self.gate(organization_id);
-        let Ok(alone) = Arc::clone(&gate).try_lock_owned() else { return };
+        let Some(alone) = gate.try_enter() else { return };
         let budget = self.clone();
         let filling = async move {
             if budget.billing.lease(&request).await == Err(LeaseError::Unavailable) {
+                gate.failed();
                 tracing::warn!(organization.id = %organization_id, "a lease that runs low could not be filled");
             }
             drop(alone);
@@ -125,13 +131,13 @@ impl Budget {
         self.tasks.spawn(filling.in_current_span());
     }
 
-    fn gate(&self, organization: OrganizationId) -> Arc<Gate<()>> {
+    fn gate(&self, organization: OrganizationId) -> Arc<Gate> {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(gates.entry(organization).or_default())
     }
 
     /// The last one out takes the gate away: there are as many as there are organizations that wait.
-    fn close_gate(&self, organization: OrganizationId, gate: Arc<Gate<()>>) {
+    fn close_gate(&self, organization: OrganizationId, gate: Arc<Gate>) {
         let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
         drop(gate);
         if gates.get(&organization).is_some_and(|gate| Arc::strong_count(gate) == 1) {

@@ -10,7 +10,7 @@ use contracts::entitlements::{LimitPeriod, LimitScope};
 use http::{HeaderValue, StatusCode, header};
 use identity::AuthenticateError;
 use identity::authenticator::MissingScope;
-use llm::{ErrorBody, InvalidRequest};
+use llm::{ErrorBody, InvalidRequest, ProviderError};
 
 const RETRY_SOON: Duration = Duration::from_secs(1);
 const INVALID: &str = "invalid_request_error";
@@ -59,9 +59,12 @@ pub enum ApiError {
     /// The provider cannot answer right now, and says for how long.
     #[error("the provider is not available")]
     ProviderUnavailable(Duration),
-    /// The provider refused the request, in its own words.
+    /// The provider refused the request, in its own words if it had any.
     #[error("the provider refused with {0}")]
-    Refused(StatusCode, Bytes),
+    Refused(StatusCode, Option<ProviderError>),
+    /// The provider failed, in its own words.
+    #[error("the provider failed and said why")]
+    UpstreamError(ProviderError),
     /// The provider failed.
     #[error("the provider failed")]
     UpstreamFailed,
@@ -150,7 +153,14 @@ impl ApiError {
             Self::ProviderUnavailable(_) => {
                 server(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, "Try again later: the model's provider is not available.")
             }
-            Self::Refused(status, _) => invalid(*status, "provider_refused", "The model's provider refused the request."),
+            Self::Refused(status, error) => {
+                let (status, body) = invalid(*status, "provider_refused", "The model's provider refused the request.");
+                (status, error.clone().unwrap_or_default().over(body))
+            }
+            Self::UpstreamError(error) => {
+                let (status, body) = Self::UpstreamFailed.parts();
+                (status, error.clone().over(body))
+            }
             Self::UpstreamFailed => server(StatusCode::BAD_GATEWAY, "upstream_failed", "The model's provider failed."),
             Self::UpstreamTimeout => {
                 server(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", "The model's provider did not answer in time.")
@@ -172,10 +182,7 @@ impl ApiError {
     /// The body, also for an event in a stream.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        match self {
-            Self::Refused(_, body) if llm::error::is_error_body(body) => body.clone(),
-            _ => self.parts().1.to_bytes(),
-        }
+        self.parts().1.to_bytes()
     }
 }
 

@@ -7,6 +7,7 @@ use chassis::telemetry::{self, propagation::TRACEPARENT};
 use chassis::{Clock, ExposeSecret, SecretString};
 use chrono::DateTime;
 use http::{HeaderMap, HeaderName, StatusCode, header};
+use llm::ProviderError;
 use reqwest::Response;
 
 use crate::config::ProviderConfig;
@@ -79,17 +80,17 @@ async fn refusal(response: Response, clock: &Clock) -> ApiError {
     let status = response.status();
     let retry_after = retry_after(response.headers(), clock);
     match status {
-        StatusCode::TOO_MANY_REQUESTS => match whole_body(response, MAX_ERROR_BYTES).await {
-            Ok(body) if llm::error::is_quota_used_up(&body) => our_own_fault(status),
-            _ => ApiError::RateLimited(retry_after),
-        },
-        StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
-            match whole_body(response, MAX_ERROR_BYTES).await {
-                Ok(body) => ApiError::Refused(status, body),
-                Err(_) => ApiError::UpstreamFailed,
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::TOO_MANY_REQUESTS => {
+            let error = whole_body(response, MAX_ERROR_BYTES).await.map(|body| ProviderError::read(&body));
+            match error {
+                Ok(Some(error)) if error.is_about_our_account() => our_own_fault(status),
+                _ if status == StatusCode::TOO_MANY_REQUESTS => ApiError::RateLimited(retry_after),
+                Ok(error) => ApiError::Refused(status, error),
+                Err(error) => error,
             }
         }
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::PAYMENT_REQUIRED => our_own_fault(status),
+        StatusCode::NOT_FOUND => not_known_there(status),
         StatusCode::SERVICE_UNAVAILABLE => ApiError::ProviderUnavailable(retry_after),
         _ => {
             tracing::warn!(http.response.status_code = status.as_u16(), "the provider failed");
@@ -98,8 +99,27 @@ async fn refusal(response: Response, clock: &Clock) -> ApiError {
     }
 }
 
+/// What an error means that comes behind a good status: in a stream, or instead of a completion.
+#[must_use]
+pub fn late_error(data: &[u8]) -> ApiError {
+    match ProviderError::read(data) {
+        Some(error) if error.is_about_our_account() => our_own_fault(StatusCode::OK),
+        Some(error) => ApiError::UpstreamError(error),
+        None => ApiError::UpstreamFailed,
+    }
+}
+
 fn our_own_fault(status: StatusCode) -> ApiError {
     tracing::error!(http.response.status_code = status.as_u16(), "the provider refuses our own account: look at its key and its quota");
+    ApiError::Unavailable("the model's provider")
+}
+
+/// Clients choose among the models of the configuration: what the provider does not find is not of their choosing.
+fn not_known_there(status: StatusCode) -> ApiError {
+    tracing::error!(
+        http.response.status_code = status.as_u16(),
+        "the provider does not find the model: look at OPENAI_BASE_URL and CHAT_MODELS"
+    );
     ApiError::Unavailable("the model's provider")
 }
 

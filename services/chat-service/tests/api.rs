@@ -7,6 +7,8 @@ mod budget;
 mod documents;
 #[path = "api/edge.rs"]
 mod edge;
+#[path = "api/failures.rs"]
+mod failures;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/ledger.rs"]

@@ -171,9 +171,11 @@ mod tests {
     fn every_field_that_may_carry_text_is_in_the_bound_and_known_parameters_are_not() {
         let long = "x".repeat(5_000);
         let bare = bound("\"a\"", "");
-        for field in ["documents", "chat_template", "data_sources", "tools", "response_format", "prediction", "invented"] {
+        for field in ["documents", "chat_template", "data_sources", "response_format", "prediction", "invented"] {
             assert!(bound("\"a\"", &format!(r#","{field}":["{long}"]"#)) >= bare + 5_000, "{field}");
         }
+        let tool = format!(r#","tools":[{{"type":"function","function":"{long}"}}]"#);
+        assert!(bound("\"a\"", &tool) >= bare + 5_000);
         assert!(bound("\"a\"", &format!(r#","user":["{long}"]"#)) >= bare + 5_000, "a parameter of an unexpected kind");
         assert_eq!(bound("\"a\"", &format!(r#","user":"{long}","temperature":0.5,"stream":true"#)), bare);
     }
@@ -204,8 +206,11 @@ mod tests {
     /// [trap 6]
     #[test]
     fn tools_formats_and_unknown_fields_are_counted_and_make_the_count_an_estimate() {
-        for field in ["tools", "functions", "response_format", "documents"] {
+        for field in ["response_format", "documents"] {
             assert_eq!(counted("\"one\"", &format!(r#","{field}":["a b c"]"#)), (3 + 1 + 1 + 3 + 3, false), "{field}");
+        }
+        for list in [r#""tools":[{"type":"function","function":"a b c"}]"#, r#""functions":[{"name":"f","description":"a b c"}]"#] {
+            assert_eq!(counted("\"one\"", &format!(",{list}")), (3 + 1 + 1 + 3 + 3, false), "{list}");
         }
         let image = r#"[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]"#;
         assert_eq!(counted(image, ""), (3 + 1 + 1_000 + 3, false));
@@ -224,7 +229,7 @@ mod tests {
     fn an_estimate_without_a_tokenizer_covers_the_same_fields() {
         let estimate = |content: &str, extra: &str| request(content, extra).estimate_input(&ALLOWANCES);
         let bare = estimate("\"a\"", "");
-        assert!(estimate("\"a\"", &format!(r#","tools":["{}"]"#, "x".repeat(4_000))) >= bare + 1_000);
+        assert!(estimate("\"a\"", &format!(r#","functions":[{{"name":"{}"}}]"#, "x".repeat(4_000))) >= bare + 1_000);
         let image = format!(r#"[{{"type":"image_url","image_url":{{"url":"data:image/png;base64,{}"}}}}]"#, "x".repeat(40_000));
         assert!((1_000..1_100).contains(&estimate(&image, "")), "{}", estimate(&image, ""));
         assert_eq!(estimate(r#"[{"type":"file","file":{}}]"#, ""), 100_000);

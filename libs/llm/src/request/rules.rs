@@ -1,12 +1,14 @@
 //! What a request must keep to before anybody is asked.
 
 use super::get;
-use crate::json::{self, Fields};
+use crate::json::Fields;
 
 const MAX_CHOICES: u64 = 128;
 const MAX_MODEL_BYTES: usize = 200;
 /// The fields that are read here.
-const GOVERNED: [&str; 10] = [
+pub(super) const GOVERNED: [&str; 12] = [
+    "extra_body",
+    "functions",
     "max_completion_tokens",
     "max_tokens",
     "messages",
@@ -16,10 +18,8 @@ const GOVERNED: [&str; 10] = [
     "service_tier",
     "stream",
     "stream_options",
-    "web_search_options",
+    "tools",
 ];
-/// Tiers that cost what the rate card says, or less.
-const TIERS: [&str; 3] = ["auto", "default", "flex"];
 
 /// A request that breaks a rule: the parameter and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +38,8 @@ impl InvalidRequest {
 }
 
 /// Refuses names that another reader may take for one of ours: providers written in Go match names without case, and by Unicode's
-/// folding, in which `ſ` is an `s` and the sign of Kelvin a `k`.
+/// folding.
 pub(super) fn check_names(fields: &Fields) -> Result<(), InvalidRequest> {
-    let fold = |name: &str| name.to_lowercase().to_uppercase();
     for (name, _) in fields.iter().filter(|(name, _)| !GOVERNED.contains(name)) {
         let folded = fold(name);
         if let Some(meant) = GOVERNED.into_iter().find(|governed| fold(governed) == folded) {
@@ -48,6 +47,11 @@ pub(super) fn check_names(fields: &Fields) -> Result<(), InvalidRequest> {
         }
     }
     Ok(())
+}
+
+/// A name without case, by Unicode's folding, in which `ſ` is an `s` and the sign of Kelvin a `k`.
+pub(super) fn fold(name: &str) -> String {
+    name.to_lowercase().to_uppercase()
 }
 
 pub(super) fn model(fields: &Fields) -> Result<String, InvalidRequest> {
@@ -79,25 +83,6 @@ pub(super) fn max_tokens(fields: &Fields) -> Result<Option<u64>, InvalidRequest>
     Ok(largest)
 }
 
-/// Refuses what providers charge for beside tokens, or at other rates: there is no price for it here, so it would be ours to pay.
-pub(super) fn check_paid_options(fields: &Fields) -> Result<(), InvalidRequest> {
-    if let Some(tier) = fields.raw("service_tier")
-        && !json::string(tier).is_some_and(|tier| TIERS.contains(&&*tier))
-    {
-        return Err(InvalidRequest::new("service_tier", format!("must be one of {}", TIERS.join(", "))));
-    }
-    match fields.raw("web_search_options") {
-        Some(_) => Err(InvalidRequest::new("web_search_options", "is not offered here")),
-        None => Ok(()),
-    }
-}
-
-/// Whether the answer may be spoken.
-pub(super) fn asks_for_audio(fields: &Fields) -> Result<bool, InvalidRequest> {
-    let modalities: Option<Vec<String>> = get(fields, "modalities", "a list of strings")?;
-    Ok(modalities.is_some_and(|modalities| modalities.iter().any(|modality| modality == "audio")))
-}
-
 #[cfg(test)]
 mod tests {
     use crate::ChatRequest;
@@ -115,21 +100,8 @@ mod tests {
         {
             assert_eq!(refused(&format!(r#""{name}":1"#)).as_deref(), Some(name));
         }
-        for name in ["Temperature", "models", "nn", "max-tokens"] {
+        for name in ["Temperature", "modelsx", "nn", "max-tokens"] {
             assert_eq!(refused(&format!(r#""{name}":1"#)), None, "{name}");
         }
-    }
-
-    /// [trap 8]
-    #[test]
-    fn options_that_are_paid_for_and_have_no_price_are_refused() {
-        for field in [r#""service_tier":"priority""#, r#""service_tier":"scale""#, r#""service_tier":1"#] {
-            assert_eq!(refused(field).as_deref(), Some("service_tier"), "{field}");
-        }
-        for field in [r#""service_tier":null"#, r#""service_tier":"auto""#, r#""service_tier":"default""#, r#""service_tier":"flex""#] {
-            assert_eq!(refused(field), None, "{field}");
-        }
-        assert_eq!(refused(r#""web_search_options":{}"#).as_deref(), Some("web_search_options"));
-        assert_eq!(refused(r#""web_search_options":null"#), None);
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::{Allowances, ChatRequest};
+use crate::json::push_field;
 
 /// The field by which a provider is told the longest answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,15 +89,6 @@ impl ChatRequest {
             _ => raw.into(),
         }
     }
-}
-
-fn push_field(body: &mut Vec<u8>, name: &str, value: &str) {
-    if body.len() > 1 {
-        body.push(b',');
-    }
-    body.extend_from_slice(Value::from(name).to_string().as_bytes());
-    body.push(b':');
-    body.extend_from_slice(value.as_bytes());
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use utoipa::ToSchema;
 
-/// A completion that is asked for; any other field of `OpenAI`'s API may be given too.
+/// A completion that is asked for. Any other field of `OpenAI`'s API may be given too, but for what there is no price for here: fields
+/// that choose another model, provider or account (`models`, `fallbacks`, `api_base` and the like) and paid extras are refused.
 #[derive(Debug, ToSchema)]
 pub struct CompletionRequest {
     /// A model of `/v1/models`.
@@ -26,6 +27,11 @@ pub struct CompletionRequest {
     max_tokens: Option<u64>,
     /// `auto`, `default` or `flex`; other tiers have no price here.
     service_tier: Option<String>,
+    /// Tools that the client runs itself, of the types `function` and `custom`; those that a provider runs have no price here.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<String>,
+    /// `text`, `audio` or both.
+    modalities: Option<Vec<String>>,
 }
 
 /// A message of the conversation.

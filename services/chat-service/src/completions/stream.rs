@@ -13,6 +13,7 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 
 use super::call::{Answer, Call};
 use crate::error::ApiError;
+use crate::provider::late_error;
 use crate::settlement::{Checkpoints, Guard};
 
 mod client;
@@ -70,13 +71,14 @@ async fn begin(call: &Call, guard: &mut Guard) -> Result<(Bytes, Source), (ApiEr
                 source.ended = true;
                 return Ok((items, source));
             }
-            Piece::Error(error) if guard.tally.has_text() => {
+            Piece::Error(items, _) if guard.tally.has_text() => {
                 // An error right behind text of the same piece: text was generated.
                 guard.begun = true;
                 source.ended = true;
-                return Ok((error, source));
+                return Ok((items, source));
             }
-            Piece::Error(_) | Piece::Cut => return Err(failed(ApiError::UpstreamFailed)),
+            Piece::Error(_, error) => return Err(failed(error)),
+            Piece::Cut => return Err(failed(ApiError::UpstreamFailed)),
         }
     }
 }
@@ -87,8 +89,8 @@ enum Piece {
     Items(Bytes),
     /// The same with the provider's own end.
     Done(Bytes),
-    /// The same with the provider's own error.
-    Error(Bytes),
+    /// The same with the provider's own error, and what it means.
+    Error(Bytes, ApiError),
     /// The connection ended, or what came cannot be read.
     Cut,
 }
@@ -150,8 +152,14 @@ impl Source {
 struct Items {
     encoded: Vec<u8>,
     /// The one that ends the stream.
-    last: Option<Verdict>,
+    last: Option<Last>,
     wants_usage: bool,
+}
+
+/// How the provider ends its stream.
+enum Last {
+    Done,
+    Error(ApiError),
 }
 
 impl Items {
@@ -159,19 +167,25 @@ impl Items {
         if self.last.is_some() {
             return;
         }
-        let verdict = tally.event(data);
-        if verdict != Verdict::Usage || self.wants_usage {
-            sse::encode(data, &mut self.encoded);
-        }
-        if matches!(verdict, Verdict::Done | Verdict::Error) {
-            self.last = Some(verdict);
+        match tally.event(data) {
+            Verdict::Usage if !self.wants_usage => {}
+            Verdict::Forward | Verdict::Usage => sse::encode(llm::without_cost(data).as_deref().unwrap_or(data), &mut self.encoded),
+            Verdict::Done => {
+                sse::encode(data, &mut self.encoded);
+                self.last = Some(Last::Done);
+            }
+            Verdict::Error => {
+                let error = late_error(data);
+                sse::encode(&error.to_bytes(), &mut self.encoded);
+                self.last = Some(Last::Error(error));
+            }
         }
     }
 
     fn into_piece(self) -> Piece {
         match self.last {
-            Some(Verdict::Done) => Piece::Done(self.encoded.into()),
-            Some(_) => Piece::Error(self.encoded.into()),
+            Some(Last::Done) => Piece::Done(self.encoded.into()),
+            Some(Last::Error(error)) => Piece::Error(self.encoded.into(), error),
             None => Piece::Items(self.encoded.into()),
         }
     }
@@ -225,7 +239,7 @@ impl Relay<'_> {
             let (items, last) = match piece {
                 Piece::Items(items) => (items, None),
                 Piece::Done(items) => (items, Some(Outcome::Completed)),
-                Piece::Error(items) => (items, Some(Outcome::UpstreamCut)),
+                Piece::Error(items, _) => (items, Some(self.failed(Outcome::UpstreamCut))),
                 Piece::Cut => return self.broken(Outcome::UpstreamCut, &ApiError::UpstreamFailed),
             };
             if self.client.exceeds(&self.call.state, self.source.received) {
@@ -251,10 +265,20 @@ impl Relay<'_> {
 
     /// Tells the client that the answer broke off: an error and no `[DONE]` [trap 14].
     fn broken(&mut self, outcome: Outcome, error: &ApiError) -> Outcome {
+        let outcome = self.failed(outcome);
         let mut event = Vec::new();
         sse::encode(&error.to_bytes(), &mut event);
         self.client.last_words(event.into());
-        if self.client.is_gone() && outcome == Outcome::UpstreamCut { Outcome::ClientClosed } else { outcome }
+        outcome
+    }
+
+    /// What fails behind the back of a client that left is not why it got no answer. To be asked before the client is told, because one
+    /// that is told leaves.
+    fn failed(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::UpstreamCut | Outcome::Deadline if self.client.is_gone() => Outcome::ClientClosed,
+            outcome => outcome,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use contracts::usage::Outcome;
 
 use super::call::{Answer, Call, Head};
 use crate::error::ApiError;
-use crate::provider::whole_body;
+use crate::provider::{late_error, whole_body};
 use crate::settlement::Guard;
 
 /// Why there is no answer.
@@ -30,15 +30,16 @@ pub(super) async fn run(call: &Call, mut guard: Guard, mut answer: Answer) {
             chassis::step!("provider.whole");
             call.record_overhead(asked.elapsed());
             guard.begun = true;
-            let outcome = match answer.send(Ok(Head::Whole(body))) {
+            let shown = llm::without_cost(&body).map_or(body, Bytes::from);
+            let outcome = match answer.send(Ok(Head::Whole(shown))) {
                 Ok(()) => Outcome::Completed,
                 Err(_) => Outcome::ClientClosed,
             };
             return guard.settle(outcome).await;
         }
-        Ok(_) => {
+        Ok(body) => {
             tracing::warn!("the provider answered with something else than a completion");
-            (ApiError::UpstreamFailed, Outcome::Failed)
+            (late_error(&body), Outcome::Failed)
         }
         Err(Failure::Error(error)) => (error, Outcome::Failed),
         Err(Failure::Deadline) => (ApiError::UpstreamTimeout, Outcome::Deadline),

@@ -59,7 +59,7 @@ impl Guard {
 
     /// Settles with the provider's count, or else by counting what came, off the async threads.
     pub async fn settle(mut self, outcome: Outcome) {
-        if !self.begun {
+        if !self.begun || self.failed_before_content(outcome) {
             return self.release(outcome);
         }
         if let Some(usage) = self.tally.reported() {
@@ -70,6 +70,13 @@ impl Guard {
         let counting = tokio::task::spawn_blocking(move || prompt.count(&tally));
         let (usage, counted_by) = counting.await.unwrap_or((estimated, CountedBy::Estimated));
         self.hand_over(usage, counted_by, outcome);
+    }
+
+    /// Whether the provider failed its client before it generated anything, though it had begun to answer: no one should pay for that,
+    /// and whether it shows before or behind the first frame is a matter of how bytes were cut. A client that left is no such case.
+    fn failed_before_content(&self, outcome: Outcome) -> bool {
+        let failed = matches!(outcome, Outcome::UpstreamCut | Outcome::Deadline);
+        failed && !self.tally.has_text() && self.tally.reported().is_none()
     }
 
     /// The call was ended before anything came, because its client had left. What the provider charges us for it cannot be known; most

@@ -60,6 +60,9 @@ async fn a_bad_request_names_its_parameter_and_costs_nothing() {
         (json!({"model": "sim-small", "messages": [{"role": "user"}], "Max_Tokens": 1}), "Max_Tokens"),
         (json!({"model": "sim-small", "messages": [{"role": "user"}], "service_tier": "priority"}), "service_tier"),
         (json!({"model": "sim-small", "messages": [{"role": "user"}], "web_search_options": {}}), "web_search_options"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "models": ["sim-large"]}), "models"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (json!({"model": "sim-small", "messages": [{"role": "user"}], "modalities": ["image"]}), "modalities"),
     ] {
         let answer = chat.ask(&body).await;
         assert_shape(&answer, 400, "invalid_request_error", "invalid_value", &json!(param));
@@ -88,6 +91,7 @@ async fn a_model_that_is_unknown_or_has_no_price_is_a_404() {
 async fn audio_is_refused_before_the_call_where_its_direction_has_no_rate_and_let_through_where_it_has_one() {
     let (text, both) = (json!(["text"]), json!(["text", "audio"]));
     let (silent, sound) = (json!("hello"), json!([{"type": "input_audio", "input_audio": {"data": "aaaa", "format": "wav"}}]));
+    let film = json!([{"type": "video_url", "video_url": {"url": "https://x/y.mp4"}}]);
     let (hears, speaks) = (Rates { audio_output: None, ..RATES }, Rates { audio_input: None, ..RATES });
     for (rates, content, modalities, status) in [
         (hears, &sound, &text, 200),
@@ -96,6 +100,8 @@ async fn audio_is_refused_before_the_call_where_its_direction_has_no_rate_and_le
         (speaks, &silent, &both, 200),
         (speaks, &sound, &text, 404),
         (RATES, &sound, &both, 200),
+        (speaks, &film, &text, 404),
+        (hears, &film, &text, 200),
     ] {
         let chat = Chat::before(|neighbors| neighbors.sells_at(rates), |_| {}).await;
         chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
@@ -168,7 +174,8 @@ async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing(
     let words = r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#;
     let cases = [
         (400, 400, "context_length_exceeded"),
-        (404, 404, "context_length_exceeded"),
+        (404, 503, "service_unavailable"),
+        (413, 413, "context_length_exceeded"),
         (422, 422, "context_length_exceeded"),
         (429, 429, "rate_limit_exceeded"),
         (401, 503, "service_unavailable"),
@@ -198,16 +205,6 @@ async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing(
     for (event, _) in chat.settlements().await {
         assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
     }
-}
-
-/// [trap 9] The client cannot pay our bill.
-#[tokio::test]
-async fn a_quota_of_our_own_that_is_used_up_is_a_503_and_not_the_clients_limit() {
-    let chat = Chat::start().await;
-    chat.upstream.whole(429, r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#);
-    assert_shape(&chat.ask(&whole()).await, 503, "server_error", "service_unavailable", &Value::Null);
-    let event = chat.settled().await;
-    assert_eq!((event.usage, event.outcome), (TokenUsage::default(), Outcome::Failed));
 }
 
 /// [trap 15]

@@ -46,6 +46,22 @@ async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
     );
 }
 
+/// [trap 18] What the operator pays is between it and its provider.
+#[tokio::test]
+async fn what_an_answer_cost_us_reaches_no_client_in_whole_or_in_pieces() {
+    let chat = Chat::start().await;
+    let answer = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"cost":0.5,"cost_details":{},"is_byok":false}}"#;
+    let shown = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
+    chat.upstream.whole(200, answer);
+    assert_eq!(chat.ask(&whole()).await.expect(200).text, shown);
+    let feed = chat.upstream.stream();
+    feed.raw(&format!("data: {answer}\n\n"));
+    feed.done();
+    let mut asked = streamed();
+    asked["stream_options"] = json!({"include_usage": true});
+    assert_eq!(chat.ask(&asked).await.expect(200).text, format!("data: {shown}\n\ndata: [DONE]\n\n"));
+}
+
 /// [trap 6]
 #[tokio::test]
 async fn an_answer_without_usage_is_counted() {
@@ -92,6 +108,19 @@ async fn a_request_that_may_use_audio_is_reserved_as_one() {
     chat.ask(&asked).await.expect(200);
     let reserved = chat.settled().await.reserved_micros;
     assert!(reserved >= 4096 * 20 + 10 * 9, "{reserved}");
+}
+
+/// [trap 3] What is not known may be sound, and sound that was not reserved for could never be posted.
+#[tokio::test]
+async fn a_request_with_a_film_is_reserved_as_one_with_sound() {
+    let chat = Chat::start().await;
+    chat.upstream
+        .whole(200, r#"{"choices":[],"usage":{"prompt_tokens":90,"completion_tokens":1,"prompt_tokens_details":{"audio_tokens":30}}}"#);
+    let mut asked = whole();
+    asked["messages"] = json!([{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "https://x/y.mp4"}}]}]);
+    chat.ask(&asked).await.expect(200);
+    let event = chat.settled().await;
+    assert_eq!((event.reserved_micros, event.usage.audio_input_tokens), (16384 * 10 + 4096 * 2, 30));
 }
 
 /// [trap 3]

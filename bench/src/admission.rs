@@ -171,7 +171,7 @@ impl Gateway {
         let admitted = u64::try_from(began.elapsed().as_micros())?;
         event.usage = TokenUsage::text(10, 10);
         let settlement = Settlement { event: &event, price_micros: PRICE, end: End::Used, counted: &[], traceparent: None };
-        ensure!(self.admissions.settle(&settlement).await? >= PRICE, "a settlement took too little");
+        ensure!(self.admissions.settle(&settlement).await?.taken_micros >= PRICE, "a settlement took too little");
         Ok(Times { admitted, settled: u64::try_from(began.elapsed().as_micros())? })
     }
 

@@ -1,5 +1,5 @@
 -- The end of a request, once: what it did not use goes back to its lease, and its usage is appended for billing-service.
--- Again, it changes nothing and answers the same; but who was given up for dead and lives after all says what was used in truth: that is
+-- Again, it changes nothing and answers the same, and that it was not the first; but who was given up for dead and lives after all says what was used in truth: that is
 -- appended beside what was assumed.
 -- KEYS[1] the organization's lease for all its requests  [2] the one for requests of this model  [3] flights of the shard  [4] this flight
 --   [5] usage stream of the shard  [6..] sums to be corrected
@@ -31,7 +31,7 @@ if flight[1] then
       end
     end
   end
-  return flight[1]
+  return {flight[1], 0}
 end
 -- What this request took of money and sums is known; or it is not known, and was not settled before either.
 local sure = flight[2] or (ARGV[5] ~= '' and how ~= 'again')
@@ -70,4 +70,4 @@ for index = 6, #KEYS do
     redis.call('HSET', KEYS[4], 'used:' .. KEYS[index], ARGV[argument + 1])
   end
 end
-return answer
+return {answer, 1}

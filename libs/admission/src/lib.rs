@@ -19,4 +19,4 @@ pub use flight::{Admission, Expired, Note, Shortage, Verdict};
 pub use lease::{Closed, Funded, Funding, Instance};
 pub use limit::{Counted, Limit, Meter, Window};
 pub use scripts::Admissions;
-pub use settlement::{End, REMEMBERED, ServerRun, Settlement};
+pub use settlement::{End, REMEMBERED, ServerRun, Settled, Settlement};

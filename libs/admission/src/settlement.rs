@@ -47,6 +47,15 @@ pub struct Settlement<'r> {
     pub traceparent: Option<&'r str>,
 }
 
+/// What Redis answers to a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What the request took of its lease, in micro-units: the same each time.
+    pub taken_micros: i64,
+    /// Whether it was settled by this, and not before.
+    pub is_first: bool,
+}
+
 /// The process of a Redis server from its start to its end. Where another one answers, what the one before was told last may be lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerRun(String);
@@ -59,11 +68,11 @@ impl From<String> for ServerRun {
 }
 
 impl Admissions {
-    /// Settles a request; answers what it took of its lease, the same each time.
+    /// Settles a request, once.
     ///
     /// # Errors
     /// When Redis does not answer: it may have been settled, and may be settled again.
-    pub async fn settle(&self, settlement: &Settlement<'_>) -> Result<i64, RedisError> {
+    pub async fn settle(&self, settlement: &Settlement<'_>) -> Result<Settled, RedisError> {
         let (event, price) = (settlement.event, settlement.price_micros);
         let shard = Shard::of(event.organization_id);
         let mut invocation = self.scripts.settle.prepare_invoke();
@@ -91,7 +100,8 @@ impl Admissions {
             let used = counted.used(&event.usage, price);
             invocation.arg(used.saturating_sub(counted.amount)).arg(used);
         }
-        invocation.invoke_async(&mut self.redis.connection()).await
+        let (taken_micros, is_first) = invocation.invoke_async(&mut self.redis.connection()).await?;
+        Ok(Settled { taken_micros, is_first })
     }
 
     /// What a request that was settled a moment ago took of its lease; none when it is in flight, or not known any more.

@@ -98,7 +98,7 @@ impl World {
 
     pub async fn end(&self, event: &UsageEvent, price: i64, end: End, counted: &[Counted]) -> i64 {
         let settlement = Settlement { event, price_micros: price, end, counted, traceparent: Some("00-trace") };
-        self.admissions.settle(&settlement).await.expect("Redis")
+        self.admissions.settle(&settlement).await.expect("Redis").taken_micros
     }
 
     pub async fn remaining(&self) -> i64 {

@@ -19,7 +19,7 @@ pub async fn sweep_until(state: &AppState, every: Duration, stop: &CancellationT
     keep_running("flight-sweeper", stop, every, || async { Ok(sweep(state).await.map(drop)?) }).await;
 }
 
-/// Settles the flights whose deadline has passed; returns how many. One that cannot be settled is passed over until the next sweep.
+/// Settles the flights whose deadline has passed; returns how many it was that were settled by this sweep. One that cannot be settled is passed over until the next sweep.
 /// Any number of replicas may sweep at once: a flight is settled once.
 ///
 /// # Errors
@@ -42,12 +42,12 @@ pub async fn sweep(state: &AppState) -> Result<usize, Error> {
                     }
                 };
                 match settle(state, flight).await {
-                    Ok(settlement) => {
+                    Ok(Swept::Charged(price)) => {
                         settled += 1;
-                        if let Some(price) = settlement {
-                            count(flight, price);
-                        }
+                        count(flight, price);
                     }
+                    Ok(Swept::Posted) => settled += 1,
+                    Ok(Swept::ByAnother) => {}
                     Err(error) if error.is_outage() => return Err(error),
                     Err(error) => {
                         stuck += 1;
@@ -81,8 +81,17 @@ fn count(flight: &Expired, price: i64) {
     metrics::counter!("billing_flights_abandoned_returned_micros_total", "checkpoint" => checkpoint).increment(returned);
 }
 
-/// Answers its price; none when its usage was posted before, by a process that lived after all.
-async fn settle(state: &AppState, flight: &Expired) -> Result<Option<i64>, Error> {
+/// What became of a flight.
+enum Swept {
+    /// Its last checkpoint is charged, at this price.
+    Charged(i64),
+    /// Its usage had been posted, by a process that lived after all.
+    Posted,
+    /// Another replica was faster, and has counted it.
+    ByAnother,
+}
+
+async fn settle(state: &AppState, flight: &Expired) -> Result<Swept, Error> {
     let known = &flight.note.event;
     let posted =
         sqlx::query_scalar!(r#"select exists (select from usage_events where request_id = $1) as "posted!""#, known.request_id.uuid())
@@ -104,6 +113,10 @@ async fn settle(state: &AppState, flight: &Expired) -> Result<Option<i64>, Error
         counted: &flight.note.counted,
         traceparent: flight.note.traceparent.as_deref(),
     };
-    state.admissions.settle(&settlement).await?;
-    Ok((!posted).then_some(price_micros))
+    let settled = state.admissions.settle(&settlement).await?;
+    Ok(match (settled.is_first, posted) {
+        (false, _) => Swept::ByAnother,
+        (true, true) => Swept::Posted,
+        (true, false) => Swept::Charged(price_micros),
+    })
 }

@@ -200,14 +200,17 @@ impl<'a> World<'a> {
             Command::Land { which, tokens } => {
                 let Some(at) = pick(side.requests(|flies, stage| flies && stage == Stage::Held), which) else { return Ok(()) };
                 let event = side.event(at, tokens).context("a flight")?;
-                let taken = app.admissions.settle(&settlement(&event, price(tokens))).await?;
+                let taken = app.admissions.settle(&settlement(&event, price(tokens))).await?.taken_micros;
                 side.taken.insert(at, taken);
                 side.model.land(at, tokens, price(tokens), Stage::Settled);
             }
             Command::LandAgain { which } => {
                 let Some((at, taken)) = pick(side.taken.clone(), which) else { return Ok(()) };
                 let event = side.event(at, (1, 1)).context("a flight")?;
-                ensure!(app.admissions.settle(&settlement(&event, 15)).await? == taken, "a second settlement took something else");
+                ensure!(
+                    app.admissions.settle(&settlement(&event, 15)).await?.taken_micros == taken,
+                    "a second settlement took something else"
+                );
             }
             Command::Report { which, tokens } => {
                 let Some(at) = pick(side.requests(|flies, stage| flies && stage == Stage::Abandoned), which) else { return Ok(()) };

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::evaluate::{Threshold, crossed, period_before, period_of};
 use super::limits;
-use super::spent::{Spender, spent};
+use super::spent::{Part, Spender, spent};
 use super::webhooks::deliveries;
 use crate::aside;
 use crate::error::Error;
@@ -127,22 +127,18 @@ async fn look(state: &AppState, budget: &Watched, length: LimitPeriod, period: P
 
 /// Those whom the budget is for.
 fn spender(budget: &Watched) -> Result<Spender, Error> {
-    let user = budget.scope_id.parse().ok().filter(|_| budget.scope == "user");
-    let key = budget.scope_id.parse().ok().filter(|_| budget.scope == "api_key");
-    let model = (budget.scope == "model").then(|| budget.scope_id.clone());
-    let tag = (budget.scope == "tag").then(|| budget.scope_id.clone());
+    let id = &budget.scope_id;
+    let part = match budget.scope.as_str() {
+        "organization" => Some(Part::Whole),
+        "user" => id.parse().ok().map(Part::User),
+        "api_key" => id.parse().ok().map(Part::Key),
+        "model" => Some(Part::Model(id.clone())),
+        "tag" => Some(Part::Tag(id.clone())),
+        _ => None,
+    };
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
-    if budget.scope != "organization" && user.is_none() && key.is_none() && model.is_none() && tag.is_none() {
-        return Err(Error::Internal("a budget is for nobody"));
-    }
-    Ok(Spender {
-        organization: OrganizationId::from_uuid(budget.organization_id),
-        user,
-        key,
-        model,
-        tag,
-        currency: budget.currency.clone(),
-    })
+    let part = part.ok_or(Error::Internal("a budget is for nobody"))?;
+    Ok(Spender { organization: OrganizationId::from_uuid(budget.organization_id), part, currency: budget.currency.clone() })
 }
 
 /// Tells of a threshold, unless it was told; whether it is new.

@@ -4,6 +4,7 @@
 use contracts::entitlements::LimitPeriod;
 use identity::{ApiKeyId, OrganizationId, UserId};
 use sqlx::PgPool;
+use uuid::Uuid;
 
 use crate::error::Error;
 use crate::subscriptions::period::Period;
@@ -13,16 +14,43 @@ use crate::subscriptions::period::Period;
 pub struct Spender {
     /// The organization that pays.
     pub organization: OrganizationId,
-    /// Of this person only.
-    pub user: Option<UserId>,
-    /// Of this key only.
-    pub key: Option<ApiKeyId>,
-    /// On this model only.
-    pub model: Option<String>,
-    /// With this tag only.
-    pub tag: Option<String>,
+    /// What of it.
+    pub part: Part,
     /// ISO 4217 code.
     pub currency: String,
+}
+
+/// A part of what an organization spends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// All.
+    Whole,
+    /// One person's.
+    User(UserId),
+    /// One key's.
+    Key(ApiKeyId),
+    /// What goes to a model.
+    Model(String),
+    /// What has a tag.
+    Tag(String),
+}
+
+impl Part {
+    fn user(&self) -> Option<Uuid> {
+        if let Self::User(user) = self { Some(user.uuid()) } else { None }
+    }
+
+    fn key(&self) -> Option<Uuid> {
+        if let Self::Key(key) = self { Some(key.uuid()) } else { None }
+    }
+
+    fn model(&self) -> Option<&str> {
+        if let Self::Model(model) = self { Some(model) } else { None }
+    }
+
+    fn tag(&self) -> Option<&str> {
+        if let Self::Tag(tag) = self { Some(tag) } else { None }
+    }
 }
 
 /// What was spent within a period, in micro-units.
@@ -30,8 +58,8 @@ pub struct Spender {
 /// # Errors
 /// The database's.
 pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period: Period) -> Result<i64, Error> {
-    let Spender { organization, user, key, model, tag, currency } = spender;
-    let (organization, user, key) = (organization.uuid(), user.map(UserId::uuid), key.map(ApiKeyId::uuid));
+    let Spender { organization, part, currency } = spender;
+    let (organization, user, key, model, tag) = (organization.uuid(), part.user(), part.key(), part.model(), part.tag());
     let spent = if length == LimitPeriod::Minute {
         sqlx::query_scalar!(
             r#"select coalesce(sum(price_micros), 0)::bigint as "spent!" from usage_events
@@ -44,8 +72,8 @@ pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period
             period.end,
             user,
             key,
-            model.as_deref(),
-            tag.as_deref()
+            model,
+            tag
         )
         .fetch_one(pool)
         .await?
@@ -69,7 +97,7 @@ pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period
             currency,
             period.start,
             period.end,
-            tag.as_deref()
+            tag
         )
         .fetch_one(pool)
         .await?
@@ -83,7 +111,7 @@ pub async fn spent(pool: &PgPool, spender: &Spender, length: LimitPeriod, period
             period.start,
             period.end,
             key,
-            model.as_deref()
+            model
         )
         .fetch_one(pool)
         .await?

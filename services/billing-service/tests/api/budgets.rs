@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use billing_service::budgets::alerts::evaluate_all;
 use billing_service::budgets::evaluate::period_of;
-use billing_service::budgets::spent::{Spender, spent};
+use billing_service::budgets::spent::{Part, Spender, spent};
 use billing_service::rollups;
 use contracts::entitlements::LimitPeriod;
 use contracts::usage::UsageEvent;
@@ -233,19 +233,16 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
     let spenders: Vec<Spender> = ids[..2]
         .iter()
         .flat_map(|organization| {
-            let whole = |currency: &str| Spender {
+            let of = |part: Part, currency: &str| Spender {
                 organization: OrganizationId::from_uuid(*organization),
-                user: None,
-                key: None,
-                model: None,
-                tag: None,
+                part,
                 currency: currency.to_owned(),
             };
-            let user = Spender { user: Some(identity::UserId::from_uuid(ids[2])), ..whole("USD") };
-            let key = Spender { key: Some(identity::ApiKeyId::from_uuid(ids[4])), ..whole("USD") };
-            let model = Spender { model: Some("m".to_owned()), ..whole("USD") };
-            let tag = |name: &str| Spender { tag: Some(name.to_owned()), ..whole("USD") };
-            [whole("USD"), whole("EUR"), user, key, model, tag("x"), tag("y")]
+            let user = Part::User(identity::UserId::from_uuid(ids[2]));
+            let key = Part::Key(identity::ApiKeyId::from_uuid(ids[4]));
+            let [model, x, y] = [Part::Model("m".to_owned()), Part::Tag("x".to_owned()), Part::Tag("y".to_owned())];
+            let parts = [Part::Whole, user, key, model, x, y].map(|part| of(part, "USD"));
+            parts.into_iter().chain([of(Part::Whole, "EUR")]).collect::<Vec<_>>()
         })
         .collect();
     let compare = async |when: &str| {
@@ -267,10 +264,10 @@ async fn what_was_spent_by_the_rollups_is_what_the_rows_say_for_organizations_pe
                 .bind(&spender.currency)
                 .bind(period.start)
                 .bind(period.end)
-                .bind(spender.user.map(identity::UserId::uuid))
-                .bind(spender.key.map(identity::ApiKeyId::uuid))
-                .bind(&spender.model)
-                .bind(&spender.tag)
+                .bind(if let Part::User(user) = &spender.part { Some(user.uuid()) } else { None })
+                .bind(if let Part::Key(key) = &spender.part { Some(key.uuid()) } else { None })
+                .bind(if let Part::Model(model) = &spender.part { Some(model) } else { None })
+                .bind(if let Part::Tag(tag) = &spender.part { Some(tag) } else { None })
                 .fetch_one(&app.database.owner)
                 .await
                 .unwrap();

@@ -39,8 +39,6 @@ const GAP: i64 = 100 * TOP_UP;
 const CAP: i64 = 1_000_000_000_000;
 /// Between two purchases of one customer.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Seconds after which an invoice that found no card is asked for again; an hour at Stripe.
-const UNTIL_ASKED_AGAIN: i64 = 5;
 
 /// Puts the pack on sale.
 ///
@@ -76,7 +74,7 @@ impl Shop {
         let stop = Arc::new(AtomicBool::new(false));
         let (auth, billing, stripe) = (stack.base("auth-service")?, stack.base("billing-service")?, stack.base("stripe-simulator")?);
         let newcomers = tokio::spawn(come(http.clone(), auth.clone(), billing.clone(), stop.clone()));
-        let hurry = tokio::spawn(hurry(http.clone(), stripe.clone(), stack.postgres.url("postgres", "billing"), stop.clone()));
+        let hurry = tokio::spawn(hurry(stack.postgres.url("postgres", "billing"), stop.clone()));
         let buyers = people.iter().map(|email| {
             let (http, email) = (http.clone(), email.clone());
             let mut buyer =
@@ -149,33 +147,16 @@ async fn visit(http: &Client, auth: &str, billing: &str, email: &str) -> Result<
 }
 
 /// A customer's next top-up is due now, and [what waits](hurry::up).
-async fn hurry(http: Client, stripe: String, url: String, stop: Arc<AtomicBool>) -> Result<()> {
+async fn hurry(url: String, stop: Arc<AtomicBool>) -> Result<()> {
     // One connection, and a new one where Postgres was killed.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
     while !stop.load(Ordering::Relaxed) {
         // The next turn is the next try.
         let _ = sqlx::query("update auto_top_ups set next_at = now() where next_at > now() + interval '5 seconds'").execute(&pool).await;
         let _ = hurry::up(&pool).await;
-        let _ = ask_again(&http, &stripe).await;
         tokio::time::sleep(PAUSE).await;
     }
     pool.close().await;
-    Ok(())
-}
-
-/// A top-up may be wanted before its customer has paid anything, and so has no card yet: until its invoice ends there is no other.
-async fn ask_again(http: &Client, stripe: &str) -> Result<()> {
-    let open = http.get(format!("{stripe}/v1/invoices?status=open&limit=100")).basic_auth(SECRET_KEY, None::<&str>);
-    let open = answer(open).await?;
-    let since = chassis::Clock::system().now().timestamp() - UNTIL_ASKED_AGAIN;
-    for invoice in open["data"].as_array().into_iter().flatten() {
-        let (id, created) = (invoice["id"].as_str().context("an id")?, invoice["created"].as_i64().context("an instant")?);
-        if invoice["attempt_count"] == 0 && created < since {
-            let pay = http.post(format!("{stripe}/v1/invoices/{id}/pay")).basic_auth(SECRET_KEY, None::<&str>);
-            // Who has no card still has none for another five seconds, and keeps nobody.
-            let _ = answer(pay.header("content-type", "application/x-www-form-urlencoded").body("")).await;
-        }
-    }
     Ok(())
 }
 
@@ -208,12 +189,15 @@ impl Buyer {
         Ok(())
     }
 
-    /// A top-up is due, once, also when something is bought before anybody looks.
+    /// A top-up is due, once, also when something is bought before anybody looks. Who has no card yet is told so, and buys all the same.
     async fn top_up(&self, session: &str) -> Result<()> {
         let balance = answer(self.http.get(format!("{}/v1/balance", self.billing)).bearer_auth(session)).await?;
         let threshold = balance["available_micros"].as_i64().context("an amount")? + GAP;
         let set = json!({"enabled": true, "threshold_micros": threshold, "amount_micros": TOP_UP, "monthly_cap_micros": CAP});
-        answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(session).json(&set)).await.map(drop)
+        match answer(self.http.put(format!("{}/v1/auto-top-up", self.billing)).bearer_auth(session).json(&set)).await {
+            Err(error) if error.to_string().contains("no_payment_method") => Ok(()),
+            set => set.map(drop),
+        }
     }
 
     /// Each change of it is told to others.

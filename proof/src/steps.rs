@@ -55,6 +55,7 @@ const NO_MONTH_ENDS: &str = "subscriptions change when a month ends or somebody 
 const NO_KEY_IS_OLD: &str =
     "Stripe forgets a key after a day, and only then is it asked how far a try came; customers are not deleted here either";
 const NOBODY_FAILS_TO_PAY: &str = "an invoice is voided that nobody can or shall pay, and every card here is good";
+const NOBODY_WAITS_TO_PAY: &str = "a top-up is switched off by money that goes back, seldom while it waits to be sent";
 const NO_HOUR_ENDS: &str = "a report is of an hour that has ended, and of a meter that an operator named";
 const NOBODY_RESERVES: &str = "chat-service pays from leases: reservations are for services that ask for each request, and none is here";
 
@@ -143,6 +144,7 @@ pub const STEPS: &[Step] = &[
     rare("invoice.voided", NOBODY_FAILS_TO_PAY),
     rare("invoice.void_refused", NOBODY_FAILS_TO_PAY),
     rare("given_up_charge.taken_away", NOBODY_FAILS_TO_PAY),
+    rare("top_up.given_up", NOBODY_WAITS_TO_PAY),
     rare("reservation.stored", NOBODY_RESERVES),
     rare("reservation.held", NOBODY_RESERVES),
     rare("reservation.returned", NOBODY_RESERVES),

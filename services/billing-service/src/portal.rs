@@ -5,7 +5,7 @@ use chassis::Problem;
 use chassis::http::Json;
 use chassis::problem::ProblemBody;
 use http::StatusCode;
-use identity::{Authenticated, Scope};
+use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -117,6 +117,23 @@ pub async fn payment_methods(
         return Ok(axum::Json(PaymentMethodList { data: Vec::new(), next_cursor: None }));
     };
     Ok(axum::Json(PaymentMethodList { data: cards(stripe, &customer).await?, next_cursor: None }))
+}
+
+/// Whether the organization has anything to pay with when nobody is there: a default card, or one with which something was just paid.
+///
+/// # Errors
+/// Stripe's; the database's.
+pub async fn has_payment_method(state: &AppState, organization: OrganizationId) -> Result<bool, Error> {
+    let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
+    let Some(customer) = customers::find(state, organization).await? else { return Ok(false) };
+    if customers::card_is_wanted(state, organization).await? {
+        return Ok(true);
+    }
+    let found = there(stripe, Call::get(format!("/customers/{customer}"))).await?;
+    Ok(found.is_some_and(|found| {
+        let found = Object(&found);
+        found.at("invoice_settings").related("default_payment_method").or(found.related("default_source")).is_some()
+    }))
 }
 
 /// The cards of a customer; none of one that was deleted at Stripe, before or between the two looks.

@@ -137,7 +137,7 @@ pub async fn of_charge(
     let awaited = before.open.iter().any(|open| open.period_start == *period_start && open.reason == *reason);
     let command = Command::PaymentSucceeded { period_start: *period_start, reason: reason.clone() };
     let sold = awaited && !before.refuses_payment(*period_start, reason);
-    let grant = if sold { before.promised(*period_start, reason) } else { None };
+    let grant = if sold { before.promised(*period_start, reason, state.clock.now()) } else { None };
     let credit = grant.as_ref().map_or(0, |grant| grant.amount_micros);
     let sale = exchange::sale(payment, credit, before.terms.rate())?;
     if !insert(state, transaction, payment, sale, sold).await? {

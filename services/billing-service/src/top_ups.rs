@@ -2,6 +2,7 @@
 //! the month, and off after enough failures [B-49].
 
 pub mod api;
+mod outcome;
 
 use std::time::Duration;
 
@@ -19,18 +20,25 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::aside;
-use crate::budgets::webhooks::deliveries;
 use crate::error::Error;
 use crate::grants::{self, Use};
 use crate::intents::{self, Intent};
 use crate::leases::Unspent;
-use crate::sales::{self, Payment};
 use crate::state::AppState;
+use crate::subscriptions::state::{OpenCharge, Subscription};
+use crate::subscriptions::status::Status;
+use crate::subscriptions::store::{self, Stored};
 use crate::{lanes, leases, ledger};
+
+pub use outcome::{failed, give_up, is_obsolete, look_again, money_back, other_currency, paid};
 
 const TASK: &str = "top-ups";
 /// The pause while what is in a lease keeps the wallet above its threshold.
 const PAUSE_WHILE_LEASED: TimeDelta = TimeDelta::seconds(10);
+/// The pause while the credit of a plan's next period is on its way.
+const PAUSE_WHILE_RENEWED: TimeDelta = TimeDelta::seconds(10);
+/// How long that is waited for: a card is charged within seconds, and a debit of a bank account takes days.
+const RENEWED_WITHIN: TimeDelta = TimeDelta::hours(1);
 /// The pause after a purchase, whatever became of it.
 const PAUSE: TimeDelta = TimeDelta::minutes(1);
 /// The pause after a failure.
@@ -42,8 +50,8 @@ const MOST_FAILURES: i32 = 3;
 const PAGE: i64 = 2000;
 /// Wallets that are topped up at once.
 const LANES: usize = 8;
-/// What a customer is told of.
-const OFF: &str = "auto_top_up.disabled";
+/// The most that Stripe takes at once, in micro-units.
+const MOST: i64 = 999_999_990_000;
 
 /// A purchase that Stripe is to collect.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -127,6 +135,8 @@ async fn top_up(
     let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
         // What is in the lease may be used in a moment, or Redis may say what it is.
         PAUSE_WHILE_LEASED
+    } else if plan_brings_credit(transaction, organization, now).await? {
+        PAUSE_WHILE_RENEWED
     } else if spent(transaction, organization, now).await?.saturating_add(amount) <= set.monthly_cap_micros {
         let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
         want(state, transaction, organization, amount).instrument(span).await?;
@@ -182,7 +192,30 @@ fn size(threshold: i64, amount: i64, available: i64) -> i64 {
     let gap = threshold.saturating_sub(available);
     let unit = crate::catalog::amount::minor_micros(crate::ledger::CREDIT);
     let whole = gap.saturating_add(unit - 1) / unit * unit;
-    amount.max(whole)
+    amount.max(whole).min(MOST)
+}
+
+/// Whether a plan's period has just ended, and with it its credit, and that of the next one is not there yet.
+async fn plan_brings_credit(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let is_young = |since: DateTime<Utc>| (now - RENEWED_WITHIN..=now).contains(&since);
+    let is_due = |of: &Subscription| of.renews() && is_young(of.period.end) && of.terms.credit_micros() > 0;
+    let is_paid_soon = |charge: &OpenCharge| !charge.failed && !charge.given_up && charge.grant.is_some() && is_young(charge.period_start);
+    let living = store::living(transaction, organization).await?;
+    // A page that nobody has paid yet brings nothing.
+    let begun = living.iter().filter(|stored| stored.subscription.status != Status::Incomplete);
+    if begun.into_iter().any(|Stored { subscription, .. }| is_due(subscription) || subscription.open.iter().any(is_paid_soon)) {
+        return Ok(true);
+    }
+    let given = sqlx::query_scalar!(
+        r#"select exists (select from subscription_grants where organization_id = $1 and posted_at is null and created_at >= $2) as "given!""#,
+        organization.uuid(),
+        now - RENEWED_WITHIN
+    );
+    Ok(given.fetch_one(&mut **transaction).await?)
 }
 
 /// What was bought this month, or is about to be. What failed counts until its invoice is void at Stripe: somebody may yet pay it.
@@ -238,116 +271,9 @@ async fn put_off(
     Ok(())
 }
 
-/// It was paid: the credit is there. False when that is known already.
-///
-/// # Errors
-/// The database's.
-pub async fn paid(state: &AppState, transaction: &mut Transaction<'static, Postgres>, payment: &Payment) -> Result<bool, Error> {
-    let (id, organization, now) = (payment.by_id, payment.organization.uuid(), state.clock.now());
-    sqlx::query!("update auto_top_ups set failures = 0, updated_at = $2 where organization_id = $1", organization, now)
-        .execute(&mut **transaction)
-        .await?;
-    sqlx::query!(
-        "update top_ups set state = 'paid', ended_at = $3 where id = $1 and organization_id = $2 and state <> 'paid'",
-        id,
-        organization,
-        now
-    )
-    .execute(&mut **transaction)
-    .await?;
-    sales::of_credit(state, transaction, payment, (payment.amount, None), None).await
-}
-
-/// It could not be collected. After enough of them in a row it is off, and the customer is told.
-///
-/// # Errors
-/// The database's.
-pub async fn failed(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    organization: OrganizationId,
-    id: Uuid,
-    invoice: &str,
-) -> Result<(), Error> {
-    let now = state.clock.now();
-    let setting =
-        sqlx::query_scalar!("select failures from auto_top_ups where organization_id = $1 for no key update", organization.uuid());
-    let failures = setting.fetch_optional(&mut **transaction).await?.unwrap_or_default();
-    let ended = sqlx::query!(
-        "update top_ups set state = 'failed', ended_at = $3 where id = $1 and organization_id = $2 and state = 'wanted'",
-        id,
-        organization.uuid(),
-        now
-    )
-    .execute(&mut **transaction)
-    .await?;
-    if ended.rows_affected() == 0 {
-        return Ok(());
-    }
-    // Nobody tries it again behind our back: the next one is a purchase of its own.
-    void(state, transaction, organization, id, invoice).await?;
-    let off = failures + 1 >= MOST_FAILURES;
-    sqlx::query!(
-        "update auto_top_ups set failures = failures + 1, enabled = enabled and not $2, next_at = $3, updated_at = $4 where organization_id = $1",
-        organization.uuid(),
-        off,
-        now + PAUSE_AFTER_FAILURE,
-        now
-    )
-    .execute(&mut **transaction)
-    .await?;
-    if !off {
-        return Ok(());
-    }
-    metrics::counter!("billing_auto_top_ups_disabled_total").increment(1);
-    tracing::warn!(organization.id = %organization, "automatic top-up is off after too many failures");
-    let payload = json!({"type": OFF, "timestamp": now, "data": {"top_up_id": id, "failures": failures + 1}});
-    deliveries::enqueue(state, transaction, organization, &format!("{OFF}-{id}"), OFF, &payload).await
-}
-
-/// The organization pays in another currency from now on: what was set is off, and the customer is told.
-///
-/// # Errors
-/// The database's.
-pub async fn other_currency(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    organization: OrganizationId,
-    currency: Currency,
-) -> Result<(), Error> {
-    let now = state.clock.now();
-    let off = sqlx::query!(
-        "update auto_top_ups set enabled = false, updated_at = $2 where organization_id = $1 and enabled",
-        organization.uuid(),
-        now
-    );
-    if off.execute(&mut **transaction).await?.rows_affected() == 0 {
-        return Ok(());
-    }
-    let payload = json!({"type": OFF, "timestamp": now, "data": {"currency": currency}});
-    deliveries::enqueue(state, transaction, organization, &format!("{OFF}-{organization}-{currency}"), OFF, &payload).await
-}
-
-async fn void(
-    state: &AppState,
-    transaction: &mut Transaction<'static, Postgres>,
-    organization: OrganizationId,
-    id: Uuid,
-    invoice: &str,
-) -> Result<(), Error> {
-    let intent = Intent {
-        kind: "top_up.void",
-        subject: invoice.to_owned(),
-        organization_id: Some(organization),
-        idempotency_key: format!("top_up.void-{id}"),
-        payload: json!({"invoice": invoice}),
-    };
-    intents::want(state, transaction, &intent).await
-}
-
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use super::{MOST, size};
 
     /// [B-49]
     #[test]
@@ -355,5 +281,6 @@ mod tests {
         assert_eq!(size(5_000_000, 10_000_000, 4_999_999), 10_000_000);
         assert_eq!(size(5_000_000, 10_000_000, -7_000_001), 12_010_000, "a debt is part of the gap");
         assert_eq!(size(0, 1_000_000, -1), 1_000_000);
+        assert_eq!(size(0, 1_000_000, -2 * MOST), MOST, "the rest of the gap comes with the next one");
     }
 }

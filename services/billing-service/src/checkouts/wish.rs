@@ -24,7 +24,7 @@ pub enum Kind {
     CreditPack,
     /// The first charge of a plan.
     Plan,
-    /// A card, for a plan that is in its trial.
+    /// A card, with which the trial of a plan begins.
     Card,
 }
 
@@ -114,9 +114,8 @@ pub(super) async fn plan(
     let begun = store::start(state, transaction, organization, wanted, actor).await?;
     let subscription = &begun.subscription;
     let kind = match subscription.status {
+        Status::Incomplete if subscription.waits_for_card() => Kind::Card,
         Status::Incomplete => Kind::Plan,
-        // A plan that costs nothing later either asks for no card.
-        Status::Trialing if subscription.terms.total_micros(subscription.seats)? > 0 => Kind::Card,
         _ => return Ok((begun, None)),
     };
     let wish = Wish {

@@ -11,6 +11,7 @@ use crate::grants::{self, Dispute};
 use crate::ledger::postings::{Exchange, Fee, Posting, Sale};
 use crate::ledger::{self, CREDIT, postings};
 use crate::state::AppState;
+use crate::top_ups;
 
 /// A refund or a dispute as Stripe has it now.
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Reversal {
     pub payment_intent: String,
     /// In smallest units of the payment's currency.
     pub amount_minor: i64,
+    /// What was paid in all, tax included, in smallest units; none where Stripe did not say.
+    pub received_minor: Option<i64>,
     /// Stripe's status.
     pub status: String,
     /// The number of the look.
@@ -180,8 +183,7 @@ async fn take_back(
     seen: &Reversal,
     taking: Taking,
 ) -> Result<Sale, Error> {
-    // Tax is not part of the sale: what was paid beyond it goes back beside the books, as it came. What a balance paid does not go back.
-    let money = known.amount.min(known.sale.money().max(0) - known.reversed);
+    let money = without_tax(transaction, known, seen).await?;
     let part = known.sale.part(known.reversed, known.reversed + money);
     let (organization, key) = (known.organization, seen.id.as_str());
     // Before the posting: from that on others wait for the house's accounts.
@@ -197,6 +199,9 @@ async fn take_back(
     .execute(&mut **transaction)
     .await?;
     move_reversed(transaction, &seen.payment_intent, money).await?;
+    if known.sold {
+        top_ups::money_back(state, transaction, organization, key).await?;
+    }
     if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
         let taken = match taking {
@@ -214,6 +219,30 @@ async fn take_back(
         post(state, transaction, known, known.part_in(part), &posting).await?;
     }
     Ok(part)
+}
+
+/// What of a reversal is money of the sale, and not the tax that was paid beside it and goes back beside the books: the same part of both,
+/// however many parts it goes back in. What a balance paid does not go back.
+async fn without_tax(transaction: &mut Transaction<'static, Postgres>, known: &Known, seen: &Reversal) -> Result<i64, Error> {
+    let before = sqlx::query_scalar!(
+        r#"select coalesce(sum(amount_micros), 0)::bigint as "before!" from stripe_reversals
+           where payment_intent_id = $1 and object_id <> $2 and posted and status <> 'won'"#,
+        seen.payment_intent,
+        seen.id
+    );
+    let before = before.fetch_one(&mut **transaction).await?;
+    let received = seen.received_minor.and_then(|minor| money::from_minor_units(known.currency, minor)).unwrap_or_default();
+    let net = known.sale.money().max(0);
+    Ok((part_of(net, before.saturating_add(known.amount), received) - known.reversed).clamp(0, (net - known.reversed).max(0)))
+}
+
+/// What of `net` went back when so much of all that was `received` did; as in the comparison with Stripe (`stripe/reconcile/books.rs`).
+fn part_of(net: i64, gone: i64, received: i64) -> i64 {
+    if received <= net {
+        return gone.min(net);
+    }
+    let part = (i128::from(net) * i128::from(gone.min(received)) + i128::from(received / 2)) / i128::from(received);
+    i64::try_from(part).unwrap_or(net)
 }
 
 async fn close(
@@ -258,4 +287,33 @@ async fn move_reversed(transaction: &mut Transaction<'static, Postgres>, payment
         .execute(&mut **transaction)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::part_of;
+
+    proptest! {
+        /// [B-48] However it is divided, all of it is all of it, and no part is below nothing.
+        #[test]
+        fn parts_of_a_taxed_payment_come_to_the_whole_sale(net in 0..1_000_000_i64, tax in 0..300_000_i64, parts in proptest::collection::vec(1..400_000_i64, 1..9)) {
+            let (received, mut gone, mut reversed) = (net + tax, 0, 0);
+            for part in parts {
+                gone += part;
+                let until = part_of(net, gone, received);
+                prop_assert!(until >= reversed && until <= net);
+                reversed = until;
+            }
+            prop_assert_eq!(part_of(net, received, received), net);
+            prop_assert!(gone < received || reversed == net);
+        }
+    }
+
+    /// [B-48]
+    #[test]
+    fn half_of_what_was_paid_with_its_tax_is_half_of_the_sale() {
+        assert_eq!((part_of(100, 60, 120), part_of(100, 60, 100), part_of(100, 60, 0)), (50, 60, 60));
+    }
 }

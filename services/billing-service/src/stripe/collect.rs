@@ -31,11 +31,20 @@ pub struct Collection<'a> {
     pub automatic_tax: bool,
 }
 
-/// Collects, or leaves an invoice that the customer's bank refused: that is an answer too, and its event says so. Returns its id.
+/// What came of asking a customer for money.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Stripe's id of the invoice.
+    pub invoice: String,
+    /// Whether the customer has nothing to pay it with: nobody was asked, and Stripe would take the next card that comes.
+    pub lacks_card: bool,
+}
+
+/// Collects, or leaves an invoice that the customer's bank refused: that is an answer too, and its event says so.
 ///
 /// # Errors
 /// Stripe's, for what is to be tried again.
-pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<String, Error> {
+pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<Asked, Error> {
     let key = |part: &str| format!("{}-{part}", wanted.key);
     let invoice = stripe.ask(&invoice(wanted, key("invoice"))).await?;
     chassis::step!("invoice.made");
@@ -56,20 +65,21 @@ pub async fn collect(stripe: &Transport, wanted: &Collection<'_>) -> Result<Stri
     let finalized = unless_done(stripe.ask(&call).await)?;
     chassis::step!("invoice.finalized");
     if finalized.as_ref().is_some_and(|invoice| Object(invoice).text("status") == Some("paid")) {
-        return Ok(id);
+        return Ok(Asked { invoice: id, lacks_card: false });
     }
-    pay(stripe, &id, key("pay")).await?;
+    let asked = pay(stripe, &id, key("pay")).await?;
     chassis::step!("invoice.paid");
-    Ok(id)
+    Ok(asked)
 }
 
-async fn pay(stripe: &Transport, id: &str, key: String) -> Result<(), Error> {
+async fn pay(stripe: &Transport, id: &str, key: String) -> Result<Asked, Error> {
+    let asked = |lacks_card| Asked { invoice: id.to_owned(), lacks_card };
     match stripe.ask(&Call::post(format!("/invoices/{id}/pay"), key)).await {
-        // Paid; or the bank said no, or there is no card: Stripe tries again by its own rules, and tells.
-        Ok(_) | Err(TransportError::Refused { status: 402, .. }) => Ok(()),
+        // Paid; or the bank said no: Stripe tries again by its own rules, and tells.
+        Ok(_) | Err(TransportError::Refused { status: 402, .. }) => Ok(asked(false)),
         // The only thing that an invoice's payment lacks is a card.
-        Err(error) if error.status() == Some(400) && error.code() == Some("resource_missing") => Ok(()),
-        Err(error) => unless_done(Err(error)).map(|_| ()),
+        Err(error) if error.status() == Some(400) && error.code() == Some("resource_missing") => Ok(asked(true)),
+        Err(error) => unless_done(Err(error)).map(|_| asked(false)),
     }
 }
 
@@ -104,7 +114,7 @@ fn unless_done(answer: Result<Value, TransportError>) -> Result<Option<Value>, E
 ///
 /// # Errors
 /// Stripe's.
-pub async fn resume(stripe: &Transport, invoice: Object<'_>, key: &str) -> Result<Option<String>, Error> {
+pub async fn resume(stripe: &Transport, invoice: Object<'_>, key: &str) -> Result<Option<Asked>, Error> {
     chassis::step!("resumed_invoice.found");
     let id = invoice.needs("id")?;
     match invoice.text("status") {
@@ -114,12 +124,13 @@ pub async fn resume(stripe: &Transport, invoice: Object<'_>, key: &str) -> Resul
             return Ok(None);
         }
         Some("open") if invoice.number("attempt_count").unwrap_or(0) == 0 => {
-            pay(stripe, id, format!("{key}-resume")).await?;
+            let asked = pay(stripe, id, format!("{key}-resume")).await?;
             chassis::step!("resumed_invoice.paid");
+            return Ok(Some(asked));
         }
         _ => {}
     }
-    Ok(Some(id.to_owned()))
+    Ok(Some(Asked { invoice: id.to_owned(), lacks_card: false }))
 }
 
 /// What came of an operation with a customer that is gone at Stripe: its invoice, if that was paid or somebody decided about it. One that

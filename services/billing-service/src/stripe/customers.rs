@@ -344,6 +344,18 @@ pub async fn want_card(
     intents::want(state, transaction, &intent).await
 }
 
+/// Whether that is to be done still.
+///
+/// # Errors
+/// The database's.
+pub async fn card_is_wanted(state: &AppState, organization: OrganizationId) -> Result<bool, Error> {
+    let wanted = sqlx::query_scalar!(
+        r#"select exists (select from intents where subject = $1 and kind = 'customer.card' and sent_at is null and parked_at is null) as "wanted!""#,
+        organization.to_string()
+    );
+    Ok(wanted.fetch_one(&state.pool).await?)
+}
+
 /// Does that. The customer's default is Stripe's to keep: the portal changes it too.
 pub(super) async fn set_card(stripe: &Transport, customer: &str, from: &str, key: &str) -> Result<String, Error> {
     let paid = stripe.ask(&Call::get(from)).await?;

@@ -1,11 +1,12 @@
 //! What each kind of wish does at Stripe, and how its effect is found again.
 
+use chassis::in_transaction;
 use identity::OrganizationId;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::Call;
-use super::collect::{self, Collection};
+use super::collect::{self, Asked, Collection};
 use super::object::Object;
 use super::sender::Due;
 use super::transport::Transport;
@@ -14,7 +15,7 @@ use crate::error::Error;
 use crate::intents;
 use crate::state::AppState;
 use crate::subscriptions::state::{Charge, Line, LineKind};
-use crate::top_ups::TopUp;
+use crate::top_ups::{self, TopUp};
 
 const MALFORMED: Error = Error::Internal("a stored intent cannot be read");
 
@@ -84,9 +85,9 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
 }
 
 /// Whether a refusal of such a wish ends by itself, so that it is never set aside: an invoice cannot be voided while its payment is on its way,
-/// which takes days, and until it is void somebody may pay what nobody waits for.
+/// which takes days, and until it is void somebody may pay what nobody waits for; and a top-up is wanted for an hour only.
 pub(super) fn is_taken_in_time(kind: &str) -> bool {
-    matches!(kind, "subscription.void" | "top_up.void")
+    matches!(kind, "subscription.void" | "top_up.void" | "top_up.charge")
 }
 
 /// Whether something of Stripe's is not what it must be, and never will: not that it could not be asked, or not by us.
@@ -148,7 +149,10 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due)
                 None => None,
             };
             due.looks = false;
-            Ok(resumed)
+            match resumed {
+                Some(asked) => Ok(Some(unless_unpayable(stripe, due, asked).await?)),
+                None => Ok(None),
+            }
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
@@ -183,7 +187,22 @@ async fn invoice(
     let automatic_tax = state.config.stripe.automatic_tax;
     let operation = &due.operation;
     let wanted = Collection { customer: &customer, key: &key, operation, currency, lines, metadata, automatic_tax };
-    Ok(Some(collect::collect(stripe, &wanted).await?))
+    let asked = collect::collect(stripe, &wanted).await?;
+    Ok(Some(unless_unpayable(stripe, due, asked).await?))
+}
+
+/// The invoice that was made. What a customer owes waits for a card there; a top-up that finds none is voided, and has failed with that: it is
+/// not to be taken from a card that comes when the wallet may be full again.
+async fn unless_unpayable(stripe: &Transport, due: &Due, asked: Asked) -> Result<String, Error> {
+    let Asked { invoice, lacks_card } = asked;
+    if !lacks_card || due.kind != "top_up.charge" {
+        return Ok(invoice);
+    }
+    match void(stripe, &invoice, format!("{}-{}-unpayable", due.key(), due.attempts)).await {
+        // Somebody is paying it meanwhile: its event tells what becomes of that.
+        Err(Error::Stripe(error)) if error.status() == Some(400) => Ok(invoice),
+        voided => voided.map(|_| invoice),
+    }
 }
 
 /// Takes away what a charge that was given up has made, and what its tries have left at Stripe.
@@ -195,27 +214,81 @@ async fn take_away(state: &AppState, stripe: &Transport, due: &Due, charged: &st
         void(stripe, &invoice, key(&invoice)).await?;
         return Ok(Some(invoice));
     }
-    // Before the former ones: who is replaced after this was looked at here.
-    let present = customers::find(state, organization).await?;
-    for customer in customers::former(state, organization).await?.into_iter().chain(present) {
-        for invoice in collect::all(stripe, &customer, charged).await? {
-            let id = Object(&invoice).needs("id")?;
-            match Object(&invoice).text("status") {
-                Some("draft") => drop(stripe.ask(&Call::delete(format!("/invoices/{id}"))).await?),
-                Some("paid" | "void") => {}
-                _ => void(stripe, id, key(id)).await?,
-            }
-            chassis::step!("given_up_charge.taken_away");
-        }
-    }
+    clear(state, stripe, organization, charged, key).await?;
     Ok(None)
 }
 
-/// Voids an invoice. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.
-async fn void(stripe: &Transport, invoice: &str, key: String) -> Result<(), Error> {
+/// Takes away all that an operation has made and that is not paid; the invoice that is, if there is one.
+async fn clear(
+    state: &AppState,
+    stripe: &Transport,
+    organization: OrganizationId,
+    operation: &str,
+    key: impl Fn(&str) -> String,
+) -> Result<Option<String>, Error> {
+    // Before the former ones: who is replaced after this was looked at here.
+    let present = customers::find(state, organization).await?;
+    let mut paid = None;
+    for customer in customers::former(state, organization).await?.into_iter().chain(present) {
+        for invoice in collect::all(stripe, &customer, operation).await? {
+            let id = Object(&invoice).needs("id")?;
+            let is_paid = match Object(&invoice).text("status") {
+                Some("draft") => stripe.ask(&Call::delete(format!("/invoices/{id}"))).await.map(|_| false)?,
+                Some("paid") => true,
+                Some("void") => false,
+                _ => void(stripe, id, key(id)).await?,
+            };
+            chassis::step!("given_up_charge.taken_away");
+            paid = paid.or(is_paid.then(|| id.to_owned()));
+        }
+    }
+    Ok(paid)
+}
+
+/// What was made of a top-up that nobody wants any more is taken away, unless it is paid; none while it is wanted. One that Stripe refused has
+/// failed; of another the wallet is looked at again.
+///
+/// # Errors
+/// Stripe's, also while its payment is on its way; the database's.
+pub(super) async fn drop_top_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<Dropped>, Error> {
+    if due.kind != "top_up.charge" {
+        return Ok(None);
+    }
+    let (TopUp { id, .. }, organization) = (read(&due.payload)?, due.organization.ok_or(MALFORMED)?);
+    if !top_ups::is_obsolete(state, id).await? {
+        return Ok(None);
+    }
+    let was_refused = due.was_refused();
+    // Before its invoice is void: the event of that would be a failure.
+    in_transaction!(state.pool, |transaction| {
+        if was_refused {
+            top_ups::failed(state, transaction, organization, id, None).await
+        } else {
+            top_ups::give_up(state, transaction, organization, id).await
+        }
+    })?;
+    chassis::step!("top_up.given_up");
+    due.looks = true;
+    let key = |invoice: &str| format!("{}-{}-{invoice}", due.key(), due.attempts);
+    let paid = clear(state, stripe, organization, &due.operation, key).await?;
+    due.looks = false;
+    if paid.is_none() && !was_refused {
+        top_ups::look_again(state, organization).await?;
+    }
+    Ok(Some(Dropped { paid }))
+}
+
+/// What became of a top-up that nobody wants any more.
+pub(super) struct Dropped {
+    /// Its invoice, if that was paid before: its event gives the credit.
+    pub(super) paid: Option<String>,
+}
+
+/// Voids an invoice, unless it is paid; whether it is. Each try has a key of its own: what is void cannot be voided again, and a refusal must not be played back.
+async fn void(stripe: &Transport, invoice: &str, key: String) -> Result<bool, Error> {
     let Err(error) = stripe.ask(&Call::post(format!("/invoices/{invoice}/void"), key)).await else {
         chassis::step!("invoice.voided");
-        return Ok(());
+        return Ok(false);
     };
     chassis::step!("invoice.void_refused");
     if !matches!(error.status(), Some(400 | 404)) {
@@ -223,8 +296,9 @@ async fn void(stripe: &Transport, invoice: &str, key: String) -> Result<(), Erro
     }
     match stripe.ask(&Call::get(format!("/invoices/{invoice}")).with("expand[]", "payments.data.payment.payment_intent")).await {
         // Paid after all, or void already: its event tells.
-        Ok(invoice) if matches!(Object(&invoice).text("status"), Some("paid" | "void")) => Ok(()),
-        Err(gone) if gone.is_missing() => Ok(()),
+        Ok(invoice) if Object(&invoice).text("status") == Some("paid") => Ok(true),
+        Ok(invoice) if Object(&invoice).text("status") == Some("void") => Ok(false),
+        Err(gone) if gone.is_missing() => Ok(false),
         Err(asked) => Err(asked.into()),
         // Its payment is on its way: until that has ended it can neither be voided nor forgotten.
         Ok(_) => Err(error.into()),

@@ -62,6 +62,12 @@ pub struct Due {
 }
 
 impl Due {
+    /// Whether Stripe refused it before.
+    #[must_use]
+    pub const fn was_refused(&self) -> bool {
+        self.refusals > 0
+    }
+
     /// The key of this try.
     #[must_use]
     pub fn key(&self) -> String {
@@ -204,6 +210,9 @@ async fn use_new_key(state: &AppState, due: &mut Due) -> Result<(), Error> {
 
 /// Under the stored key as long as that tells this operation from others; after that by looking first.
 async fn perform_for_customer(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    if let Some(dropped) = operations::drop_top_up(state, stripe, due).await? {
+        return Ok(dropped.paid);
+    }
     let old = due.attempts > 1 && state.clock.now() - due.created_at > KEY_LIFE;
     if old || due.same_failures >= SAME_FAILURES {
         if let Some(found) = operations::look_up(state, stripe, due).await? {

@@ -1,5 +1,7 @@
 //! What may be asked of a subscription, and why it is refused.
 
+use std::collections::BTreeSet;
+
 use chassis::Problem;
 use chrono::{DateTime, Utc};
 use money::Currency;
@@ -62,7 +64,9 @@ pub enum Command {
         /// For what.
         reason: String,
     },
-    /// The first payment did not come in time.
+    /// The card of a trial is there.
+    BeginTrial,
+    /// The first payment, or the card of a trial, did not come in time.
     Expire,
     /// The time to mend a payment is over.
     GraceOver,
@@ -79,6 +83,9 @@ pub struct AppliedCoupon {
     pub off: Off,
     /// Until when.
     pub lasts: Lasts,
+    /// For which plans; for all when empty, as in what was stored before this was kept. With another plan it takes nothing off and waits.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub plans: BTreeSet<Code>,
 }
 
 /// What a coupon takes off.
@@ -121,7 +128,7 @@ impl AppliedCoupon {
             Duration::Months(months) => Lasts::Until(now.checked_add_months(chrono::Months::new(months)).ok_or(Refusal::TooLarge)?),
             Duration::Forever => Lasts::Forever,
         };
-        Ok(Self { code, off, lasts })
+        Ok(Self { code, off, lasts, plans: coupon.plans.iter().cloned().collect() })
     }
 }
 

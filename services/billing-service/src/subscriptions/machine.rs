@@ -1,7 +1,7 @@
 //! The state machine: from a subscription and a command to the next subscription and what is to be done, or to a refusal. Pure:
 //! the instant is handed in, and nothing is read or written.
 //!
-//! Rules that are ours to choose: what is bought during a period is in force at once, and an unpaid charge makes it past due; an
+//! Rules that are ours to choose: a trial of what costs something begins when there is a card to charge after it; what is bought during a period is in force at once, and an unpaid charge makes it past due; an
 //! upgrade in a trial keeps the trial; an upgrade while an end is pending keeps the end; a downgrade then is refused; a pause stops
 //! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods; changes within a period
 //! bring the credit of the plan that has most, once; what could not be collected is given up when the subscription ends over it.
@@ -24,20 +24,21 @@ use super::state::{Effect, Outcome, Subscription};
 use super::status::Status;
 use super::terms::Terms;
 
-/// Begins a subscription: in a trial if there is one and `trial` says so, otherwise with its first charge, unless that is nothing.
+/// Begins a subscription: with its trial if there is one and `trial` says so, otherwise with its first charge, unless that is nothing.
 ///
 /// # Errors
 /// [`Refusal`].
 pub fn start(terms: Terms, seats: u32, trial: bool, coupon: Option<AppliedCoupon>, now: DateTime<Utc>) -> Result<Outcome, Refusal> {
     terms.allow_seats(seats)?;
     let in_trial = trial && terms.trial_days > 0;
+    let waits_for_card = in_trial && terms.total_micros(seats)? > 0;
     let period = if in_trial {
         Period { start: now, end: now + TimeDelta::days(i64::from(terms.trial_days)) }
     } else {
         Period::nth(now, terms.interval, 0)
     };
     let mut subscription = Subscription {
-        status: if in_trial { Status::Trialing } else { Status::Incomplete },
+        status: if in_trial && !waits_for_card { Status::Trialing } else { Status::Incomplete },
         terms,
         seats,
         anchor: now,
@@ -84,6 +85,7 @@ pub fn decide(before: &Subscription, command: &Command, now: DateTime<Utc>) -> R
         Command::ApplyCoupon { coupon } => changes::apply_coupon(&mut after, coupon)?,
         Command::PaymentSucceeded { period_start, reason } => payments::succeeded(&mut after, *period_start, reason, now, &mut effects)?,
         Command::PaymentFailed { period_start, reason } => payments::failed(&mut after, *period_start, reason, now),
+        Command::BeginTrial => changes::begin_trial(&mut after, now)?,
         Command::Expire => payments::expire(&mut after, now, &mut effects)?,
         Command::GraceOver => payments::grace_over(&mut after, now, &mut effects)?,
         Command::Renew => changes::renew(&mut after, now, &mut effects)?,
@@ -123,7 +125,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
     let refused = Err(Refusal::Status(status));
     match status {
         Status::Incomplete => match command {
-            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::Expire => Ok(()),
+            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::BeginTrial | C::Expire => Ok(()),
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -146,7 +148,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
             | C::Renew => Ok(()),
-            C::Pause | C::Resume | C::Expire | C::GraceOver => refused,
+            C::Pause | C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
         Status::Active => match command {
             C::Upgrade { .. }
@@ -160,7 +162,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
             | C::Renew => Ok(()),
-            C::Resume | C::Expire | C::GraceOver => refused,
+            C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
         Status::PastDue => match command {
             // Fewer seats; more are refused where they are counted.
@@ -174,7 +176,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentFailed { .. }
             | C::GraceOver
             | C::Renew => Ok(()),
-            C::Upgrade { .. } | C::Pause | C::Resume | C::Expire => refused,
+            C::Upgrade { .. } | C::Pause | C::Resume | C::BeginTrial | C::Expire => refused,
         },
         Status::Unpaid => match command {
             C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
@@ -186,6 +188,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::Pause
             | C::Resume
             | C::ApplyCoupon { .. }
+            | C::BeginTrial
             | C::Expire
             | C::GraceOver
             | C::Renew => refused,
@@ -199,25 +202,32 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::Uncancel
             | C::Pause
             | C::ApplyCoupon { .. }
+            | C::BeginTrial
             | C::Expire
             | C::GraceOver
             | C::Renew => refused,
         },
-        Status::IncompleteExpired | Status::Canceled => match command {
-            // Money that comes late is dealt with; nothing else is.
-            C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
-            C::Upgrade { .. }
-            | C::Downgrade { .. }
-            | C::ChangeSeats { .. }
-            | C::CancelAtPeriodEnd
-            | C::Uncancel
-            | C::CancelNow
-            | C::Pause
-            | C::Resume
-            | C::ApplyCoupon { .. }
-            | C::Expire
-            | C::GraceOver
-            | C::Renew => Err(Refusal::Ended),
-        },
+        Status::IncompleteExpired | Status::Canceled => allow_when_over(command),
+    }
+}
+
+/// What is over takes money that comes late, and nothing else.
+fn allow_when_over(command: &Command) -> Result<(), Refusal> {
+    use Command as C;
+    match command {
+        C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
+        C::Upgrade { .. }
+        | C::Downgrade { .. }
+        | C::ChangeSeats { .. }
+        | C::CancelAtPeriodEnd
+        | C::Uncancel
+        | C::CancelNow
+        | C::Pause
+        | C::Resume
+        | C::ApplyCoupon { .. }
+        | C::BeginTrial
+        | C::Expire
+        | C::GraceOver
+        | C::Renew => Err(Refusal::Ended),
     }
 }

@@ -193,10 +193,44 @@ impl Subscription {
         }
     }
 
-    /// The credit that comes with a charge that is still open.
+    /// Whether it begins with a trial as soon as there is a card to charge after it.
     #[must_use]
-    pub fn promised(&self, period_start: DateTime<Utc>, reason: &str) -> Option<Grant> {
-        self.open.iter().find(|charge| charge.period_start == period_start && charge.reason == reason)?.grant.clone()
+    pub fn waits_for_card(&self) -> bool {
+        self.status == Status::Incomplete && self.open.is_empty()
+    }
+
+    /// The charge, if it is still open.
+    #[must_use]
+    pub fn open_charge(&self, period_start: DateTime<Utc>, reason: &str) -> Option<&OpenCharge> {
+        self.open.iter().find(|charge| charge.period_start == period_start && charge.reason == reason)
+    }
+
+    /// Whether another period follows when this one ends.
+    #[must_use]
+    pub const fn renews(&self) -> bool {
+        matches!(self.status, Status::Trialing | Status::Active) && !self.cancel_at_period_end
+    }
+
+    /// The credit that comes with a charge that is still open, when it is paid at this instant.
+    #[must_use]
+    pub fn promised(&self, period_start: DateTime<Utc>, reason: &str, now: DateTime<Utc>) -> Option<Grant> {
+        let grant = self.open_charge(period_start, reason)?.grant.clone()?;
+        match self.begun_by(period_start, reason, now) {
+            Some(period) => Some(Grant { expires_at: self.terms.credit.and_then(|credit| credit.expires_at(period)), ..grant }),
+            None => Some(grant),
+        }
+    }
+
+    /// The period that begins when this charge is paid at this instant: who pays for a whole period after it is over, of which he had no
+    /// more than the grace, has one from then on for it, and does not pay for two. None while the period lasts, and where something else
+    /// is owed or wanted.
+    #[must_use]
+    pub fn begun_by(&self, period_start: DateTime<Utc>, reason: &str, now: DateTime<Utc>) -> Option<Period> {
+        let is_this = |charge: &OpenCharge| charge.period_start == period_start && charge.reason == reason;
+        let is_whole = period_start == self.period.start && reason == "renewal" && self.open.iter().any(is_this);
+        let is_late = self.status == Status::Unpaid && now >= self.period.end && !self.cancel_at_period_end;
+        let owes_more = self.open.iter().any(|charge| charge.failed && !is_this(charge));
+        (is_whole && is_late && !owes_more).then(|| Period::nth(now, self.terms.interval, 0))
     }
 
     /// Whether money for this comes too late: it never began, and does not begin any more, or it ended over this.

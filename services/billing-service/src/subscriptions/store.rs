@@ -163,6 +163,10 @@ pub async fn apply(
     }
     write(state, transaction, id, &before, &outcome.subscription).await?;
     chassis::step!("subscription.written");
+    // As when it begins without a card: from now on it is in force.
+    if matches!(command, Command::BeginTrial) {
+        fix_currency(state, transaction, organization, before.terms.currency).await?;
+    }
     if let Command::ApplyCoupon { coupon } = command {
         redemptions::redeem(state, transaction, organization, id, &coupon.code, LATER).await?;
     }

@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use sqlx::PgExecutor;
 use utoipa::ToSchema;
 
+use super::MOST;
 use crate::audit::{self, Decision};
 use crate::catalog::amount::minor_micros;
 use crate::error::Error;
 use crate::ledger::CREDIT;
 use crate::organizations::ensure_wallet;
+use crate::portal;
 use crate::state::AppState;
 use crate::subscriptions::store;
 
@@ -27,10 +29,10 @@ pub struct AutoTopUp {
     enabled: bool,
     /// Below this much available credit something is bought, in micro-units. Credit that only pays for some models or features does not
     /// count.
-    #[schema(minimum = 0, example = 5_000_000)]
+    #[schema(minimum = 0, maximum = 999_999_990_000_i64, example = 5_000_000)]
     threshold_micros: i64,
     /// What is bought at least, in micro-units; more where that is needed to get above the threshold.
-    #[schema(minimum = 1_000_000, example = 20_000_000)]
+    #[schema(minimum = 1_000_000, maximum = 999_999_990_000_i64, example = 20_000_000)]
     amount_micros: i64,
     /// What is bought in a calendar month (UTC) at most, in micro-units.
     #[schema(example = 100_000_000)]
@@ -40,11 +42,11 @@ pub struct AutoTopUp {
 impl AutoTopUp {
     fn check(&self) -> Result<(), Problem> {
         let unit = minor_micros(CREDIT);
-        if self.threshold_micros < 0 {
-            return Err(Problem::invalid_field("threshold_micros", "must be at least 0"));
+        if !(0..=MOST).contains(&self.threshold_micros) {
+            return Err(Problem::invalid_field("threshold_micros", "must be from 0 to 999999990000"));
         }
-        if self.amount_micros < 1_000_000 || self.amount_micros % unit != 0 {
-            return Err(Problem::invalid_field("amount_micros", "must be at least 1000000 and whole cents"));
+        if !(1_000_000..=MOST).contains(&self.amount_micros) || self.amount_micros % unit != 0 {
+            return Err(Problem::invalid_field("amount_micros", "must be from 1000000 to 999999990000 and whole cents"));
         }
         if self.monthly_cap_micros < self.amount_micros {
             return Err(Problem::invalid_field("monthly_cap_micros", "must be at least amount_micros"));
@@ -61,10 +63,12 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
     Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
 }
 
-/// Set how credit is topped up. It is paid with the card that paid last, or that was chosen in the portal.
+/// Set how credit is topped up. It is paid with the card that paid last, or that was chosen in the portal; there must be one. A top-up that finds
+/// none later is not collected from the next one that comes: it has failed.
 #[utoipa::path(put, path = "/v1/auto-top-up", tag = "payments", request_body = AutoTopUp, security(("bearer" = [])),
     responses((status = 200, body = AutoTopUp), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-        (status = 409, body = ProblemBody, description = "The organization pays in another currency than that of credit"), (status = 422, body = ProblemBody), (status = 501, body = ProblemBody)))]
+        (status = 409, body = ProblemBody, description = "The organization has nothing to pay with yet, or pays in another currency than that of credit"),
+        (status = 422, body = ProblemBody), (status = 501, body = ProblemBody), (status = 503, body = ProblemBody)))]
 pub async fn put(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -75,19 +79,35 @@ pub async fn put(
         return Err(Error::NoStripe);
     }
     wanted.check()?;
-    pays_in_credit(&state, principal.organization_id, &wanted).await?;
+    if wanted.enabled {
+        pays_in_credit(&state, principal.organization_id).await?;
+        is_payable(&state, principal.organization_id).await?;
+    }
     write(&state, &Decision::of_caller(&state, &principal, "PUT /v1/auto-top-up"), principal.organization_id, &wanted).await?;
     Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
 }
 
 /// A top-up buys what it costs: it is for who pays in the currency of credit. Who pays in another buys packs.
-async fn pays_in_credit(state: &AppState, organization: OrganizationId, wanted: &AutoTopUp) -> Result<(), Error> {
+async fn pays_in_credit(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
     let mut connection = state.pool.acquire().await?;
     let other = store::currency(&mut connection, organization).await?.filter(|currency| *currency != CREDIT);
-    let Some(currency) = other.filter(|_| wanted.enabled) else { return Ok(()) };
+    let Some(currency) = other else { return Ok(()) };
     let problem = Problem::conflict("currency_of_top_up", "Credit is topped up in another currency than you pay in");
     let rule = format!("must be false: top-ups are in {CREDIT}, and you pay in {currency}; credit packs are sold in it");
     Err(problem.field("enabled", rule).into())
+}
+
+/// Without anything to pay with each top-up would fail, until it is off. Who has it on already may always lower it.
+async fn is_payable(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
+    let is_on = match read(&state.pool, organization).await {
+        Err(Error::NotFound) => false,
+        before => before?.enabled,
+    };
+    if is_on || portal::has_payment_method(state, organization).await? {
+        return Ok(());
+    }
+    let problem = Problem::conflict("no_payment_method", "There is no card that a top-up could be paid with");
+    Err(problem.field("enabled", "must be false until something was bought, or a card was made the default one in the portal").into())
 }
 
 /// Cards are charged by it: who set it is logged with it [B-78].

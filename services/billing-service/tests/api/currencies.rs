@@ -232,8 +232,11 @@ async fn a_pack_in_another_currency_than_that_of_the_first_purchase_is_refused()
 #[tokio::test]
 async fn who_pays_in_yen_has_no_automatic_top_up_and_one_that_was_on_goes_off() {
     let shop = open().await;
-    let (_, client) = shop.customer();
+    let (organization, client) = shop.customer();
     let on = json!({"enabled": true, "threshold_micros": 0, "amount_micros": 1_000_000, "monthly_cap_micros": 1_000_000});
+    // A card is added in the portal before anything was bought, and so before there is a currency.
+    client.post("/v1/portal-sessions", &json!({"return_url": "https://shop.example.com"})).await.expect(201);
+    shop.pays_with(organization, "pm_card_visa").await;
     put(&client, &on).await.expect(200);
     shop.pay(&plan(&client, "pro", "JPY", json!({})).await);
     shop.settle().await;

@@ -146,7 +146,7 @@ impl Months {
         };
         let ended = "select count(*) from subscription_changes where command ->> 'kind' = 'grace_over'";
         let topped_up = "select count(*) from top_ups where state = 'paid'";
-        let trials = "select count(*) from subscription_changes where status_before is null and status_after = 'trialing'";
+        let trials = "select count(*) from subscription_changes where command ->> 'kind' = 'begin_trial'";
         let yearly = "select count(*) from subscriptions where state #>> '{terms,interval}' = 'year'";
         for (what, count) in [
             ("plans bought", did(|did| did.plans)),

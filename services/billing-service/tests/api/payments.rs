@@ -387,6 +387,25 @@ async fn tax_that_stripe_adds_is_no_part_of_a_sale() {
     shop.assert_reconciled().await;
 }
 
+/// [B-48] [B-76] Half of what was paid with its tax is half of the credit.
+#[tokio::test]
+async fn a_part_of_a_taxed_payment_takes_the_same_part_of_the_credit_and_the_rest_takes_the_rest() {
+    let shop = Shop::with(|config| config.stripe.automatic_tax = true).await;
+    shop.stripe.tax_automatically(20);
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let payment: String =
+        sqlx::query_scalar("select payment_intent_id from stripe_payments").fetch_one(&shop.app.database.owner).await.unwrap();
+    for (part, left) in [("600", 5_000_000), ("1", 4_991_667), ("599", 0)] {
+        shop.dashboard("/v1/refunds", &[("payment_intent", &payment), ("amount", part)]).await;
+        shop.settle().await;
+        assert_eq!(shop.app.balance(&client).await, (left, 0), "{part}");
+        assert_eq!(shop.app.house("stripe_clearing").await, -left);
+        shop.assert_reconciled().await;
+    }
+}
+
 /// [B-76] Nothing is paid on the page of a trial, and what is charged after it is taxed by where the customer is.
 #[tokio::test]
 async fn the_page_of_a_trial_asks_where_the_customer_is_when_tax_is_computed_and_stripe_keeps_it() {

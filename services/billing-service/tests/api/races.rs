@@ -29,6 +29,7 @@ fn looks(id: &str, payment: &str, status: &str, first: i64) -> Vec<Reversal> {
         id: id.to_owned(),
         payment_intent: payment.to_owned(),
         amount_minor: 1_000,
+        received_minor: None,
         status: status.to_owned(),
         fetched,
     };

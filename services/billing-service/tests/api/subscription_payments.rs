@@ -178,12 +178,72 @@ async fn a_trial_takes_a_card_and_charges_it_at_its_end() {
     let shop = Shop::open().await;
     let (_, client) = shop.customer();
     let page = shop.plan(&client, "pro").await.expect(201);
-    assert_eq!((status(&client).await.as_str(), page.json["amount_micros"].as_i64()), ("trialing", Some(0)));
+    assert_eq!((status(&client).await.as_str(), page.json["amount_micros"].as_i64()), ("incomplete", Some(0)));
+    shop.pass(Duration::from_hours(20));
     shop.pay(&page);
     shop.settle().await;
+    let trial = client.get("/v1/subscription").await.expect(200).json["data"][0].clone();
+    let end = shop.app.clock.now() + chrono::TimeDelta::days(14);
+    assert_eq!((&trial["status"], trial["period"]["end"].as_str().unwrap().parse()), (&json!("trialing"), Ok(end)), "all of it");
     shop.pass(Duration::from_hours(15 * 24));
     shop.renewed(1).await;
     assert_eq!((status(&client).await.as_str(), shop.at_stripe()), ("active", 2_000));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-69] [B-72] The card that is there already, of another purchase, is not charged for what nobody agreed to.
+#[tokio::test]
+async fn who_leaves_the_page_of_a_trial_has_begun_nothing_and_is_never_charged_for_it() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    let page = shop.plan(&client, "pro").await.expect(201);
+    assert_eq!(client.get("/v1/entitlements").await.expect(200).json["plans"], json!([]), "no card, no plan");
+    shop.pass(Duration::from_hours(24));
+    eventually("its time is over", || async { (status(&client).await == "none").then_some(()) }).await;
+    shop.pass(Duration::from_hours(15 * 24));
+    shop.settle().await;
+    assert_eq!((status(&client).await.as_str(), shop.at_stripe()), ("none", 1_000));
+    assert_eq!(shop.stripe.object(&Shop::session(&page))["status"], "expired");
+    let again = shop.plan(&client, "pro").await.expect(201);
+    assert_eq!(again.json["amount_micros"], 0, "what never began was no trial");
+    shop.pay(&again);
+    shop.settle().await;
+    assert_eq!(status(&client).await, "trialing");
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-72] A payment in the portal weeks later is one payment: for a period from then on, with all of its credit.
+#[tokio::test]
+async fn who_pays_for_a_plan_after_its_period_is_over_pays_once_and_has_a_period_from_then_on() {
+    let shop = Shop::open().await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert_eq!(status(&client).await, "past_due");
+    for _ in 0..10 {
+        shop.pass(Duration::from_hours(7 * 24));
+        shop.settle().await;
+    }
+    eventually("the grace is over", || async { (status(&client).await == "unpaid").then_some(()) }).await;
+    let invoice = client.get("/v1/invoices").await.expect(200).json["data"][0].clone();
+    let open = invoice["id"].as_str().unwrap();
+    let customer = shop.stripe_customer(organization).await;
+    let card =
+        shop.dashboard("/v1/payment_methods/pm_card_visa/attach", &[("customer", &customer)]).await["id"].as_str().unwrap().to_owned();
+    shop.dashboard(&format!("/v1/invoices/{open}/pay"), &[("payment_method", &card)]).await;
+    shop.settle().await;
+    let living = client.get("/v1/subscription").await.expect(200).json["data"][0].clone();
+    assert_eq!((&living["status"], living["period"]["start"].as_str().unwrap().parse()), (&json!("active"), Ok(shop.app.clock.now())));
+    assert_eq!(shop.at_stripe(), 20_000, "the first month and this one");
+    assert_eq!(shop.app.count("select count(*) from subscription_charges").await, 2);
+    assert_eq!(shop.app.balance(&client).await, (60_000_000, 0), "the first month's is over, this one's is there");
     shop.assert_clean().await;
     shop.assert_reconciled().await;
 }

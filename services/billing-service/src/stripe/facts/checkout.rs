@@ -11,6 +11,8 @@ use crate::sales::{self, PaidBy, Payment};
 use crate::state::AppState;
 use crate::stripe::customers;
 use crate::stripe::object::Object;
+use crate::subscriptions::command::Command;
+use crate::subscriptions::store as subscriptions;
 
 pub(super) async fn apply(state: &AppState, transaction: &mut Transaction<'static, Postgres>, session: Object<'_>) -> Result<bool, Error> {
     let Some(id) = session.metadata::<Uuid>("checkout_id") else { return Ok(false) };
@@ -42,6 +44,7 @@ async fn paid(
 ) -> Result<(), Error> {
     store::end(state, transaction, checkout.id, "paid").await?;
     if let Some(setup) = session.related("setup_intent") {
+        begin_trial(state, transaction, checkout).await?;
         return customers::want_card(state, transaction, checkout.organization, &format!("/setup_intents/{setup}")).await;
     }
     let intent = session.related("payment_intent").ok_or(Error::Unreadable("payment_intent"))?;
@@ -63,6 +66,16 @@ async fn paid(
     };
     customers::want_card(state, transaction, checkout.organization, &format!("/payment_intents/{intent}")).await?;
     settle(state, transaction, checkout, &payment).await
+}
+
+/// The trial that waited for the card of this page, unless its time was over before we were told.
+async fn begin_trial(state: &AppState, transaction: &mut Transaction<'static, Postgres>, checkout: &Checkout) -> Result<(), Error> {
+    let Some(id) = checkout.subscription else { return Ok(()) };
+    let subscription = subscriptions::locked(transaction, checkout.organization, id).await?;
+    if subscription.waits_for_card() {
+        subscriptions::apply(state, transaction, checkout.organization, id, &Command::BeginTrial, "stripe").await?;
+    }
+    Ok(())
 }
 
 /// What the prices came to: tax that was added on top is left out, and what is within them is a part of what they are.

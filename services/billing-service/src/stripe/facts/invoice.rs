@@ -140,8 +140,8 @@ pub(super) async fn apply(
     } else if status == "uncollectible" || status == "open" && invoice.number("attempt_count").unwrap_or(0) > 0 && !is_on_its_way(invoice) {
         failed(state, transaction, organization, id, collected).await?;
     } else if let ("void", Collected::TopUp(top_up)) = (status, &collected) {
-        // By somebody at Stripe, before it was paid: nobody waits for it any more.
-        top_ups::failed(state, transaction, organization, *top_up, id).await?;
+        // By somebody at Stripe before it was paid, or for want of a card: nobody waits for it any more.
+        top_ups::failed(state, transaction, organization, *top_up, None).await?;
     }
     Ok(true)
 }
@@ -241,7 +241,7 @@ async fn failed(
             store::apply(state, transaction, organization, subscription, &command, "stripe").await?;
             Ok(())
         }
-        Collected::TopUp(id) => top_ups::failed(state, transaction, organization, id, invoice).await,
+        Collected::TopUp(id) => top_ups::failed(state, transaction, organization, id, Some(invoice)).await,
     }
 }
 

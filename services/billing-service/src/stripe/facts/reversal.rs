@@ -54,6 +54,7 @@ fn read(object: Object<'_>, fetched: i64, turn: &Turn) -> Result<Option<Reversal
         id: object.needs("id")?.to_owned(),
         payment_intent: payment_intent.to_owned(),
         amount_minor: object.number("amount").filter(|amount| *amount > 0).ok_or(Error::Unreadable("amount"))?,
+        received_minor: object.at("payment_intent").number("amount_received"),
         status: object.needs("status")?.to_owned(),
         fetched,
     }))

@@ -6,6 +6,9 @@ use uuid::Uuid;
 use super::Found;
 use crate::error::Error;
 
+/// By how many micro-units a payment with tax on top may differ: what went with each of its parts was rounded.
+const ROUNDED: i64 = 10;
+
 /// What was paid at Stripe, and what we know of it.
 pub(super) async fn payments(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
@@ -66,7 +69,10 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
         Found,
         r#"with t as (
              select * from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, kind text, payment_intent text, amount bigint, phase text, at bigint)
-               where l.run_id = $1 and l.list = 'reversals') t)
+               where l.run_id = $1 and l.list = 'reversals') t),
+           received as (
+             select r.id, r.received from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, received bigint)
+             where l.run_id = $1 and l.list = 'payments')
            select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
              select case
                  when p.payment_intent_id is null then null
@@ -87,13 +93,18 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
              from stripe_reversals r full join t on t.id = r.object_id
              left join stripe_payments p on p.payment_intent_id = coalesce(r.payment_intent_id, t.payment_intent)
              union all
-             select 'reversed_sum', p.organization_id, p.payment_intent_id, p.reversed_micros::text,
-               least(greatest(p.amount_micros - p.balance_micros, 0), coalesce(sum(t.amount), 0))::text, to_timestamp(max(t.at))
-             from stripe_payments p left join t on t.payment_intent = p.payment_intent_id and t.phase in ('taken', 'open', 'lost')
-             group by p.payment_intent_id
-             having p.reversed_micros <> least(greatest(p.amount_micros - p.balance_micros, 0), coalesce(sum(t.amount), 0))) as compared
+             select 'reversed_sum', organization_id, payment_intent_id, reversed_micros::text, gone::text, to_timestamp(at) from (
+               -- Of tax on top the same part goes back, beside the books: as in src/sales/reversals.rs.
+               select s.*, case when received > net then div(net * least(gross, received) + div(received, 2), received) else least(net, gross) end as gone
+               from (select p.organization_id, p.payment_intent_id, p.reversed_micros, greatest(p.amount_micros - p.balance_micros, 0)::numeric as net,
+                       coalesce(sum(t.amount), 0) as gross, coalesce(max(l.received), 0) as received, max(t.at) as at
+                     from stripe_payments p left join t on t.payment_intent = p.payment_intent_id and t.phase in ('taken', 'open', 'lost')
+                     left join received l on l.id = p.payment_intent_id group by p.payment_intent_id) s) summed
+             -- What a dispute took and gave back was rounded on the way: of each a micro may differ.
+             where abs(reversed_micros - gone) > case when received > net then $2::bigint else 0 end) as compared
            where kind is not null order by object"#,
-        run
+        run,
+        ROUNDED
     );
     Ok(rows.fetch_all(connection).await?)
 }
@@ -104,18 +115,20 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
     let rows = sqlx::query_as!(
         Found,
         r#"with listed as (
-             select r.id as payment, r.organization, r.asked, r.currency, r.amount, 0::bigint as gone, null::text as fee_currency, null::bigint as fee
-             from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint)
+             select r.id as payment, r.organization, r.asked, r.currency, r.amount, r.received, 0::bigint as gone, null::text as fee_currency,
+               null::bigint as fee
+             from reconciliation_listed l
+             cross join jsonb_to_record(l.object) as r (id text, organization uuid, asked boolean, currency text, amount bigint, received bigint)
              where l.run_id = $1 and l.list = 'payments'
              union all
-             select r.payment_intent, null, null, null, null, r.amount, case when r.phase = 'lost' then r.fee_currency end, r.fee
+             select r.payment_intent, null, null, null, null, null, r.amount, case when r.phase = 'lost' then r.fee_currency end, r.fee
              from reconciliation_listed l
              cross join jsonb_to_record(l.object) as r (payment_intent text, phase text, amount bigint, fee_currency text, fee bigint)
              where l.run_id = $1 and l.list = 'reversals' and r.phase in ('taken', 'lost')),
            -- Grouped and not joined: what was just listed is taken for a few rows, each to be looked for among all of the others.
            t as (
              select payment, (array_agg(organization) filter (where currency is not null))[1] as organization, bool_or(asked) as asked,
-               max(currency) as currency, max(amount) as amount, sum(gone) as gone,
+               max(currency) as currency, max(amount) as amount, max(received)::numeric as received, sum(gone) as gone,
                array_agg(fee_currency) filter (where fee_currency is not null) as fee_currencies,
                array_agg(fee) filter (where fee_currency is not null) as fees
              from listed group by payment having max(currency) is not null),
@@ -124,10 +137,12 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
              where p.sold is distinct from false and (p.sold or t.asked)),
            -- Fees in the currency in which Stripe settles, which may be another than the payment's.
            theirs as (
-             select organization, currency, sum(amount)::bigint as amount from (
-               select organization, currency, -(amount - least(gone, greatest(amount, 0))) as amount from counted
+             select organization, currency, sum(amount)::bigint as amount, sum(slack)::bigint as slack from (
+               select organization, currency, case when gone > 0 and received > greatest(amount, 0) then $2::bigint else 0 end as slack, -(amount - case when received > greatest(amount, 0)
+                   then div(greatest(amount, 0) * least(gone, received) + div(received, 2), received) else least(gone, greatest(amount, 0)) end) as amount
+               from counted
                union all
-               select c.organization, f.currency, f.fee from counted c cross join unnest(c.fee_currencies, c.fees) as f (currency, fee)) as moved
+               select c.organization, f.currency, 0, f.fee from counted c cross join unnest(c.fee_currencies, c.fees) as f (currency, fee)) as moved
              group by organization, currency),
            ours as (
              select l.organization_id as organization, a.currency, sum(e.amount_micros)::bigint as amount
@@ -135,17 +150,19 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
              where a.kind = 'stripe_clearing' group by l.organization_id, a.currency),
            compared as (
              select coalesce(o.organization, t.organization) as organization, coalesce(o.currency, t.currency) as currency,
-               coalesce(o.amount, 0) as ours, coalesce(t.amount, 0) as theirs
+               coalesce(o.amount, 0) as ours, coalesce(t.amount, 0) as theirs, coalesce(t.slack, 0) as slack
              from ours o full join theirs t on t.organization = o.organization and t.currency = o.currency)
            select kind as "kind!", organization as "organization?", 'stripe_clearing' as "object!", ours || ' ' || currency as "ours!",
              theirs || ' ' || currency as "theirs!", null::timestamptz as "at?"
            from (
-             select 'clearing' as kind, organization, currency, ours, theirs from compared where ours <> theirs
+             select 'clearing' as kind, organization, currency, ours, theirs, slack from compared
              union all
-             select 'clearing_total', null, a.currency, a.balance_micros, coalesce((select sum(theirs) from compared c where c.currency = a.currency), 0)
-             from accounts a where a.kind = 'stripe_clearing') as all_of_it
-           where ours <> theirs order by kind, organization"#,
-        run
+             select 'clearing_total', null, a.currency, a.balance_micros, coalesce(c.theirs, 0), coalesce(c.slack, 0)
+             from accounts a left join (select currency, sum(theirs) as theirs, sum(slack) as slack from compared group by currency) c using (currency)
+             where a.kind = 'stripe_clearing') as all_of_it
+           where abs(ours - theirs) > slack order by kind, organization"#,
+        run,
+        ROUNDED
     );
     Ok(rows.fetch_all(connection).await?)
 }

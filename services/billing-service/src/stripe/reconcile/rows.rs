@@ -130,7 +130,7 @@ pub(super) fn invoice(known: &Known, invoice: Object<'_>, rows: &mut Rows) -> Re
     } else if asked && status == "paid" {
         // The customer's balance at Stripe paid: the invoice is the payment.
         let row = json!({"id": id, "organization": organization, "object": id, "asked": true, "currency": currency.code(),
-            "amount": sums.received(), "at": at});
+            "amount": sums.received(), "received": sums.received(), "at": at});
         rows.insert((List::Payments, id.to_owned()), row);
     }
     // A long list of lines is not all here, and not summed.
@@ -161,7 +161,7 @@ pub(super) fn payment(known: &Known, payment: Object<'_>, rows: &mut Rows) -> Re
     let of = |name: &str| paid.and_then(|paid| paid.number(name));
     let amount = received.checked_sub(of("tax").unwrap_or(0)).ok_or(Error::Unreadable("amount_received"))?;
     let row = json!({"id": id, "organization": organization, "object": paid.and_then(|paid| paid.text("object")).unwrap_or(id),
-        "asked": paid.is_some_and(|paid| paid.0["asked"] == true), "currency": currency.code(), "amount": amount,
+        "asked": paid.is_some_and(|paid| paid.0["asked"] == true), "currency": currency.code(), "amount": amount, "received": received,
         "at": of("at").map_or(created, |at| at.max(created))});
     rows.insert((List::Payments, id.to_owned()), row);
     Ok(())

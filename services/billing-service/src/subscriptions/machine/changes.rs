@@ -12,6 +12,17 @@ use crate::subscriptions::state::{Effect, Pending, Subscription};
 use crate::subscriptions::status::Status;
 use crate::subscriptions::terms::Terms;
 
+/// The card is there: the trial begins now, and not when its page was made.
+pub fn begin_trial(subscription: &mut Subscription, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if !subscription.waits_for_card() {
+        return Err(Refusal::Status(subscription.status));
+    }
+    subscription.status = Status::Trialing;
+    subscription.anchor = now;
+    subscription.period = Period { start: now, end: now + TimeDelta::days(i64::from(subscription.terms.trial_days)) };
+    Ok(())
+}
+
 /// What new terms must keep whichever way they come.
 fn fits(subscription: &Subscription, terms: &Terms, seats: u32) -> Result<(), Refusal> {
     if terms.group != subscription.terms.group {

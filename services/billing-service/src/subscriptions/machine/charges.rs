@@ -99,7 +99,9 @@ pub fn demand(
 
 /// What the coupon takes off a period's total.
 fn discount(subscription: &Subscription, total: i64) -> i64 {
-    let Some(coupon) = subscription.coupon.as_ref().filter(|coupon| lasts(coupon, subscription.period)) else { return 0 };
+    let is_for = |coupon: &&AppliedCoupon| coupon.plans.is_empty() || coupon.plans.contains(&subscription.terms.plan);
+    let coupon = subscription.coupon.as_ref().filter(|coupon| lasts(coupon, subscription.period)).filter(is_for);
+    let Some(coupon) = coupon else { return 0 };
     match coupon.off {
         Off::Percent(percent) => {
             let percent = u64::from(percent.min(100));

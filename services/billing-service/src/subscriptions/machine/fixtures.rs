@@ -6,6 +6,7 @@ use super::{decide, start};
 use crate::catalog::Interval;
 use crate::subscriptions::command::{Command, Refusal};
 use crate::subscriptions::state::{Charge, Effect, Grant, Outcome, Subscription};
+use crate::subscriptions::status::Status;
 use crate::subscriptions::terms::{CreditEnd, CreditTerms, Terms};
 
 pub const UNIT: i64 = 1_000_000;
@@ -57,7 +58,10 @@ pub struct Case {
 
 impl Case {
     pub fn trial() -> Self {
-        Self::from(start(pro(), 1, true, None, day(0)).unwrap())
+        let mut case = Self::from(start(pro(), 1, true, None, day(0)).unwrap());
+        assert_eq!(case.is.status, Status::Incomplete, "there is no card yet");
+        case.does(&Command::BeginTrial, day(0));
+        case
     }
 
     pub fn active(terms: Terms) -> Self {

@@ -20,12 +20,13 @@ pub fn succeeded(
         return Ok(());
     };
     let refused = subscription.refuses_payment(period_start, reason);
-    let paid = subscription.open.remove(index);
+    let (promised, begun) = (subscription.promised(period_start, reason, now), subscription.begun_by(period_start, reason, now));
+    subscription.open.remove(index);
     if refused {
         effects.push(Effect::Refund { period_start, reason: reason.to_owned() });
         return Ok(());
     }
-    effects.extend(paid.grant.map(Effect::Grant));
+    effects.extend(promised.map(Effect::Grant));
     let settled = !subscription.open.iter().any(|charge| charge.failed);
     match subscription.status {
         Status::Incomplete => subscription.status = Status::Active,
@@ -35,7 +36,10 @@ pub fn succeeded(
         }
         Status::Unpaid if settled => {
             subscription.status = Status::Active;
-            if now >= subscription.period.end && subscription.cancel_at_period_end {
+            if begun.is_some() {
+                // What was wanted for the next period begins with the next one.
+                begin(subscription, now);
+            } else if now >= subscription.period.end && subscription.cancel_at_period_end {
                 end(subscription, Status::Canceled, now, effects);
             } else if now >= subscription.period.end {
                 // Nobody pays for the time without access: a new period begins now, on the terms that were wanted for it.

@@ -1,6 +1,8 @@
 //! One scenario for each way that a subscription goes [B-72]. January has 31 days: the first period is 31 January to 28 February.
 
-use super::fixtures::{Case, UNIT, charges, day, down, pro, team, terms, to};
+use std::collections::BTreeSet;
+
+use super::fixtures::{Case, UNIT, charges, day, down, grants, pro, team, terms, to};
 use super::{change_of_plan, decide, start};
 use crate::catalog::Interval;
 use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off, Refusal};
@@ -192,20 +194,69 @@ fn a_failed_payment_keeps_access_for_the_grace_and_a_late_one_begins_a_new_perio
     assert_eq!((case.is.status, case.is.next_action_at()), (Status::Unpaid, None));
     case.paid(day(100));
     assert_eq!((case.is.status, case.is.period.start), (Status::Active, day(100)));
-    assert_eq!(case.totals(), [20 * UNIT; 3], "nobody pays for the time without access");
+    assert_eq!(case.totals(), [20 * UNIT; 2], "what is paid late is paid once, for the period that begins with it");
+    let expiries: Vec<_> = grants(&case.effects).iter().map(|grant| grant.expires_at).collect();
+    assert_eq!(expiries[1], case.is.terms.credit.unwrap().expires_at(case.is.period), "its credit lasts as long as that");
+    assert_eq!(case.is.next_action_at(), Some(case.is.period.end));
 }
 
-/// [B-71] [B-72] What was wanted for the next period is what the late payment begins.
+/// [B-71] [B-72] Who pays for the dear plan has it; what was wanted for the next period begins with the next one.
 #[test]
-fn a_late_payment_begins_the_new_period_on_the_plan_that_was_wanted_for_it() {
+fn a_late_payment_begins_a_period_of_what_it_pays_for_and_what_was_wanted_comes_after_it() {
     let mut case = Case::active(team());
     case.does(&Command::Renew, day(28));
     case.fails(day(28));
     case.does(&down(pro()), day(29));
     case.does(&Command::GraceOver, day(35));
     case.paid(day(100));
+    assert_eq!((case.is.terms.plan.as_str(), case.totals()), ("team", vec![100 * UNIT; 2]));
+    case.does(&Command::Renew, case.is.period.end);
     assert_eq!((case.is.terms.plan.as_str(), case.is.pending.clone()), ("pro", None));
     assert_eq!(case.totals(), [100 * UNIT, 100 * UNIT, 20 * UNIT]);
+}
+
+/// [B-71] [B-72] What was owed for the rest of a period pays for no other one: a new one is charged.
+#[test]
+fn a_late_payment_of_an_upgrade_is_followed_by_a_new_period_that_is_charged() {
+    let mut case = Case::active(pro());
+    case.does(&to(team()), day(10));
+    case.fails(day(10));
+    case.does(&Command::GraceOver, day(17));
+    case.paid(day(100));
+    assert_eq!((case.is.status, case.is.period.start), (Status::Active, day(100)));
+    assert_eq!((case.totals().len(), case.totals().last()), (3, Some(&(100 * UNIT))));
+}
+
+/// [B-76] What a coupon is for is not what it is taken along to.
+#[test]
+fn a_coupon_for_one_plan_takes_nothing_off_another_and_waits_for_its_own() {
+    let whole = AppliedCoupon { plans: BTreeSet::from(["pro".parse().unwrap()]), ..coupon(Off::Percent(100), Lasts::Once) };
+    let mut case = Case::from(start(pro(), 1, true, Some(whole), day(0)).unwrap());
+    case.does(&Command::BeginTrial, day(0));
+    case.does(&to(team()), day(1));
+    case.does(&Command::Renew, day(14));
+    case.paid(day(14));
+    assert_eq!((case.is.terms.plan.as_str(), case.totals()), ("team", vec![100 * UNIT]));
+    case.does(&down(pro()), day(15));
+    case.does(&Command::Renew, case.is.period.end);
+    assert_eq!((case.is.terms.plan.as_str(), case.totals()), ("pro", vec![100 * UNIT]), "and it is used then");
+    assert_eq!(case.is.coupon, None);
+}
+
+/// [B-72] Who looks at the page and goes has begun nothing, and is charged for nothing.
+#[test]
+fn a_trial_begins_with_its_card_and_not_before() {
+    let mut case = Case::from(start(pro(), 1, true, None, day(0)).unwrap());
+    assert_eq!((case.is.status, case.is.waits_for_card()), (Status::Incomplete, true));
+    let mut late = Case::from(start(pro(), 1, true, None, day(0)).unwrap());
+    late.does(&Command::Expire, day(1));
+    assert_eq!((late.is.status, late.totals()), (Status::IncompleteExpired, vec![]));
+    assert_eq!(late.attempt(&Command::BeginTrial, day(2)), Err(Refusal::Ended));
+    case.does(&Command::BeginTrial, day(0) + chrono::TimeDelta::hours(20));
+    assert_eq!((case.is.status, case.is.period.end), (Status::Trialing, day(14) + chrono::TimeDelta::hours(20)), "all of it");
+    assert_eq!(case.attempt(&Command::BeginTrial, day(2)), Err(Refusal::Status(Status::Trialing)));
+    let free = Terms { trial_days: 14, ..terms("free", "USD", Interval::Month, 0) };
+    assert_eq!(start(free, 1, true, None, day(0)).unwrap().subscription.status, Status::Trialing, "what costs nothing needs no card");
 }
 
 /// [B-71] Who has no access any more is not charged for it, and what comes all the same goes back.
@@ -280,7 +331,7 @@ fn more_seats_are_paid_for_the_rest_of_the_period_and_fewer_come_with_the_next()
 }
 
 fn coupon(off: Off, lasts: Lasts) -> AppliedCoupon {
-    AppliedCoupon { code: "launch".parse().unwrap(), off, lasts }
+    AppliedCoupon { code: "launch".parse().unwrap(), off, lasts, plans: BTreeSet::new() }
 }
 
 /// [B16] [B-77]

@@ -196,7 +196,9 @@ fn compare(books: &mut Books, row: &Row, served: Option<&Value>, incidents: &Inc
     // two, the last ones, too.
     let unread = output - row.output_tokens;
     let is_cut = is_ended && row.counted_by == "counted" && unread <= AT_A_DEADLINE && is_unread;
-    let is_excused = is_abandoned || is_given_up || is_cut || ended.is_some_and(|ended| *ended == "killed");
+    // Who left before the first token was read is charged the prompt; that it was the deadline which ended it is not in the row then.
+    let is_left = row.outcome == "client_closed" && row.output_tokens == 0 && is_unread && output <= ON_THE_WAY;
+    let is_excused = is_abandoned || is_given_up || is_cut || is_left || ended.is_some_and(|ended| *ended == "killed");
     ensure!(is_less && is_excused, "usage has {row:?} and the provider {served:?}");
     books.given_up += usize::from(is_given_up);
     if is_cut && !is_given_up {

@@ -227,9 +227,9 @@ impl Relay<'_> {
                 piece = self.source.next(tally) => piece,
                 () = sleep_until(limit) => {
                     let outcome = if limit == idle { Outcome::UpstreamCut } else { Outcome::Deadline };
-                    return self.broken(outcome, &ApiError::UpstreamTimeout);
+                    return self.broken(outcome, &ApiError::UpstreamTimeout, tally);
                 }
-                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance")),
+                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance"), tally),
                 () = sleep_until(keep_alive), if !self.client.is_gone() => {
                     self.client.keep_alive();
                     keep_alive = TokioInstant::now() + config.keep_alive.0;
@@ -239,8 +239,8 @@ impl Relay<'_> {
             let (items, last) = match piece {
                 Piece::Items(items) => (items, None),
                 Piece::Done(items) => (items, Some(Outcome::Completed)),
-                Piece::Error(items, _) => (items, Some(self.failed(Outcome::UpstreamCut))),
-                Piece::Cut => return self.broken(Outcome::UpstreamCut, &ApiError::UpstreamFailed),
+                Piece::Error(items, _) => (items, Some(self.failed(Outcome::UpstreamCut, tally))),
+                Piece::Cut => return self.broken(Outcome::UpstreamCut, &ApiError::UpstreamFailed, tally),
             };
             if self.client.exceeds(&self.call.state, self.source.received) {
                 return Outcome::ClientClosed;
@@ -249,8 +249,8 @@ impl Relay<'_> {
             // A client that reads slowly holds up the provider, not our memory; the deadline still counts.
             let delivered = tokio::select! {
                 delivered = self.client.send(items) => delivered,
-                () = sleep_until(self.call.deadline()) => return self.broken(Outcome::Deadline, &ApiError::UpstreamTimeout),
-                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance")),
+                () = sleep_until(self.call.deadline()) => return self.broken(Outcome::Deadline, &ApiError::UpstreamTimeout, tally),
+                () = &mut shutdown => return self.broken(Outcome::Shutdown, &ApiError::Unavailable("this instance"), tally),
             };
             chassis::step!("stream.delivered");
             match last {
@@ -264,19 +264,20 @@ impl Relay<'_> {
     }
 
     /// Tells the client that the answer broke off: an error and no `[DONE]` [trap 14].
-    fn broken(&mut self, outcome: Outcome, error: &ApiError) -> Outcome {
-        let outcome = self.failed(outcome);
+    fn broken(&mut self, outcome: Outcome, error: &ApiError, tally: &Tally) -> Outcome {
+        let outcome = self.failed(outcome, tally);
         let mut event = Vec::new();
         sse::encode(&error.to_bytes(), &mut event);
         self.client.last_words(event.into());
         outcome
     }
 
-    /// What fails behind the back of a client that left is not why it got no answer. To be asked before the client is told, because one
-    /// that is told leaves.
-    fn failed(&self, outcome: Outcome) -> Outcome {
+    /// What fails behind the back of a client that left is not why it got no answer, and at the deadline not why it got none at all. To be
+    /// asked before the client is told, because one that is told leaves.
+    fn failed(&self, outcome: Outcome, tally: &Tally) -> Outcome {
         match outcome {
-            Outcome::UpstreamCut | Outcome::Deadline if self.client.is_gone() => Outcome::ClientClosed,
+            Outcome::UpstreamCut if self.client.is_gone() => Outcome::ClientClosed,
+            Outcome::Deadline if self.client.is_gone() && !tally.has_text() => Outcome::ClientClosed,
             outcome => outcome,
         }
     }

@@ -13,5 +13,5 @@ pub mod reports;
 pub mod shop;
 pub mod steps;
 
-/// What each organization has to begin with, in micro-units: enough for everything.
-pub const GRANT: i64 = 1_000_000_000_000;
+/// What each organization has to begin with, in micro-units: enough for everything, and less than the highest threshold of a top-up.
+pub const GRANT: i64 = 500_000_000_000;

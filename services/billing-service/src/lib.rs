@@ -115,6 +115,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0118_budgets_since",
         "0119_written_off_read",
         "0120_tags",
+        "0121_top_ups_given_up",
+        "0122_parts_of_sales",
     ],
 };
 

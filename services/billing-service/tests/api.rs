@@ -133,8 +133,12 @@ mod subscription_gifts;
 mod subscription_payments;
 #[path = "api/subscriptions.rs"]
 mod subscriptions;
+#[path = "api/top_up_failures.rs"]
+mod top_up_failures;
 #[path = "api/top_ups.rs"]
 mod top_ups;
+#[path = "api/unpaid_changes.rs"]
+mod unpaid_changes;
 #[path = "api/usage_events.rs"]
 mod usage_events;
 #[path = "api/usage_migration.rs"]

@@ -29,7 +29,7 @@ pub(super) async fn make(state: &AppState, stripe: &Transport, mut checkout: Che
             tracing::warn!(checkout.id = %checkout.id, error.message = %error, "Stripe refuses a page: its checkout is given up");
             // Or it would stand in the way of the next one until its time is over.
             in_transaction!(state.pool, |transaction| { give_up(state, transaction, &checkout).await })?;
-            return Err(refused());
+            return Err(refused(error.code()));
         }
         asked => asked?,
     };
@@ -55,9 +55,13 @@ async fn ask(state: &AppState, stripe: &Transport, checkout: &Checkout) -> Resul
     customers::ask(state, stripe, checkout.organization, request).await
 }
 
-fn refused() -> Error {
-    let title = "Stripe does not make a page for this";
-    let problem = chassis::Problem::new(http::StatusCode::UNPROCESSABLE_ENTITY, "checkout_refused", title);
+fn refused(code: Option<&str>) -> Error {
+    let problem = |code, title| chassis::Problem::new(http::StatusCode::UNPROCESSABLE_ENTITY, code, title);
+    if code == Some("amount_too_small") {
+        let problem = problem("amount_too_small", "This costs less than can be paid at once");
+        return problem.field("item", "must cost, after its coupon, at least what Stripe takes in one payment").into();
+    }
+    let problem = problem("checkout_refused", "Stripe does not make a page for this");
     problem.field("success_url", "must be, as cancel_url, a URL that Stripe takes").into()
 }
 

@@ -236,7 +236,7 @@ async fn without_tax(transaction: &mut Transaction<'static, Postgres>, known: &K
     Ok((part_of(net, before.saturating_add(known.amount), received) - known.reversed).clamp(0, (net - known.reversed).max(0)))
 }
 
-/// What of `net` went back when so much of all that was `received` did; as in the comparison with Stripe (`stripe/reconcile/books.rs`).
+/// What of `net` went back when so much of all that was `received` did; as `part_of_sale` in the comparison with Stripe.
 fn part_of(net: i64, gone: i64, received: i64) -> i64 {
     if received <= net {
         return gone.min(net);

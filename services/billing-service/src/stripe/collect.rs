@@ -162,10 +162,15 @@ pub async fn left(stripe: &Transport, customer: &str, operation: &str, key: &str
             stripe.ask(&Call::post(format!("/invoices/{id}/void"), format!("{key}-void"))).await?;
             chassis::step!("left_invoice.voided");
         }
-        Some("void") if invoice.metadata::<bool>(LEFT) == Some(true) => {}
+        Some("void") if is_left(invoice) => {}
         _ => return Ok(Some(id.to_owned())),
     }
     Ok((!is_owed).then(|| id.to_owned()))
+}
+
+/// Whether an invoice was taken away, or is about to be, because its customer is gone.
+pub(super) fn is_left(invoice: Object<'_>) -> bool {
+    invoice.metadata::<bool>(LEFT) == Some(true)
 }
 
 /// The invoice of an operation with a customer.

@@ -273,7 +273,7 @@ pub(super) async fn drop_top_up(state: &AppState, stripe: &Transport, due: &mut 
     let paid = clear(state, stripe, organization, &due.operation, key).await?;
     due.looks = false;
     if paid.is_none() && !was_refused {
-        top_ups::look_again(state, organization).await?;
+        top_ups::look_again(state, organization, id).await?;
     }
     Ok(Some(Dropped { paid }))
 }

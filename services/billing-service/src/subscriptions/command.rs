@@ -64,6 +64,13 @@ pub enum Command {
         /// For what.
         reason: String,
     },
+    /// Somebody who may decided at Stripe that a charge is not to be paid: its invoice was voided, and not by us.
+    ChargeWaived {
+        /// Of the period that began then.
+        period_start: DateTime<Utc>,
+        /// For what.
+        reason: String,
+    },
     /// The card of a trial is there.
     BeginTrial,
     /// The first payment, or the card of a trial, did not come in time.

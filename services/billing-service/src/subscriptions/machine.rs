@@ -1,10 +1,12 @@
 //! The state machine: from a subscription and a command to the next subscription and what is to be done, or to a refusal. Pure:
 //! the instant is handed in, and nothing is read or written.
 //!
-//! Rules that are ours to choose: a trial of what costs something begins when there is a card to charge after it; what is bought during a period is in force at once, and an unpaid charge makes it past due; an
-//! upgrade in a trial keeps the trial; an upgrade while an end is pending keeps the end; a downgrade then is refused; a pause stops
-//! neither the clock of the paid period nor gives anything back; coupons take off charges of whole periods; changes within a period
-//! bring the credit of the plan that has most, once; what could not be collected is given up when the subscription ends over it.
+//! Rules that are ours to choose: a trial of what costs something begins when there is a card to charge after it; what is bought during a
+//! period is in force at once, and an unpaid charge makes it past due; a change within a period that is not paid for in the grace is taken
+//! back, and the period that was paid before it goes on; an upgrade in a trial keeps the trial; an upgrade while an end is pending keeps
+//! the end; a downgrade then is refused; a pause stops neither the clock of the paid period nor gives anything back; coupons take off
+//! charges of whole periods; changes within a period bring the credit of the plan that has most, once; what could not be collected is
+//! given up when the subscription ends over it.
 
 mod changes;
 mod charges;
@@ -15,6 +17,7 @@ mod payments;
 mod properties;
 #[cfg(test)]
 mod scenarios;
+mod unpaid;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -85,6 +88,7 @@ pub fn decide(before: &Subscription, command: &Command, now: DateTime<Utc>) -> R
         Command::ApplyCoupon { coupon } => changes::apply_coupon(&mut after, coupon)?,
         Command::PaymentSucceeded { period_start, reason } => payments::succeeded(&mut after, *period_start, reason, now, &mut effects)?,
         Command::PaymentFailed { period_start, reason } => payments::failed(&mut after, *period_start, reason, now),
+        Command::ChargeWaived { period_start, reason } => payments::waived(&mut after, *period_start, reason, now, &mut effects)?,
         Command::BeginTrial => changes::begin_trial(&mut after, now)?,
         Command::Expire => payments::expire(&mut after, now, &mut effects)?,
         Command::GraceOver => payments::grace_over(&mut after, now, &mut effects)?,
@@ -125,7 +129,9 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
     let refused = Err(Refusal::Status(status));
     match status {
         Status::Incomplete => match command {
-            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::BeginTrial | C::Expire => Ok(()),
+            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } | C::BeginTrial | C::Expire => {
+                Ok(())
+            }
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -147,6 +153,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::ApplyCoupon { .. }
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
+            | C::ChargeWaived { .. }
             | C::Renew => Ok(()),
             C::Pause | C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
@@ -161,6 +168,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::ApplyCoupon { .. }
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
+            | C::ChargeWaived { .. }
             | C::Renew => Ok(()),
             C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
@@ -174,12 +182,13 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::ApplyCoupon { .. }
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
+            | C::ChargeWaived { .. }
             | C::GraceOver
             | C::Renew => Ok(()),
             C::Upgrade { .. } | C::Pause | C::Resume | C::BeginTrial | C::Expire => refused,
         },
         Status::Unpaid => match command {
-            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
+            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -194,7 +203,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::Renew => refused,
         },
         Status::Paused => match command {
-            C::CancelNow | C::Resume | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
+            C::CancelNow | C::Resume | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -215,7 +224,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
 fn allow_when_over(command: &Command) -> Result<(), Refusal> {
     use Command as C;
     match command {
-        C::PaymentSucceeded { .. } | C::PaymentFailed { .. } => Ok(()),
+        C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
         C::Upgrade { .. }
         | C::Downgrade { .. }
         | C::ChangeSeats { .. }

@@ -70,11 +70,38 @@ pub struct OpenCharge {
     pub reason: String,
     /// Whether an attempt failed.
     pub failed: bool,
-    /// Whether nobody is to pay it any more: the subscription ended over it.
+    /// Whether nobody is to pay it any more: the subscription ended over it, or what it was for was taken back.
     #[serde(default)]
     pub given_up: bool,
     /// Credit that is given when it is paid.
     pub grant: Option<Grant>,
+    /// What was agreed before the change that it is for, as long as that can be taken back: nothing that stands was built on it. None for
+    /// whole periods, and in what was stored before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Agreed>>,
+}
+
+/// What was agreed, and for which period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// As in [`Subscription`], all of it.
+    pub terms: Terms,
+    /// How many seats.
+    pub seats: u32,
+    /// What the periods are counted from.
+    pub anchor: DateTime<Utc>,
+    /// Which of them it was in.
+    pub number: u32,
+    /// That period.
+    pub period: Period,
+    /// What the customer pays for the whole of it.
+    pub value_micros: i64,
+    /// The credit for the whole of it.
+    pub credited_micros: i64,
+    /// What it was to become when the period ends.
+    pub pending: Option<Pending>,
+    /// What was taken off.
+    pub coupon: Option<AppliedCoupon>,
 }
 
 /// What a line of a charge is about.
@@ -147,7 +174,7 @@ pub enum Effect {
     Grant(Grant),
     /// Give this though nothing was to be paid for it, unless another subscription of the group has given for the month already.
     Gift(Grant),
-    /// Collect this charge no longer: the subscription ended over it.
+    /// Collect this charge no longer: the subscription ended over it, or what it was for was taken back.
     GiveUp {
         /// Of the period that began then.
         period_start: DateTime<Utc>,
@@ -172,6 +199,14 @@ pub struct Outcome {
     pub subscription: Subscription,
     /// What is to be done.
     pub effects: Vec<Effect>,
+}
+
+impl OpenCharge {
+    /// Whether it was not paid when it was to be, and is waited for.
+    #[must_use]
+    pub const fn is_owed(&self) -> bool {
+        self.failed && !self.given_up
+    }
 }
 
 impl Subscription {
@@ -229,11 +264,11 @@ impl Subscription {
         let is_this = |charge: &OpenCharge| charge.period_start == period_start && charge.reason == reason;
         let is_whole = period_start == self.period.start && reason == "renewal" && self.open.iter().any(is_this);
         let is_late = self.status == Status::Unpaid && now >= self.period.end && !self.cancel_at_period_end;
-        let owes_more = self.open.iter().any(|charge| charge.failed && !is_this(charge));
+        let owes_more = self.open.iter().any(|charge| charge.is_owed() && !is_this(charge));
         (is_whole && is_late && !owes_more).then(|| Period::nth(now, self.terms.interval, 0))
     }
 
-    /// Whether money for this comes too late: it never began, and does not begin any more, or it ended over this.
+    /// Whether money for this comes too late: it never began, and does not begin any more, or it ended over this, or went on without.
     #[must_use]
     pub fn refuses_payment(&self, period_start: DateTime<Utc>, reason: &str) -> bool {
         let given_up = |charge: &OpenCharge| charge.given_up && charge.period_start == period_start && charge.reason == reason;

@@ -1,9 +1,10 @@
 //! What becomes of a top-up that was wanted, and what switches them off.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use identity::OrganizationId;
 use money::Currency;
 use serde_json::{Value, json};
+use sqlx::postgres::types::PgInterval;
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -52,18 +53,8 @@ pub async fn failed(
     open: Option<&str>,
 ) -> Result<(), Error> {
     let now = state.clock.now();
-    let setting =
-        sqlx::query_scalar!("select failures from auto_top_ups where organization_id = $1 for no key update", organization.uuid());
-    let failures = setting.fetch_optional(&mut **transaction).await?.unwrap_or_default();
-    let ended = sqlx::query!(
-        "update top_ups set state = 'failed', ended_at = $3 where id = $1 and organization_id = $2 and state = 'wanted'",
-        id,
-        organization.uuid(),
-        now
-    )
-    .execute(&mut **transaction)
-    .await?;
-    if ended.rows_affected() == 0 {
+    let failures = failures(transaction, organization).await?;
+    if !end(transaction, organization, id, now, false).await? {
         return Ok(());
     }
     // Nobody tries it again behind our back: the next one is a purchase of its own.
@@ -115,7 +106,10 @@ pub async fn give_up(
     id: Uuid,
 ) -> Result<(), Error> {
     let now = state.clock.now();
-    // In the order of locks of all that ends one: the settings first.
+    failures(transaction, organization).await?;
+    if !end(transaction, organization, id, now, true).await? {
+        return Ok(());
+    }
     sqlx::query!(
         "update auto_top_ups set next_at = $2, updated_at = $3 where organization_id = $1",
         organization.uuid(),
@@ -124,30 +118,51 @@ pub async fn give_up(
     )
     .execute(&mut **transaction)
     .await?;
-    sqlx::query!(
-        "update top_ups set state = 'failed', ended_at = $3 where id = $1 and organization_id = $2 and state = 'wanted'",
-        id,
-        organization.uuid(),
-        now
-    )
-    .execute(&mut **transaction)
-    .await?;
     Ok(())
 }
 
-/// Nothing of it is left, and nothing of it was paid: the wallet is looked at again.
+/// Nothing of one that was given up is left, and nothing of it was paid: the pause ends that began with that, and the wallet is looked at
+/// again.
 ///
 /// # Errors
 /// The database's.
-pub async fn look_again(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
+pub async fn look_again(state: &AppState, organization: OrganizationId, id: Uuid) -> Result<(), Error> {
     sqlx::query!(
-        "update auto_top_ups set next_at = $2 where organization_id = $1 and next_at > $2",
+        "update auto_top_ups s set next_at = $3 from top_ups t
+         where s.organization_id = $1 and t.organization_id = $1 and t.id = $2 and t.given_up and s.next_at > $3 and s.next_at <= t.ended_at + $4",
         organization.uuid(),
-        state.clock.now()
+        id,
+        state.clock.now(),
+        PgInterval::try_from(PAUSE_AFTER_FAILURE).map_err(|_| Error::Internal("a pause does not fit"))?
     )
     .execute(&state.pool)
     .await?;
     Ok(())
+}
+
+/// How many failed in a row. Locked, before what ends one: in the order of locks of all that does.
+async fn failures(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<i32, Error> {
+    let setting =
+        sqlx::query_scalar!("select failures from auto_top_ups where organization_id = $1 for no key update", organization.uuid());
+    Ok(setting.fetch_optional(&mut **transaction).await?.unwrap_or_default())
+}
+
+/// It was not paid; false when it has ended already.
+async fn end(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: Uuid,
+    now: DateTime<Utc>,
+    given_up: bool,
+) -> Result<bool, Error> {
+    let ended = sqlx::query!(
+        "update top_ups set state = 'failed', ended_at = $3, given_up = $4 where id = $1 and organization_id = $2 and state = 'wanted'",
+        id,
+        organization.uuid(),
+        now,
+        given_up
+    );
+    Ok(ended.execute(&mut **transaction).await?.rows_affected() == 1)
 }
 
 /// The organization pays in another currency from now on: what was set is off, and the customer is told.

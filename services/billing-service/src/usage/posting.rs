@@ -165,6 +165,7 @@ impl Work {
         self.freed(posted, free + (more - charged));
         let posting = postings::late_settlement(event.request_id, balances, charged, dearer, state.clock.now());
         self.post(event, posting);
+        metrics::counter!("billing_flights_abandoned_reported_total").increment(1);
         replace(state, transaction, event.request_id, &used, (before.price + charged, more - charged), before.cost + dearer).await
     }
 

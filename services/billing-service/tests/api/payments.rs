@@ -317,6 +317,25 @@ async fn what_stripe_refuses_to_make_a_page_of_is_refused_and_given_up() {
     shop.assert_reconciled().await;
 }
 
+/// [B-70] A card is not charged less than so much, and that is nobody's URL.
+#[tokio::test]
+async fn what_costs_less_than_stripe_takes_is_refused_for_its_price() {
+    let cheap = r#"
+format: 1
+credit_packs:
+  tiny: {name: Ten cents of credit, prices: {USD: "0.10"}, credit: {USD: "0.10"}, expires: never}
+  small: {name: Ten dollars of credit, prices: {USD: "10.00"}, credit: {USD: "10.00"}, expires: never}
+"#;
+    let shop = Shop::selling(cheap, |_| {}).await;
+    let (_, client) = shop.customer();
+    let refused = shop.pack(&client, "tiny").await.expect(422);
+    assert_eq!((refused.string("code").as_str(), &refused.json["errors"][0]["field"]), ("amount_too_small", &json!("item")));
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+    shop.assert_reconciled().await;
+}
+
 /// What Stripe says of a field is told of that field, and that its portal was never set up is nothing that a customer can mend.
 #[tokio::test]
 async fn a_portal_that_stripe_does_not_open_is_refused_for_what_it_says() {

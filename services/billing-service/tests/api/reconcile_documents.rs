@@ -190,6 +190,38 @@ async fn charge_lost_is_a_charge_that_nothing_is_about_to_collect() {
     desk.undone("delete from subscription_charges where reason = 'forgotten'").await;
 }
 
+/// [B-75] Of a void invoice nobody pays: what is still open then is lost, and what somebody has waived is not.
+#[tokio::test]
+async fn charge_lost_is_an_open_charge_whose_invoices_are_void_and_none_that_was_waived() {
+    let desk = with_a_plan().await;
+    let charge = "00000000-0000-0000-0000-000000000001";
+    let customer = desk.shop.stripe_customer(desk.organization).await;
+    let fields = [("customer", customer.as_str()), ("auto_advance", "false"), ("metadata[charge_id]", charge)];
+    let invoice = desk.shop.dashboard("/v1/invoices", &fields).await["id"].as_str().unwrap().to_owned();
+    let item = [("customer", customer.as_str()), ("invoice", &invoice), ("amount", "500"), ("currency", "usd")];
+    desk.shop.dashboard("/v1/invoiceitems", &item).await;
+    desk.shop.dashboard(&format!("/v1/invoices/{invoice}/finalize"), &[]).await;
+    desk.shop.dashboard(&format!("/v1/invoices/{invoice}/void"), &[]).await;
+    desk.shop.settle().await;
+    desk.while_ours_say(
+        "insert into subscription_charges select '00000000-0000-0000-0000-000000000001', subscription_id, organization_id, period_start,
+           'forgotten', currency, lines, 1, '2029-01-01' from subscription_charges limit 1",
+    )
+    .await;
+    desk.while_ours_say(
+        "update subscriptions set state = jsonb_set(state, '{open}', (select jsonb_agg(jsonb_build_object(
+           'period_start', period_start, 'reason', reason, 'failed', false, 'grant', null)) from subscription_charges where reason = 'forgotten'))",
+    )
+    .await;
+    let one = desk.is_wrong("charge_lost", charge, &[]).await;
+    assert_eq!((one.ours.as_str(), one.theirs.as_str()), ("0 payments", "0 paid of 1 invoices"));
+    desk.is_refused(&one).await;
+    desk.undone(
+        "delete from subscription_charges where reason = 'forgotten'; update subscriptions set state = jsonb_set(state, '{open}', '[]')",
+    )
+    .await;
+}
+
 /// [B-75] [B-78]
 #[tokio::test]
 async fn checkout_unpaid_is_a_page_that_was_completed_and_a_repair_brings_its_effect() {

@@ -13,6 +13,7 @@ use super::turn::Turn;
 use crate::error::Error;
 use crate::sales::{self, ChargeRef, PaidBy, Payment};
 use crate::state::AppState;
+use crate::stripe::collect;
 use crate::stripe::object::Object;
 use crate::subscriptions::command::Command;
 use crate::subscriptions::{SubscriptionId, store};
@@ -139,11 +140,31 @@ pub(super) async fn apply(
         settle(state, transaction, organization, invoice, currency, &sums, collected).await?;
     } else if status == "uncollectible" || status == "open" && invoice.number("attempt_count").unwrap_or(0) > 0 && !is_on_its_way(invoice) {
         failed(state, transaction, organization, id, collected).await?;
-    } else if let ("void", Collected::TopUp(top_up)) = (status, &collected) {
-        // By somebody at Stripe before it was paid, or for want of a card: nobody waits for it any more.
-        top_ups::failed(state, transaction, organization, *top_up, None).await?;
+    } else if status == "void" {
+        voided(state, transaction, organization, invoice, collected).await?;
     }
     Ok(true)
+}
+
+/// It was voided before it was paid.
+async fn voided(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    invoice: Object<'_>,
+    collected: Collected,
+) -> Result<(), Error> {
+    match collected {
+        // By somebody at Stripe, or for want of a card: nobody waits for it any more.
+        Collected::TopUp(top_up) => top_ups::failed(state, transaction, organization, top_up, None).await,
+        // By us, because its customer is gone: it is collected from the next one.
+        Collected::Charge(..) if collect::is_left(invoice) => Ok(()),
+        // By somebody at Stripe; or by us when it was given up, and then this means nothing any more.
+        Collected::Charge(ChargeRef { subscription, period_start, reason }, _) => {
+            let command = Command::ChargeWaived { period_start, reason };
+            store::apply(state, transaction, organization, subscription, &command, "stripe").await.map(|_| ())
+        }
+    }
 }
 
 /// Whether a payment by a slow means (a debit of a bank account) was begun and has not ended: neither paid nor failed yet.

@@ -94,8 +94,8 @@ pub(super) async fn reversals(connection: &mut PgConnection, run: Uuid) -> Resul
              left join stripe_payments p on p.payment_intent_id = coalesce(r.payment_intent_id, t.payment_intent)
              union all
              select 'reversed_sum', organization_id, payment_intent_id, reversed_micros::text, gone::text, to_timestamp(at) from (
-               -- Of tax on top the same part goes back, beside the books: as in src/sales/reversals.rs.
-               select s.*, case when received > net then div(net * least(gross, received) + div(received, 2), received) else least(net, gross) end as gone
+               -- Of tax on top the same part goes back, beside the books.
+               select s.*, part_of_sale(net, gross, received) as gone
                from (select p.organization_id, p.payment_intent_id, p.reversed_micros, greatest(p.amount_micros - p.balance_micros, 0)::numeric as net,
                        coalesce(sum(t.amount), 0) as gross, coalesce(max(l.received), 0) as received, max(t.at) as at
                      from stripe_payments p left join t on t.payment_intent = p.payment_intent_id and t.phase in ('taken', 'open', 'lost')
@@ -138,8 +138,7 @@ pub(super) async fn clearing(connection: &mut PgConnection, run: Uuid) -> Result
            -- Fees in the currency in which Stripe settles, which may be another than the payment's.
            theirs as (
              select organization, currency, sum(amount)::bigint as amount, sum(slack)::bigint as slack from (
-               select organization, currency, case when gone > 0 and received > greatest(amount, 0) then $2::bigint else 0 end as slack, -(amount - case when received > greatest(amount, 0)
-                   then div(greatest(amount, 0) * least(gone, received) + div(received, 2), received) else least(gone, greatest(amount, 0)) end) as amount
+               select organization, currency, case when gone > 0 and received > greatest(amount, 0) then $2::bigint else 0 end as slack, -(amount - part_of_sale(greatest(amount, 0), gone, received)) as amount
                from counted
                union all
                select c.organization, f.currency, 0, f.fee from counted c cross join unnest(c.fee_currencies, c.fees) as f (currency, fee)) as moved

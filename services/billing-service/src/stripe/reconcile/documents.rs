@@ -89,13 +89,15 @@ pub(super) async fn credit_notes(connection: &mut PgConnection, run: Uuid) -> Re
     Ok(rows.fetch_all(connection).await?)
 }
 
-/// Charges of subscriptions: paid once, about to be collected, or given up. The first of a subscription is paid on a page.
+/// Charges of subscriptions: paid once, about to be collected, given up, or waived. The first of a subscription is paid on a page. A void
+/// invoice collects nothing: what is open yet in its subscription, and has no other, is lost.
 pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<Vec<Found>, Error> {
     let rows = sqlx::query_as!(
         Found,
         r#"with t as (
              select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid,
-               count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable
+               count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable,
+               count(*) filter (where status = 'void') as void
              from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (charge uuid, status text)
                where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
@@ -109,9 +111,11 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
            select kind as "kind!", organization as "organization?", object as "object!", ours as "ours!", theirs as "theirs!", at as "at?" from (
              select case
                  when p.payments > 1 or t.paid > 1 then 'charge_double'
-                 when p.payments is null and t.invoices is null and u.charge is null
+                 when p.payments is null and coalesce(t.invoices = t.void, true) and u.charge is null
                    and not (c.reason = 'start' and exists (select from checkouts k where k.subscription_id = c.subscription_id))
-                   and g.charge is null then 'charge_lost'
+                   and g.charge is null and (t.invoices is null or exists (
+                     select from subscriptions s cross join jsonb_to_recordset(s.state -> 'open') as o (period_start timestamptz, reason text)
+                     where s.id = c.subscription_id and o.period_start = c.period_start and o.reason = c.reason)) then 'charge_lost'
                  when t.payable > 0 and g.charge is not null then 'charge_payable'
                end as kind,
                c.organization_id as organization, c.id::text as object, coalesce(p.payments, 0) || ' payments' as ours,

@@ -88,7 +88,10 @@ pub(super) const KINDS: &[Kind] = &[
     ),
     error("charge_double", "A charge of a subscription was paid more than once: give one back"),
     error("charge_payable", "An invoice of a charge that was given up can be paid at Stripe yet: void it there"),
-    error("charge_lost", "A charge of a subscription has neither payment nor invoice nor page, and nothing is about to collect it"),
+    error(
+        "charge_lost",
+        "A charge of a subscription has neither payment nor page nor an invoice that is not void, and nothing is about to collect it",
+    ),
     error("checkout_unpaid", "A page was completed at Stripe, and it is not paid here: repair brings its effect"),
     error("checkout_unproved", "A page counts as paid here, and Stripe does not say so"),
     error("checkout_owner", "The page is another organization's at Stripe"),

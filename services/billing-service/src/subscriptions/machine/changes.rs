@@ -3,12 +3,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::charges::{Carried, rest_of_period, whole_period};
+use super::unpaid::{revocably, stands};
 use crate::catalog::Interval;
 use crate::ledger::CREDIT;
 use crate::subscriptions::command::{AppliedCoupon, Refusal};
 use crate::subscriptions::period::Period;
 use crate::subscriptions::proration::unused;
-use crate::subscriptions::state::{Effect, Pending, Subscription};
+use crate::subscriptions::state::{Effect, OpenCharge, Pending, Subscription};
 use crate::subscriptions::status::Status;
 use crate::subscriptions::terms::Terms;
 
@@ -61,15 +62,29 @@ pub fn upgrade(
         // The calendar comes first: the period that is over must be closed before anything is charged for it.
         return Err(Refusal::NotDue);
     }
-    subscription.pending = None;
     if subscription.status == Status::Trialing {
+        subscription.pending = None;
         subscription.terms = terms.clone();
         subscription.seats = seats;
         return Ok(());
     }
-    if subscription.terms.interval == terms.interval {
-        return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
-    }
+    revocably(subscription, |subscription| {
+        subscription.pending = None;
+        if subscription.terms.interval == terms.interval {
+            return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
+        }
+        of_another_interval(subscription, terms, seats, now, effects)
+    })
+}
+
+/// A new period begins now, and what is left of the one before counts.
+fn of_another_interval(
+    subscription: &mut Subscription,
+    terms: &Terms,
+    seats: u32,
+    now: DateTime<Utc>,
+    effects: &mut Vec<Effect>,
+) -> Result<(), Refusal> {
     let left = |micros, currency| unused(micros, subscription.period, now, currency);
     let carried = Carried { micros: left(subscription.value_micros, terms.currency), credit_micros: left(subscription.credited(), CREDIT) };
     subscription.terms = terms.clone();
@@ -110,15 +125,21 @@ pub fn seats(subscription: &mut Subscription, seats: u32, now: DateTime<Utc>, ef
     if now >= subscription.period.end {
         return Err(Refusal::NotDue);
     }
-    if let Some(pending) = &mut subscription.pending {
+    let keep_pending = |subscription: &mut Subscription| {
+        let Some(pending) = &mut subscription.pending else { return Ok(()) };
         pending.terms.allow_seats(seats)?;
         pending.seats = seats;
-    }
+        Ok(())
+    };
     if subscription.status == Status::Trialing {
+        keep_pending(subscription)?;
         subscription.seats = seats;
         return Ok(());
     }
-    rest_of_period(subscription, &terms, seats, "seats", now, effects)
+    revocably(subscription, |subscription| {
+        keep_pending(subscription)?;
+        rest_of_period(subscription, &terms, seats, "seats", now, effects)
+    })
 }
 
 /// Ends with its period.
@@ -146,8 +167,9 @@ pub fn uncancel(subscription: &mut Subscription) -> Result<(), Refusal> {
 /// first charge is that of a page, which goes by itself.
 pub fn end(subscription: &mut Subscription, status: Status, now: DateTime<Utc>, effects: &mut Vec<Effect>) {
     let owed = matches!(subscription.status, Status::PastDue | Status::Unpaid);
-    for charge in subscription.open.iter_mut().filter(|charge| charge.reason != "start" && (owed || charge.failed)) {
+    for charge in subscription.open.iter_mut().filter(|charge| charge.reason != "start" && !charge.given_up && (owed || charge.failed)) {
         charge.given_up = true;
+        charge.before = None;
         effects.push(Effect::GiveUp { period_start: charge.period_start, reason: charge.reason.clone() });
     }
     subscription.status = status;
@@ -173,7 +195,7 @@ pub fn resume(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut
         begin(subscription, now);
         whole_period(subscription, "renewal", Carried::default(), effects)?;
     }
-    if subscription.open.iter().any(|charge| charge.failed) {
+    if subscription.open.iter().any(OpenCharge::is_owed) {
         past_due(subscription, now);
     }
     Ok(())
@@ -214,8 +236,10 @@ pub fn renew(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut 
     whole_period(subscription, "renewal", Carried::default(), effects)
 }
 
-/// What was wanted for when the period ends, now that the next one begins: to be called before [`begin`].
+/// What was wanted for when the period ends, now that the next one begins: to be called before [`begin`]. What was changed in the one that
+/// is over is not taken back any more.
 pub fn apply_pending(subscription: &mut Subscription) {
+    stands(&mut subscription.open);
     if let Some(pending) = subscription.pending.take() {
         subscription.terms = pending.terms;
         subscription.seats = pending.seats;

@@ -89,7 +89,7 @@ pub fn demand(
     let grant = Grant { period_start, reason: reason.clone(), currency: CREDIT, amount_micros: grant_micros, expires_at };
     let grant = (grant_micros > 0).then_some(grant);
     if total > 0 {
-        subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, given_up: false, grant });
+        subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, given_up: false, grant, before: None });
         effects.push(Effect::Charge(Charge { period_start, reason, currency, lines, total_micros: total }));
     } else {
         effects.extend(grant.map(Effect::Gift));

@@ -4,8 +4,10 @@ use chrono::{DateTime, Utc};
 
 use super::changes::{apply_pending, begin, end, past_due};
 use super::charges::{Carried, whole_period};
+use super::unpaid::{stands, take_back};
 use crate::subscriptions::command::Refusal;
-use crate::subscriptions::state::{Effect, Subscription};
+use crate::subscriptions::period::Period;
+use crate::subscriptions::state::{Effect, OpenCharge, Subscription};
 use crate::subscriptions::status::Status;
 
 /// A charge was paid: its credit is given, and what waited for it goes on.
@@ -27,9 +29,40 @@ pub fn succeeded(
         return Ok(());
     }
     effects.extend(promised.map(Effect::Grant));
-    let settled = !subscription.open.iter().any(|charge| charge.failed);
+    stands(&mut subscription.open[..index]);
+    if subscription.status == Status::Incomplete {
+        subscription.status = Status::Active;
+    }
+    unless_owing(subscription, begun, now, effects)
+}
+
+/// Somebody at Stripe decided that a charge is not to be paid: nothing is owed for it, and no credit comes with it.
+pub fn waived(
+    subscription: &mut Subscription,
+    period_start: DateTime<Utc>,
+    reason: &str,
+    now: DateTime<Utc>,
+    effects: &mut Vec<Effect>,
+) -> Result<(), Refusal> {
+    // The first one is that of a page; and what we gave up ourselves is kept, so that money which comes for it all the same goes back.
+    let is_waived = |charge: &OpenCharge| {
+        charge.period_start == period_start && charge.reason == reason && charge.reason != "start" && !charge.given_up
+    };
+    let Some(index) = subscription.open.iter().position(is_waived) else { return Ok(()) };
+    subscription.open.remove(index);
+    stands(&mut subscription.open[..index]);
+    unless_owing(subscription, None, now, effects)
+}
+
+/// What waited for the last charge that was owed goes on, in the period that was begun by its payment if one was.
+fn unless_owing(
+    subscription: &mut Subscription,
+    begun: Option<Period>,
+    now: DateTime<Utc>,
+    effects: &mut Vec<Effect>,
+) -> Result<(), Refusal> {
+    let settled = !subscription.open.iter().any(OpenCharge::is_owed);
     match subscription.status {
-        Status::Incomplete => subscription.status = Status::Active,
         Status::PastDue if settled => {
             subscription.status = Status::Active;
             subscription.grace_until = None;
@@ -38,6 +71,7 @@ pub fn succeeded(
             subscription.status = Status::Active;
             if begun.is_some() {
                 // What was wanted for the next period begins with the next one.
+                stands(&mut subscription.open);
                 begin(subscription, now);
             } else if now >= subscription.period.end && subscription.cancel_at_period_end {
                 end(subscription, Status::Canceled, now, effects);
@@ -48,7 +82,8 @@ pub fn succeeded(
                 whole_period(subscription, "renewal", Carried::default(), effects)?;
             }
         }
-        Status::Trialing
+        Status::Incomplete
+        | Status::Trialing
         | Status::Active
         | Status::PastDue
         | Status::Unpaid
@@ -64,7 +99,7 @@ pub fn failed(subscription: &mut Subscription, period_start: DateTime<Utc>, reas
     let open = subscription.open.iter_mut().find(|charge| charge.period_start == period_start && charge.reason == reason);
     let Some(charge) = open else { return };
     charge.failed = true;
-    if matches!(subscription.status, Status::Active | Status::Trialing) {
+    if charge.is_owed() && matches!(subscription.status, Status::Active | Status::Trialing) {
         past_due(subscription, now);
     }
 }
@@ -78,10 +113,16 @@ pub fn expire(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut
     Ok(())
 }
 
-/// The time to mend a payment is over: no access until it is paid.
+/// The time to mend a payment is over: changes that nobody pays for are taken back, and without what is owed then there is no access.
 pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) -> Result<(), Refusal> {
     if subscription.grace_until.is_some_and(|until| now < until) {
         return Err(Refusal::NotDue);
+    }
+    take_back(subscription, effects);
+    if !subscription.open.iter().any(OpenCharge::is_owed) {
+        subscription.status = Status::Active;
+        subscription.grace_until = None;
+        return Ok(());
     }
     if subscription.cancel_at_period_end {
         // It was not to go on anyway, and nobody would look at it again.

@@ -215,18 +215,6 @@ fn a_late_payment_begins_a_period_of_what_it_pays_for_and_what_was_wanted_comes_
     assert_eq!(case.totals(), [100 * UNIT, 100 * UNIT, 20 * UNIT]);
 }
 
-/// [B-71] [B-72] What was owed for the rest of a period pays for no other one: a new one is charged.
-#[test]
-fn a_late_payment_of_an_upgrade_is_followed_by_a_new_period_that_is_charged() {
-    let mut case = Case::active(pro());
-    case.does(&to(team()), day(10));
-    case.fails(day(10));
-    case.does(&Command::GraceOver, day(17));
-    case.paid(day(100));
-    assert_eq!((case.is.status, case.is.period.start), (Status::Active, day(100)));
-    assert_eq!((case.totals().len(), case.totals().last()), (3, Some(&(100 * UNIT))));
-}
-
 /// [B-76] What a coupon is for is not what it is taken along to.
 #[test]
 fn a_coupon_for_one_plan_takes_nothing_off_another_and_waits_for_its_own() {

@@ -1,0 +1,80 @@
+//! What becomes of charges that nobody pays: changes within a period are taken back, and what somebody at Stripe waives is owed no longer.
+
+use std::time::Duration;
+
+use identity::OrganizationId;
+use serde_json::{Value, json};
+use testkit::eventually;
+use testkit::http::TestClient;
+
+use super::shop::Shop;
+
+const MONTH: Duration = Duration::from_hours(32 * 24);
+const GRACE: Duration = Duration::from_hours(15 * 24);
+
+async fn subscription(client: &TestClient) -> Value {
+    client.get("/v1/subscription").await.expect(200).json["data"][0].clone()
+}
+
+async fn is(client: &TestClient, status: &str) -> Value {
+    eventually(status, || async { Some(subscription(client).await).filter(|of| of["status"] == status) }).await
+}
+
+/// Somebody who paid for a plan, and whose card pays nothing more.
+async fn without_money(shop: &Shop) -> (OrganizationId, TestClient) {
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    shop.card_fails(organization).await;
+    (organization, client)
+}
+
+async fn newest_invoice(client: &TestClient) -> String {
+    client.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned()
+}
+
+/// [B-71] [B-72] A paid year is not lost over two seats, and nobody pays for what he does not have.
+#[tokio::test]
+async fn seats_that_nobody_pays_for_are_taken_back_their_invoice_is_void_and_the_paid_plan_goes_on() {
+    let shop = Shop::open().await;
+    let (organization, client) = without_money(&shop).await;
+    let (before, paid) = (subscription(&client).await, shop.at_stripe());
+    let wish = json!({"subscription_id": before["id"], "change": {"kind": "seats", "seats": 7}});
+    client.post("/v1/subscription/changes", &wish).await.expect(200);
+    shop.renewed(1).await;
+    assert_eq!(is(&client, "past_due").await["seats"], 7, "they may be paid for yet");
+    shop.pass(GRACE);
+    let after = is(&client, "active").await;
+    assert_eq!((&after["period"], &after["seats"], &after["grace_until"]), (&before["period"], &before["seats"], &json!(null)));
+    shop.settle().await;
+    let invoice = newest_invoice(&client).await;
+    assert_eq!((&shop.stripe.object(&invoice)["status"], subscription(&client).await), (&json!("void"), after));
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.pass(MONTH);
+    shop.renewed(2).await;
+    assert_eq!((is(&client, "active").await["id"].clone(), shop.at_stripe()), (before["id"].clone(), 2 * paid));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-71] Somebody at Stripe's dashboard says that the customer need not pay.
+#[tokio::test]
+async fn a_renewal_whose_invoice_is_voided_at_stripe_is_owed_no_longer_and_brings_no_credit() {
+    let shop = Shop::open().await;
+    let (_, client) = without_money(&shop).await;
+    let paid = shop.at_stripe();
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    is(&client, "past_due").await;
+    let balance = shop.app.balance(&client).await;
+    let invoice = newest_invoice(&client).await;
+    shop.dashboard(&format!("/v1/invoices/{invoice}/void"), &[]).await;
+    shop.settle().await;
+    let period = is(&client, "active").await["period"].clone();
+    shop.pass(GRACE);
+    shop.settle().await;
+    assert_eq!(is(&client, "active").await["period"], period);
+    assert_eq!((shop.app.balance(&client).await, shop.at_stripe()), (balance, paid));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}

@@ -92,6 +92,13 @@ fn get<T: DeserializeOwned>(fields: &Fields, name: &str, what: &str) -> Result<O
     fields.get(name).map_err(|_| InvalidRequest::new(name, format!("must be {what}")))
 }
 
+/// What a request is refused for that has this field too.
+#[cfg(test)]
+fn refused(field: &str) -> Option<String> {
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],{field}}}"#);
+    ChatRequest::parse(body.as_bytes()).err().map(|error| error.param)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

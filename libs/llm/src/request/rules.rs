@@ -85,12 +85,7 @@ pub(super) fn max_tokens(fields: &Fields) -> Result<Option<u64>, InvalidRequest>
 
 #[cfg(test)]
 mod tests {
-    use crate::ChatRequest;
-
-    fn refused(field: &str) -> Option<String> {
-        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],{field}}}"#);
-        ChatRequest::parse(body.as_bytes()).err().map(|error| error.param)
-    }
+    use crate::request::refused;
 
     /// [trap 3]
     #[test]

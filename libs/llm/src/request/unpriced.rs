@@ -121,12 +121,7 @@ pub(super) fn asks_for_audio(fields: &Fields) -> Result<bool, InvalidRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ChatRequest;
-
-    fn refused(field: &str) -> Option<String> {
-        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],{field}}}"#);
-        ChatRequest::parse(body.as_bytes()).err().map(|error| error.param)
-    }
+    use crate::request::refused;
 
     /// [trap 8]
     #[test]

@@ -118,7 +118,7 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
 }
 
 /// Takes the oldest wish that is due and first of its subject, where one that is set aside counts: what comes after it may need it. Only what
-/// takes an invoice away waits for nobody: it sees to its own charge, and others are nothing to it. The comparison of pairs says the same as one of positions, which the index in the order of positions could answer too: by reading all that
+/// takes an invoice away waits for nobody, and nobody for it: it sees to its own charge, and may take as long as a debit of a bank account. The comparison of pairs says the same as one of positions, which the index in the order of positions could answer too: by reading all that
 /// waits, for each wish that is looked at.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
@@ -126,7 +126,8 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         "update intents set attempts = attempts + 1, next_attempt_at = $2 where id = (
            select id from intents i where sent_at is null and parked_at is null and next_attempt_at <= $1
              and (kind = 'subscription.void' or not exists (select from intents before where before.subject = i.subject
-               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null offset 0))
+               and (before.subject, before.position) < (i.subject, i.position) and before.sent_at is null and before.kind <> 'subscription.void'
+               offset 0))
            order by position limit 1 for update skip locked)
          returning id, kind, subject, organization_id, idempotency_key, key_number, payload, attempts, last_status, same_failures, refusals, created_at, traceparent",
         now,

@@ -160,6 +160,9 @@ pub enum Refusal {
     /// It costs less: that is a downgrade, at the end of the period.
     #[error("this costs less than what was paid; it can begin when the period ends")]
     NotAnUpgrade,
+    /// Changes of this period were taken back, because nobody paid for them.
+    #[error("changes in this period were not paid for; another one can begin with the next period")]
+    ChangesUnpaid,
     /// Nothing would change.
     #[error("nothing would change")]
     NoChange,
@@ -191,6 +194,7 @@ impl Refusal {
             Self::CancelPending => "cancel_pending",
             Self::NotCanceling => "not_canceling",
             Self::NotAnUpgrade => "not_an_upgrade",
+            Self::ChangesUnpaid => "changes_unpaid",
             Self::NoChange => "no_change",
             Self::OtherGroup => "other_plan_group",
             Self::OtherCurrency => "other_currency",

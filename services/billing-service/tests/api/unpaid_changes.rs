@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::TestClient;
 
+use super::bent_stripe::Bent;
 use super::shop::Shop;
 
 const MONTH: Duration = Duration::from_hours(32 * 24);
@@ -75,6 +76,42 @@ async fn a_renewal_whose_invoice_is_voided_at_stripe_is_owed_no_longer_and_bring
     shop.settle().await;
     assert_eq!(is(&client, "active").await["period"], period);
     assert_eq!((shop.app.balance(&client).await, shop.at_stripe()), (balance, paid));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-71] An operator mends an address, and Stripe voids the invoice for the new version of it; or one of two that were made by hand goes.
+#[tokio::test]
+async fn a_renewal_of_which_another_invoice_is_there_is_not_waived_by_the_void_of_one() {
+    let bent = Bent::default();
+    let before = bent.clone();
+    let shop = Shop::with(|config| config.stripe.api_base = before.before(config.stripe.api_base.clone())).await;
+    let (organization, client) = without_money(&shop).await;
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    is(&client, "past_due").await;
+    let first = newest_invoice(&client).await;
+    let (customer, charge) = (shop.stripe_customer(organization).await, shop.stripe.object(&first)["metadata"]["charge_id"].clone());
+    let fields = [("customer", customer.as_str()), ("auto_advance", "false"), ("metadata[charge_id]", charge.as_str().unwrap())];
+    let second = shop.dashboard("/v1/invoices", &fields).await["id"].as_str().unwrap().to_owned();
+    let item = [("customer", customer.as_str()), ("invoice", &second), ("amount", "10000"), ("currency", "usd")];
+    shop.dashboard("/v1/invoiceitems", &item).await;
+    shop.dashboard(&format!("/v1/invoices/{second}/finalize"), &[]).await;
+    shop.settle().await;
+    let void = async |invoice: &str| {
+        shop.dashboard(&format!("/v1/invoices/{invoice}/void"), &[]).await;
+        shop.settle().await;
+    };
+    void(&first).await;
+    is(&client, "past_due").await;
+    bent.say(&second, "/latest_revision", "in_that_is_not_told_of_yet");
+    void(&second).await;
+    is(&client, "past_due").await;
+    // What is said at last: nothing takes its place.
+    bent.straighten();
+    shop.dashboard(&format!("/v1/invoices/{second}"), &[("metadata[note]", "waived")]).await;
+    shop.settle().await;
+    is(&client, "active").await;
     shop.assert_clean().await;
     shop.assert_reconciled().await;
 }

@@ -157,14 +157,28 @@ async fn voided(
     match collected {
         // By somebody at Stripe, or for want of a card: nobody waits for it any more.
         Collected::TopUp(top_up) => top_ups::failed(state, transaction, organization, top_up, None).await,
-        // By us, because its customer is gone: it is collected from the next one.
-        Collected::Charge(..) if collect::is_left(invoice) => Ok(()),
+        // By us, because its customer is gone: it is collected from the next one. Or by Stripe, because another version takes its place.
+        Collected::Charge(..) if collect::is_left(invoice) || invoice.related("latest_revision").is_some() => Ok(()),
         // By somebody at Stripe; or by us when it was given up, and then this means nothing any more.
-        Collected::Charge(ChargeRef { subscription, period_start, reason }, _) => {
+        Collected::Charge(ChargeRef { subscription, period_start, reason }, charge) => {
+            if has_another(transaction, organization, charge).await? {
+                return Ok(());
+            }
             let command = Command::ChargeWaived { period_start, reason };
             store::apply(state, transaction, organization, subscription, &command, "stripe").await.map(|_| ())
         }
     }
+}
+
+/// Whether a charge has an invoice that asks for it, or was paid: another one was taken away, and it is not waived by that.
+async fn has_another(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, charge: Uuid) -> Result<bool, Error> {
+    let another = sqlx::query_scalar!(
+        r#"select exists (select from stripe_invoices where organization_id = $1 and source = 'charge' and source_id = $2 and status not in ('void', 'draft'))
+           as "another!""#,
+        organization.uuid(),
+        charge
+    );
+    Ok(another.fetch_one(&mut **transaction).await?)
 }
 
 /// Whether a payment by a slow means (a debit of a bank account) was begun and has not ended: neither paid nor failed yet.

@@ -97,8 +97,8 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
         r#"with t as (
              select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid,
                count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable,
-               count(*) filter (where status = 'void') as void
-             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (charge uuid, status text)
+               count(*) filter (where status = 'void') as void, max(id) filter (where status = 'void') as voided
+             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, charge uuid, status text)
                where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
              select coalesce(c.id, p.source_id) as charge, count(*) as payments
@@ -118,7 +118,10 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
                      where s.id = c.subscription_id and o.period_start = c.period_start and o.reason = c.reason)) then 'charge_lost'
                  when t.payable > 0 and g.charge is not null then 'charge_payable'
                end as kind,
-               c.organization_id as organization, c.id::text as object, coalesce(p.payments, 0) || ' payments' as ours,
+               c.organization_id as organization,
+               -- By a void invoice that we were not told of a look finds what it means.
+               case when p.payments is null and t.invoices = t.void and g.charge is null then t.voided else c.id::text end as object,
+               coalesce(p.payments, 0) || ' payments' as ours,
                coalesce(t.paid, 0) || ' paid of ' || coalesce(t.invoices, 0) || ' invoices' as theirs, c.created_at as at
              from subscription_charges c left join p on p.charge = c.id left join t on t.charge = c.id
              left join unsent u on u.charge = c.id::text left join given_up g on g.charge = c.id::text) as compared

@@ -16,7 +16,7 @@ use crate::stripe::transport::Transport;
 pub(super) const ACTION: &str = "stripe.repair";
 
 /// Kinds of which a look at the object brings what Stripe says.
-const MENDED_BY_A_LOOK: [&str; 11] = [
+const MENDED_BY_A_LOOK: [&str; 12] = [
     "payment_missing",
     "refund_missing",
     "dispute_missing",
@@ -28,6 +28,8 @@ const MENDED_BY_A_LOOK: [&str; 11] = [
     "credit_note_status",
     "credit_note_amount",
     "checkout_unpaid",
+    // Where its invoice is void, which waives it.
+    "charge_lost",
 ];
 
 /// In the order in which one needs the other: whose it is, what was paid, what went back.

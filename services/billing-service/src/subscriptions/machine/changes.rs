@@ -3,13 +3,13 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::charges::{Carried, rest_of_period, whole_period};
-use super::unpaid::{revocably, stands};
+use super::unpaid::{forget_pending, grace, revocably, stands};
 use crate::catalog::Interval;
 use crate::ledger::CREDIT;
 use crate::subscriptions::command::{AppliedCoupon, Refusal};
 use crate::subscriptions::period::Period;
 use crate::subscriptions::proration::unused;
-use crate::subscriptions::state::{Effect, OpenCharge, Pending, Subscription};
+use crate::subscriptions::state::{Effect, Pending, Subscription};
 use crate::subscriptions::status::Status;
 use crate::subscriptions::terms::Terms;
 
@@ -100,6 +100,7 @@ pub fn downgrade(subscription: &mut Subscription, terms: &Terms, seats: u32) -> 
     if subscription.cancel_at_period_end {
         return Err(Refusal::CancelPending);
     }
+    forget_pending(&mut subscription.open);
     if (terms, seats) == (&subscription.terms, subscription.seats) {
         // Back to what it is: the change that was to come does not.
         return subscription.pending.take().map(|_| ()).ok_or(Refusal::NoChange);
@@ -148,6 +149,7 @@ pub fn cancel_at_period_end(subscription: &mut Subscription) -> Result<(), Refus
         return Err(Refusal::NoChange);
     }
     subscription.cancel_at_period_end = true;
+    forget_pending(&mut subscription.open);
     // There is no period after this one for another plan to begin in.
     subscription.pending = None;
     Ok(())
@@ -195,8 +197,9 @@ pub fn resume(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut
         begin(subscription, now);
         whole_period(subscription, "renewal", Carried::default(), effects)?;
     }
-    if subscription.open.iter().any(OpenCharge::is_owed) {
-        past_due(subscription, now);
+    let owed = subscription.open.iter().filter(|charge| charge.is_owed());
+    if let Some(grace) = owed.map(|charge| grace(subscription, charge)).max() {
+        past_due(subscription, now + grace);
     }
     Ok(())
 }
@@ -253,8 +256,8 @@ pub fn begin(subscription: &mut Subscription, anchor: DateTime<Utc>) {
     subscription.period = Period::nth(anchor, subscription.terms.interval, 0);
 }
 
-/// A payment failed: from now on it may be mended for so long.
-pub fn past_due(subscription: &mut Subscription, now: DateTime<Utc>) {
+/// A payment failed: it may be mended until then.
+pub const fn past_due(subscription: &mut Subscription, until: DateTime<Utc>) {
     subscription.status = Status::PastDue;
-    subscription.grace_until = Some(now + TimeDelta::days(i64::from(subscription.terms.grace_days)));
+    subscription.grace_until = Some(until);
 }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::unpaid::stands;
 use crate::ledger::CREDIT;
 use crate::subscriptions::command::{AppliedCoupon, Lasts, Off, Refusal};
 use crate::subscriptions::period::Period;
@@ -91,8 +92,10 @@ pub fn demand(
     if total > 0 {
         subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, given_up: false, grant, before: None });
         effects.push(Effect::Charge(Charge { period_start, reason, currency, lines, total_micros: total }));
-    } else {
-        effects.extend(grant.map(Effect::Gift));
+    } else if let Some(gift) = grant {
+        // What was given stays given, and what it was given for.
+        stands(&mut subscription.open);
+        effects.push(Effect::Gift(gift));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::changes::{apply_pending, begin, end, past_due};
 use super::charges::{Carried, whole_period};
-use super::unpaid::{stands, take_back};
+use super::unpaid::{grace, is_long_over, stands, take_back};
 use crate::subscriptions::command::Refusal;
 use crate::subscriptions::period::Period;
 use crate::subscriptions::state::{Effect, OpenCharge, Subscription};
@@ -50,7 +50,16 @@ pub fn waived(
     };
     let Some(index) = subscription.open.iter().position(is_waived) else { return Ok(()) };
     subscription.open.remove(index);
-    stands(&mut subscription.open[..index]);
+    if reason == "renewal" && period_start == subscription.period.start {
+        // What is left of it is worth nothing to a later change, as with a coupon for all of it.
+        subscription.value_micros = 0;
+    }
+    let is_over = subscription.status == Status::Unpaid && now >= subscription.period.end;
+    if is_over && !subscription.open.iter().any(OpenCharge::is_owed) {
+        // Who is let off an old debt has not asked for a new period.
+        end(subscription, Status::Canceled, now, effects);
+        return Ok(());
+    }
     unless_owing(subscription, None, now, effects)
 }
 
@@ -96,11 +105,12 @@ fn unless_owing(
 
 /// A charge could not be collected.
 pub fn failed(subscription: &mut Subscription, period_start: DateTime<Utc>, reason: &str, now: DateTime<Utc>) {
-    let open = subscription.open.iter_mut().find(|charge| charge.period_start == period_start && charge.reason == reason);
-    let Some(charge) = open else { return };
-    charge.failed = true;
+    let is_it = |charge: &OpenCharge| charge.period_start == period_start && charge.reason == reason;
+    let Some(index) = subscription.open.iter().position(is_it) else { return };
+    subscription.open[index].failed = true;
+    let charge = &subscription.open[index];
     if charge.is_owed() && matches!(subscription.status, Status::Active | Status::Trialing) {
-        past_due(subscription, now);
+        past_due(subscription, now + grace(subscription, charge));
     }
 }
 
@@ -122,6 +132,11 @@ pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>, effects: 
     if !subscription.open.iter().any(OpenCharge::is_owed) {
         subscription.status = Status::Active;
         subscription.grace_until = None;
+        if is_long_over(subscription, now) && !subscription.cancel_at_period_end {
+            apply_pending(subscription);
+            begin(subscription, now);
+            whole_period(subscription, "renewal", Carried::default(), effects)?;
+        }
         return Ok(());
     }
     if subscription.cancel_at_period_end {

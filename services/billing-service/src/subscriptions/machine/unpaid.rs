@@ -1,16 +1,32 @@
 //! Changes within a period that are not paid for. They are in force at once; when nobody has paid in the time for that, they are taken back,
 //! and not the period that was paid before them.
 
-use crate::subscriptions::command::Refusal;
-use crate::subscriptions::state::{Agreed, Effect, OpenCharge, Subscription};
+use chrono::{DateTime, TimeDelta, Utc};
 
-/// Has a change within the period, and keeps with its charge what was agreed before. Where nothing is to be paid it stands.
+use super::changes::is_more;
+use crate::subscriptions::command::Refusal;
+use crate::subscriptions::period::Period;
+use crate::subscriptions::state::{Agreed, Effect, OpenCharge, Pending, Subscription};
+
+/// How long a change may wait for its payment by somebody who did not pay for one before: enough to confirm it to a bank.
+const SHORT_GRACE: TimeDelta = TimeDelta::hours(1);
+/// How many changes of a period are taken back before no other is made in it: who goes on would have for nothing what others pay for.
+const MOST_TAKEN_BACK: usize = 3;
+
+/// Has a change within the period, and keeps with its charge what was agreed before. Where nothing is to be paid for it, there is nothing to
+/// wait for.
+///
+/// # Errors
+/// What the change is refused for; [`Refusal::ChangesUnpaid`].
 pub fn revocably(subscription: &mut Subscription, change: impl FnOnce(&mut Subscription) -> Result<(), Refusal>) -> Result<(), Refusal> {
     let (before, charges) = (Agreed::in_force(subscription), subscription.open.len());
     change(subscription)?;
-    match subscription.open.get_mut(charges) {
-        Some(unpaid) => unpaid.before = Some(Box::new(before)),
-        None => stands(&mut subscription.open),
+    let taken_back = subscription.open.iter().filter(|charge| charge.given_up && charge.period_start >= before.period.start).count();
+    if let Some(unpaid) = subscription.open.get_mut(charges) {
+        if taken_back >= MOST_TAKEN_BACK {
+            return Err(Refusal::ChangesUnpaid);
+        }
+        unpaid.before = Some(Box::new(before));
     }
     Ok(())
 }
@@ -22,8 +38,22 @@ pub fn stands(charges: &mut [OpenCharge]) {
     }
 }
 
+/// The customer has said anew what the next period is to be: what was to be before a change is not wanted any more.
+pub fn forget_pending(charges: &mut [OpenCharge]) {
+    for before in charges.iter_mut().filter_map(|charge| charge.before.as_mut()) {
+        before.pending = None;
+    }
+}
+
+/// How long a charge that was refused may be mended: the plan's grace, and less for a change when another was taken back before it.
+#[must_use]
+pub fn grace(subscription: &Subscription, refused: &OpenCharge) -> TimeDelta {
+    let did_not_pay = refused.before.is_some() && subscription.open.iter().any(|charge| charge.given_up);
+    if did_not_pay { SHORT_GRACE } else { TimeDelta::days(i64::from(subscription.terms.grace_days)) }
+}
+
 /// Takes back the first change that is owed for, and all that were built on it: what was agreed before holds again. What was wanted for
-/// the next period since then is still wanted.
+/// the next period since then is still wanted, unless it would be more than that.
 pub fn take_back(subscription: &mut Subscription, effects: &mut Vec<Effect>) {
     let is_owed = |charge: &OpenCharge| charge.is_owed() && charge.before.is_some();
     let Some(first) = subscription.open.iter().position(is_owed) else { return };
@@ -37,6 +67,13 @@ pub fn take_back(subscription: &mut Subscription, effects: &mut Vec<Effect>) {
     if let Some(agreed) = agreed {
         agreed.restore(subscription);
     }
+}
+
+/// Whether the period that follows the present one is over as well: then nobody pays for it.
+#[must_use]
+pub fn is_long_over(subscription: &Subscription, now: DateTime<Utc>) -> bool {
+    let following = subscription.number.saturating_add(1);
+    now >= Period::nth(subscription.anchor, subscription.terms.interval, following).end
 }
 
 impl Agreed {
@@ -56,15 +93,7 @@ impl Agreed {
 
     fn restore(self, subscription: &mut Subscription) {
         let Self { terms, seats, anchor, number, period, value_micros, credited_micros, pending, coupon } = self;
-        let wanted = match (subscription.pending.take(), pending) {
-            // Only its seats were changed, by what is taken back.
-            (Some(now), Some(before)) if now.terms == before.terms => Some(before),
-            (now, before) => now.or(before),
-        };
-        subscription.pending =
-            wanted.filter(|wanted| !subscription.cancel_at_period_end && (&wanted.terms, wanted.seats) != (&terms, seats));
-        // A coupon that was used by what is taken back is there again.
-        subscription.coupon = subscription.coupon.take().or(coupon);
+        let wanted = subscription.pending.take();
         subscription.terms = terms;
         subscription.seats = seats;
         subscription.anchor = anchor;
@@ -72,13 +101,21 @@ impl Agreed {
         subscription.period = period;
         subscription.value_micros = value_micros;
         subscription.credited_micros = credited_micros;
+        // A coupon that was used by what is taken back is there again.
+        subscription.coupon = subscription.coupon.take().or(coupon);
+        // Less than the change is not less than what holds again; and seats that come with a change are no wish of their own.
+        let is_less = |wanted: &Pending| matches!(is_more(subscription, &wanted.terms, wanted.seats), Ok(false));
+        let wanted = pending.or_else(|| wanted.filter(is_less));
+        subscription.pending = wanted.filter(|_| !subscription.cancel_at_period_end);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
+
     use crate::catalog::Interval;
-    use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off};
+    use crate::subscriptions::command::{AppliedCoupon, Command, Lasts, Off, Refusal};
     use crate::subscriptions::machine::fixtures::{Case, UNIT, day, down, pro, team, terms, to};
     use crate::subscriptions::state::Effect;
     use crate::subscriptions::status::Status;
@@ -131,6 +168,45 @@ mod tests {
         assert_eq!(case.totals(), [20 * UNIT, 80 * UNIT, 40 * UNIT]);
         paid(&mut case, 1, 14);
         assert_eq!((stands_at(&case), case.granted()), ((Status::Active, "team", 1), vec![10 * UNIT, 20 * UNIT]));
+    }
+
+    /// [B-71] Nobody has for nothing, one grace after the other, what others pay for.
+    #[test]
+    fn who_did_not_pay_for_a_change_has_an_hour_for_the_next_one_and_no_fourth_one_in_a_period() {
+        let mut case = Case::active(pro());
+        let mut now = day(1);
+        for grace in [TimeDelta::days(7), TimeDelta::hours(1), TimeDelta::hours(1)] {
+            case.does(&to(team()), now);
+            let charge = case.is.open.last().unwrap().clone();
+            case.does(&Command::PaymentFailed { period_start: charge.period_start, reason: charge.reason }, now);
+            now += grace;
+            assert_eq!(case.is.next_action_at(), Some(now));
+            case.does(&Command::GraceOver, now);
+            assert_eq!(stands_at(&case), (Status::Active, "pro", 1));
+        }
+        let before = case.is.clone();
+        assert_eq!((case.attempt(&to(team()), now), case.attempt(&SEATS, now)), (Err(Refusal::ChangesUnpaid), Err(Refusal::ChangesUnpaid)));
+        assert_eq!(case.is, before);
+        case.does(&Command::Renew, day(28));
+        case.fails(day(28));
+        assert_eq!(case.is.next_action_at(), Some(day(35)), "of the period itself the grace is what it was");
+        paid(&mut case, 3, 29);
+        case.does(&to(team()), day(30));
+        paid(&mut case, 3, 30);
+        assert_eq!(stands_at(&case), (Status::Active, "team", 1));
+    }
+
+    /// [B-60] Nobody pays for months that went by while what came after them was not paid.
+    #[test]
+    fn what_holds_again_long_after_its_period_goes_on_with_one_that_begins_now() {
+        let mut case = Case::active(pro());
+        case.does(&to(terms("pro", "USD", Interval::Year, 200)), day(20));
+        case.does(&Command::Pause, day(21));
+        refused(&mut case, 0, 25);
+        case.does(&Command::Resume, day(90));
+        case.does(&Command::GraceOver, day(97));
+        assert_eq!((stands_at(&case), case.is.period.start), ((Status::Active, "pro", 1), day(97)));
+        assert_eq!((case.is.terms.interval, case.totals().last(), case.totals().len()), (Interval::Month, Some(&(20 * UNIT)), 3));
     }
 
     /// [B-60] [B-72] The month that was paid is used up, and months follow it.
@@ -248,6 +324,26 @@ mod tests {
         same.does(&down(pro()), day(3));
         same.does(&Command::GraceOver, day(9));
         assert_eq!((stands_at(&same), pending(&same)), ((Status::Active, "pro", 1), None), "it is that already");
+
+        let mut less_of_more = Case::active(pro());
+        less_of_more.does(&SEATS, day(2));
+        less_of_more.fails(day(2));
+        less_of_more.does(&Command::ChangeSeats { seats: 3 }, day(3));
+        less_of_more.does(&Command::GraceOver, day(9));
+        assert_eq!(
+            (stands_at(&less_of_more), pending(&less_of_more)),
+            ((Status::Active, "pro", 1), None),
+            "nobody asked for more than one"
+        );
+
+        let mut on_after_all = Case::active(pro());
+        on_after_all.does(&down(lite()), day(1));
+        on_after_all.does(&SEATS, day(2));
+        on_after_all.fails(day(2));
+        on_after_all.does(&Command::CancelAtPeriodEnd, day(3));
+        on_after_all.does(&Command::Uncancel, day(4));
+        on_after_all.does(&Command::GraceOver, day(9));
+        assert_eq!(pending(&on_after_all), None, "what was wanted before the end was wanted is not wanted any more");
     }
 
     /// [B-71] Who may says at Stripe that nobody is to pay: nothing is owed then, and no credit comes with it.
@@ -266,8 +362,19 @@ mod tests {
         without_access.fails(day(28));
         without_access.does(&Command::GraceOver, day(35));
         without_access.does(&waived(day(28), "renewal"), day(100));
-        assert_eq!((without_access.is.status, without_access.is.period.start), (Status::Active, day(100)), "a new period, to be paid");
-        assert_eq!(without_access.totals(), [20 * UNIT; 3]);
+        assert_eq!(
+            (without_access.is.status, without_access.totals()),
+            (Status::Canceled, vec![20 * UNIT; 2]),
+            "nobody wants a new period"
+        );
+        let mut in_its_period = Case::active(pro());
+        in_its_period.does(&Command::Renew, day(28));
+        in_its_period.fails(day(28));
+        in_its_period.does(&Command::GraceOver, day(35));
+        in_its_period.does(&waived(day(28), "renewal"), day(36));
+        assert_eq!(stands_at(&in_its_period), (Status::Active, "pro", 1));
+        in_its_period.does(&to(team()), day(28) + (in_its_period.is.period.end - day(28)) / 2);
+        assert_eq!(in_its_period.totals().last(), Some(&(40 * UNIT)), "nothing is counted as paid that was not");
 
         let mut given_up = Case::active(pro());
         given_up.does(&to(team()), day(1));

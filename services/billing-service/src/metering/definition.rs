@@ -9,6 +9,8 @@ use super::cloud_event::{CloudEvent, Rejection};
 /// Bytes of a value that events are grouped by, and of all of them together.
 const LONGEST_GROUP: usize = 256;
 const LONGEST_GROUPS: usize = 900;
+/// The names of all groups of a meter, which stand in that key as well.
+const LONGEST_NAMES: usize = 800;
 
 /// How values become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, clap::ValueEnum)]
@@ -131,6 +133,9 @@ impl Definition {
             mistakes.push(("filters".to_owned(), format!("must be at most {MOST}, as group_by, with 1 to 100 values each")));
         }
         let names: std::collections::BTreeSet<&str> = self.group_by.iter().map(|group| group.name.as_str()).collect();
+        if names.iter().map(|name| name.len()).sum::<usize>() > LONGEST_NAMES {
+            mistakes.push(("group_by".to_owned(), format!("must have names of at most {LONGEST_NAMES} bytes together")));
+        }
         if names.len() < self.group_by.len() {
             mistakes.push(("group_by".to_owned(), "must have each name once".to_owned()));
         }
@@ -222,6 +227,17 @@ mod tests {
             assert_eq!((one.overlaps(other), other.overlaps(one)), (expected, expected));
         }
         assert!(!all.overlaps(&Definition { event_type: "u".into(), ..all.clone() }));
+    }
+
+    /// What an index has no room for would keep everybody's sums from being made.
+    #[test]
+    fn the_names_of_all_groups_fit_into_the_key_of_their_sums() {
+        let groups = |length: usize| {
+            let group = |index: usize| Group { name: format!("{index:0>length$}"), path: vec!["p".to_owned()] };
+            Definition { group_by: (0..MOST).map(group).collect(), ..meter(&[]) }.check()
+        };
+        assert!(groups(LONGEST_NAMES / MOST).is_ok());
+        assert!(format!("{:?}", groups(LONGEST_NAMES / MOST + 1).unwrap_err()).contains("group_by"));
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub async fn ingest(
         let meters = meters::of(transaction, organization).await?;
         let definitions: Vec<&Definition> = meters.iter().map(|meter| &meter.definition).collect();
         let (mut results, placed) = sort_out(events.clone(), &definitions, rules, now);
+        forgive_taken(transaction, organization, &mut results).await?;
         let taken = insert(transaction, organization, &placed, now).await?;
         contribute(transaction, organization, &taken).await?;
         for Placed { index, event, placement, .. } in &placed {
@@ -136,6 +137,31 @@ fn sort_out(
     }
     placed.sort_by(|one, other| (&one.event.source, &one.event.id).cmp(&(&other.event.source, &other.event.id)));
     (results, placed)
+}
+
+/// What was taken before counts, whatever is the rule by now: a sender who heard nothing of that and sends it again is told so, and has nothing
+/// to correct.
+async fn forgive_taken(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    results: &mut [ItemResult],
+) -> Result<(), Error> {
+    let key = |result: &ItemResult| Some((result.source.clone()?, result.id.clone()?)).filter(|_| result.status == Status::Rejected);
+    let (sources, ids): (Vec<String>, Vec<String>) = results.iter().filter_map(key).unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query!(
+        "select source, id from metered_events where organization_id = $1 and (source, id) in (select * from unnest($2::text[], $3::text[]))",
+        organization.uuid(),
+        &sources,
+        &ids
+    );
+    let taken: HashSet<(String, String)> = rows.fetch_all(&mut **transaction).await?.into_iter().map(|row| (row.source, row.id)).collect();
+    for result in results.iter_mut().filter(|result| key(result).is_some_and(|key| taken.contains(&key))) {
+        (result.status, result.code, result.detail) = (Status::Duplicate, None, None);
+    }
+    Ok(())
 }
 
 /// Claims the events and writes them: one statement. Returns those that nobody had claimed.

@@ -52,6 +52,35 @@ async fn start() -> (App, TestClient) {
     (app, client)
 }
 
+/// [B-56] [B-57] Its answer was lost: whoever is told that it counts nowhere sends it once more under another id, and it counts twice.
+#[tokio::test]
+async fn what_was_taken_is_a_duplicate_though_it_would_be_refused_by_now() {
+    let (app, client) = start().await;
+    let (taken, data) = (app.clock.now() - TimeDelta::days(34), json!({"used": {"seconds": "many"}}));
+    let events = [event("1", taken, &data), event("2", taken, &data)];
+    assert_eq!(statuses(send(&client, &events[..1]).await), ["adjusted"], "no meter counts it");
+    meter(&client, "sum", &json!({"filters": [{"path": ["used", "seconds"], "values": ["many"]}]})).await;
+    assert_eq!(statuses(send(&client, &events).await), ["duplicate", "invalid_value"]);
+    app.turn.advance(std::time::Duration::from_hours(48));
+    assert_eq!(
+        statuses(send(&client, &[&events[..], &events[..]].concat()).await),
+        ["duplicate", "invalid_value", "duplicate", "invalid_value"]
+    );
+    assert_eq!(app.count("select count(*) from metered_events").await, 1);
+}
+
+/// [B-55] What is added up must be what was read.
+#[tokio::test]
+async fn a_value_that_would_add_up_to_nothing_is_refused() {
+    let (app, client) = start().await;
+    let sum = meter(&client, "sum", &json!({})).await;
+    let now = app.clock.now();
+    let events = ["1e5", "1e005", "1E+05", "1e-006"].map(|text| event(text, now, &json!({"used": {"seconds": text}})));
+    assert_eq!(statuses(send(&client, &events).await), ["accepted", "invalid_value", "accepted", "invalid_value"]);
+    while meters::fold(&app.state().pool).await.unwrap() {}
+    assert_eq!(app.count("select amount::bigint from meter_rollups where grain = 'hour'").await, 200_000, "{sum}");
+}
+
 /// [B-55] [B-57]
 #[tokio::test]
 async fn each_event_of_a_batch_has_its_own_result_and_a_repetition_in_it_or_after_it_counts_once() {

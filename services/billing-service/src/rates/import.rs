@@ -4,7 +4,7 @@ use std::fmt;
 
 use chassis::in_transaction;
 use chassis::postgres::DatabaseError;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use money::{RateCard, Schedule};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,8 @@ pub struct Change {
     pub old: Option<StoredCard>,
     /// The card that begins.
     pub new: NewCard,
+    /// When the next card of its line begins, if there is one already.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// A list to import.
@@ -103,7 +105,7 @@ pub async fn import(state: &AppState, list: &List<'_>, decision: Option<&Decisio
         let Some(decision) = decision else { return Ok(lines) };
         for change in &changes {
             store::end(transaction, change.new.organization_id, &change.new.model, from).await?;
-            store::insert(transaction, &change.new, from).await?;
+            store::insert(transaction, &change.new, from, change.until).await?;
         }
         let after = json!({"from": from, "changes": lines});
         let logged = audit::Change { action: ACTION, organization: None, request: &request, before: &Value::Null, after: &after };
@@ -140,13 +142,14 @@ async fn change(
     new: &NewCard,
     from: DateTime<Utc>,
 ) -> Result<Result<Option<Change>, String>, Error> {
-    if let Some(begins) = store::begins_later(transaction, new.organization_id, &new.model, from).await? {
-        return Ok(Err(format!("{} has a card that begins at {begins}: it must begin before", new.model)));
+    let until = store::begins_later(transaction, new.organization_id, &new.model, from).await?;
+    if let Some(begins) = until.filter(|begins| *begins == from) {
+        return Ok(Err(format!("{} has a card that begins at {begins}: another one must begin before or after that", new.model)));
     }
     let old = store::find(transaction, new.organization_id, &new.model, from).await?;
     let old = old.filter(|old| old.organization_id == new.organization_id);
-    let same = old.as_ref().is_some_and(|old| old.card == new.card && old.free_micros == new.free_micros && old.valid_to.is_none());
-    Ok(Ok((!same).then(|| Change { old, new: new.clone() })))
+    let same = old.as_ref().is_some_and(|old| old.card == new.card && old.free_micros == new.free_micros && old.valid_to == until);
+    Ok(Ok((!same).then(|| Change { old, new: new.clone(), until })))
 }
 
 impl fmt::Display for Change {
@@ -165,6 +168,9 @@ impl fmt::Display for Change {
         let free = old.map_or(0, |old| old.free_micros);
         if free != self.new.free_micros {
             write!(f, " free_per_month {free} → {}", self.new.free_micros)?;
+        }
+        if let Some(until) = self.until {
+            write!(f, " until {} (the next card begins then)", until.to_rfc3339_opts(SecondsFormat::Secs, true))?;
         }
         Ok(())
     }

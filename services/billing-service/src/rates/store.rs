@@ -213,19 +213,24 @@ pub async fn end(
     Ok(())
 }
 
-/// Writes a card that is valid from an instant on.
+/// Writes a card that is valid from an instant on, until the next one of its line begins if there is one.
 ///
 /// # Errors
 /// The database's; `rate_cards_no_overlap` when there is one already.
-pub async fn insert(transaction: &mut Transaction<'static, Postgres>, new: &NewCard, from: DateTime<Utc>) -> Result<(), Error> {
+pub async fn insert(
+    transaction: &mut Transaction<'static, Postgres>,
+    new: &NewCard,
+    from: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+) -> Result<(), Error> {
     let (price, cost) = (&new.card.price.base, &new.card.cost.base);
     sqlx::query!(
         "insert into rate_cards (model, organization_id, currency, valid_from, free_micros,
            price_input, price_cached, price_cache_write, price_cache_write_1h, price_output, price_reasoning, price_audio_in, price_audio_out,
            price_image, price_request, price_tiers,
            cost_input, cost_cached, cost_cache_write, cost_cache_write_1h, cost_output, cost_reasoning, cost_audio_in, cost_audio_out,
-           cost_image, cost_request, cost_tiers)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)",
+           cost_image, cost_request, cost_tiers, valid_to)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)",
         new.model,
         new.organization_id.map(OrganizationId::uuid),
         new.card.currency.code(),
@@ -252,7 +257,8 @@ pub async fn insert(transaction: &mut Transaction<'static, Postgres>, new: &NewC
         cost.audio_output,
         cost.image,
         cost.request,
-        Json(&new.card.cost.tiers) as _
+        Json(&new.card.cost.tiers) as _,
+        until
     )
     .execute(&mut **transaction)
     .await?;

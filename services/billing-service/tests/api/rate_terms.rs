@@ -6,6 +6,7 @@ use super::app::{App, GRANT};
 use super::gateway::RESERVED;
 use admission::{Counted, End, Limit, Meter, Settlement};
 use billing_service::rates::{export, show};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use testkit::eventually;
 
@@ -175,6 +176,26 @@ async fn what_was_free_does_not_count_against_a_limit_of_spending() {
     app.assert_clean().await;
 }
 
+/// [B-31] A list for next year keeps nobody from a price that the provider changes today.
+#[tokio::test]
+async fn a_card_that_begins_before_one_that_is_planned_ends_with_it() {
+    let app = App::start().await;
+    let now = app.clock.now();
+    let list = |input: &str| format!(r#"{{"planned": {{"input_cost_per_token": {input}, "output_cost_per_token": 1e-5}}}}"#);
+    let (january, today) = (now + chrono::TimeDelta::days(60), now + chrono::TimeDelta::hours(1));
+    app.import(&list("1e-6"), 0, now, false).await.unwrap();
+    app.import(&list("3e-6"), 0, january, false).await.unwrap();
+    let changes = app.import(&list("2e-6"), 0, today, false).await.unwrap();
+    assert!(changes[0].contains("cost.input 1000000 → 2000000") && changes[0].contains(" until 2"), "{changes:?}");
+    assert_eq!(app.import(&list("2e-6"), 0, today + chrono::TimeDelta::hours(1), false).await.unwrap(), [""; 0], "as it is then");
+    let cards: Vec<(i64, DateTime<Utc>, Option<DateTime<Utc>>)> =
+        sqlx::query_as("select cost_input, valid_from, valid_to from rate_cards where model = 'planned' order by valid_from")
+            .fetch_all(&app.database.owner)
+            .await
+            .unwrap();
+    assert_eq!(cards, [(1_000_000, now, Some(today)), (2_000_000, today, Some(january)), (3_000_000, january, None)]);
+}
+
 #[tokio::test]
 async fn an_import_shows_what_changes_refuses_all_that_is_wrong_at_once_and_leaves_the_rest_alone() {
     let app = App::start().await;
@@ -191,7 +212,7 @@ async fn an_import_shows_what_changes_refuses_all_that_is_wrong_at_once_and_leav
     let change = app.import(&dearer, 20, later, true).await.unwrap();
     let expected = "sim-large: cost.input 2500000 → 3000000 cost.cache_write 2500000 → 3000000 price.input 3000000 → 3600000 price.cache_write 3000000 → 3600000";
     assert_eq!(change, [expected]);
-    // Where a card begins already, none can begin before or then.
+    // Where a card begins already, no other can begin.
     let error = app.import(&list.replace("1e-6", "2e-6"), 20, now, false).await.unwrap_err();
     assert!(error.to_string().contains("new has a card that begins at"), "{error}");
     let bad = r#"{"good": {"input_cost_per_token": 1, "output_cost_per_token": 1}, "x": {"input_cost_per_token": -1, "output_cost_per_token": "y"}}"#;

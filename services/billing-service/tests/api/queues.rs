@@ -71,7 +71,7 @@ const QUEUES: &[Queue] = &[
             select gen_random_uuid(), e.id, e.organization_id, 'msg_' || n, 'x', '{}', case $3 when 'handled' then 'delivered' else 'waiting' end,
               '2040-01-01'::timestamptz - n * interval '1 second', now() from generate_series($1::int, $2) n
             cross join webhook_endpoints e",
-        looks: &[("with busy as", "timestamptz, bigint", "'2041-01-01', 2")],
+        looks: &[("with recursive busy as", "timestamptz, bigint", "'2041-01-01', 2")],
     },
     Queue {
         table: "stripe_meter_reports",
@@ -120,6 +120,31 @@ async fn a_look_reads_no_more_when_a_thousand_times_as_much_waits_as_statistics_
             }
         }
     }
+}
+
+/// A customer whose endpoint is slow, and for whom thousands of messages wait, holds up nobody else's.
+#[tokio::test]
+async fn the_next_message_is_found_without_passing_over_what_waits_for_endpoints_that_are_busy() {
+    let app = App::start().await;
+    let mut connection = app.database.owner.acquire().await.unwrap();
+    for statement in [
+        "insert into webhook_endpoints (id, organization_id, url, created_at, busy_until)
+         select gen_random_uuid(), gen_random_uuid(), n::text, now(), case when n < 5 then '2050-01-01'::timestamptz end from generate_series(1, 5) n",
+        "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
+         select gen_random_uuid(), e.id, e.organization_id, 'msg_' || n, 'x', '{}', 'waiting', '2040-01-01'::timestamptz + n * interval '1 second', now()
+         from webhook_endpoints e cross join generate_series(1, 4000) n where e.busy_until is not null or n = 4000",
+        "vacuum (analyze) webhook_deliveries",
+    ] {
+        connection.execute(statement).await.unwrap();
+    }
+    let mut transaction = connection.begin().await.unwrap();
+    transaction.execute(AssertSqlSafe(format!("prepare look (timestamptz, bigint) as {}", query("with recursive busy as")))).await.unwrap();
+    let before = rows_read(&mut transaction, "webhook_deliveries").await;
+    let found = transaction.fetch_all("execute look ('2041-01-01', 2)").await.unwrap();
+    let read = rows_read(&mut transaction, "webhook_deliveries").await - before;
+    assert_eq!(found.len(), 1);
+    assert_eq!(sqlx::Row::get::<&str, _>(&found[0], "url"), "5");
+    assert!((1..=40).contains(&read), "{read} rows were read");
 }
 
 /// [B-49]

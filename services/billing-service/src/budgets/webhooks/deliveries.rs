@@ -71,21 +71,21 @@ pub async fn enqueue(
         sqlx::query_scalar!("select id from webhook_endpoints where organization_id = $1 and deleted_at is null", organization.uuid())
             .fetch_all(&mut **transaction)
             .await?;
-    for endpoint in endpoints {
-        sqlx::query!(
-            "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
-             values ($1, $2, $3, $4, $5, $6, 'waiting', $7, $7) on conflict on constraint webhook_deliveries_once do nothing",
-            state.random.uuid_v7(&state.clock),
-            endpoint,
-            organization.uuid(),
-            message_id,
-            kind,
-            payload.to_string(),
-            state.clock.now()
-        )
-        .execute(&mut **transaction)
-        .await?;
-    }
+    let ids: Vec<Uuid> = endpoints.iter().map(|_| state.random.uuid_v7(&state.clock)).collect();
+    sqlx::query!(
+        "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
+         select id, endpoint, $3, $4, $5, $6, 'waiting', $7, $7 from unnest($1::uuid[], $2::uuid[]) as told (id, endpoint)
+         on conflict on constraint webhook_deliveries_once do nothing",
+        &ids,
+        &endpoints,
+        organization.uuid(),
+        message_id,
+        kind,
+        payload.to_string(),
+        state.clock.now()
+    )
+    .execute(&mut **transaction)
+    .await?;
     Ok(())
 }
 

@@ -93,23 +93,33 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
 }
 
 /// Notes an attempt, and that its endpoint is being asked, for a minute at most should this process die. Two replicas never note the
-/// same one, nor two of one endpoint, nor more of an organization than may be.
+/// same one, nor two of one endpoint, nor more of an organization than may be. What waits is found endpoint by endpoint: one that a flood
+/// waits for costs the others no more than one for which a single message does.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     in_transaction!(state.pool, |transaction| {
         sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut **transaction).await?;
         let due = sqlx::query_as!(
             Due,
-            r#"with busy as (select organization_id, count(*) as asked from webhook_endpoints where busy_until > $1 group by 1),
-                 next as (select d.id, d.endpoint_id, e.url from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+            r#"with recursive busy as (select organization_id, count(*) as asked from webhook_endpoints where busy_until > $1 group by 1),
+                 first_of_each as (
+                   (select endpoint_id, id, next_attempt_at from webhook_deliveries where state = 'waiting'
+                    order by endpoint_id, next_attempt_at, id limit 1)
+                   union all
+                   select following.endpoint_id, following.id, following.next_attempt_at from first_of_each f cross join lateral (
+                     select d.endpoint_id, d.id, d.next_attempt_at from webhook_deliveries d
+                     where d.state = 'waiting' and d.endpoint_id > f.endpoint_id
+                     order by d.endpoint_id, d.next_attempt_at, d.id limit 1) following),
+                 next as (
+                   select f.id, e.id as endpoint_id, e.url from first_of_each f join webhook_endpoints e on e.id = f.endpoint_id
                    left join busy b on b.organization_id = e.organization_id
-                   where d.state = 'waiting' and d.next_attempt_at <= $1 and e.deleted_at is null
-                     and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
-                   order by d.next_attempt_at, d.id limit 1 for no key update of d, e skip locked),
-                 asked as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next where e.id = next.endpoint_id
-                   returning e.busy_until)
+                   where f.next_attempt_at <= $1 and e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1)
+                     and coalesce(b.asked, 0) < $2
+                   order by f.next_attempt_at, f.id limit 1),
+                 asked as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next
+                   where e.id = next.endpoint_id and e.deleted_at is null returning e.busy_until)
                update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, asked
-               where d.id = next.id
+               where d.id = next.id and d.state = 'waiting'
                returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, asked.busy_until as "busy_until!""#,
             now,
             OF_ONE
@@ -127,7 +137,12 @@ async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
     let secret = signature::secret(&state.config.secret, EndpointId::from_uuid(due.endpoint_id)).map_err(|error| error.to_string())?;
     let signed = signature::sign(&secret, &due.message_id, timestamp, due.payload.as_bytes()).map_err(|error| error.to_string())?;
     // A client for each attempt: it is pinned to the address that was checked, follows no redirect and knows no proxy.
-    let client = client::builder().timeout(TIMEOUT).resolve(&target.host, target.address).build().map_err(|_| "no client can be made")?;
+    let client = client::builder()
+        .connect_timeout(TIMEOUT)
+        .timeout(TIMEOUT)
+        .resolve(&target.host, target.address)
+        .build()
+        .map_err(|_| "no client can be made")?;
     let request = client
         .post(target.url)
         .header("content-type", "application/json")

@@ -3,9 +3,16 @@
 use std::time::Duration;
 
 use contracts::Shard;
+use contracts::entitlements::{LimitPeriod, LimitScope};
 use identity::OrganizationId;
 use money::TokenUsage;
+use redis::RedisError;
 use serde::{Deserialize, Serialize};
+
+use crate::Admissions;
+
+/// So long after its window it can be seen that a limit refused.
+const LOOKED_AT_WITHIN: Duration = Duration::from_mins(10);
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +60,25 @@ impl Limit {
         Shard::of(organization).key(&format!("limit:{organization}:{scope}"))
     }
 
+    /// The key of what was spent: by whom or for what, in which period, since when it counts (seconds since 1970). The text of a tag comes
+    /// last: nothing that it holds can be taken for another part.
+    #[must_use]
+    pub fn spend_key(organization: OrganizationId, scope: LimitScope, id: &str, period: LimitPeriod, since: i64) -> String {
+        let period = match period {
+            LimitPeriod::Minute => "minute",
+            LimitPeriod::Day => "day",
+            LimitPeriod::Month => "month",
+        };
+        let scope = match scope {
+            LimitScope::Organization => "organization",
+            LimitScope::User => "user",
+            LimitScope::ApiKey => "api_key",
+            LimitScope::Model => "model",
+            LimitScope::Tag => "tag",
+        };
+        Self::key(organization, &format!("spend:{period}:{since}:{scope}:{id}"))
+    }
+
     pub(crate) const fn kind(&self) -> &'static str {
         match self.window {
             Window::Sliding(_) => "log",
@@ -71,6 +97,39 @@ impl Limit {
         let counted = Counted { key: self.key.clone(), meter: self.meter, amount: self.amount };
         matches!(self.window, Window::Calendar(_)).then_some(counted)
     }
+}
+
+impl Admissions {
+    /// Notes that a limit refused a request, until a while after its window: whoever watches over the limit cannot see that in what was
+    /// spent, which stays below it. A raised limit has refused nobody yet.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn note_refused(&self, limit: &Limit) -> Result<(), RedisError> {
+        let mut note = redis::cmd("SET");
+        let kept = limit.milliseconds().saturating_add(u64::try_from(LOOKED_AT_WITHIN.as_millis()).unwrap_or(u64::MAX));
+        note.arg(refused_key(&limit.key, limit.most)).arg(1).arg("NX").arg("PX").arg(kept);
+        note.query_async(&mut self.redis.connection()).await
+    }
+
+    /// Whether limits have refused a request in their windows: of each its key and the most that it allows.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn have_refused(&self, limits: &[(String, i64)]) -> Result<Vec<bool>, RedisError> {
+        if limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut questions = redis::pipe();
+        for (key, most) in limits {
+            questions.exists(refused_key(key, *most));
+        }
+        questions.query_async(&mut self.redis.connection()).await
+    }
+}
+
+fn refused_key(key: &str, most: i64) -> String {
+    format!("{key}:refused:{most}")
 }
 
 /// What a request was counted for at its admission.

@@ -23,7 +23,7 @@ chassis::settings! {
         pub identity: IdentityConfig = nested,
         /// auth-service.
         pub auth: AuthClientConfig = nested,
-        /// The root of this service's own secrets (cursors), any long random text.
+        /// The root of this service's own secrets (cursors, the keys that sign webhooks), any long random text.
         pub secret: SecretString = required "BILLING_SECRET",
         /// Credit that a new organization gets, in micro-units of USD.
         pub signup_grant: i64 = default "BILLING_SIGNUP_GRANT_MICROS" "5000000",

@@ -117,6 +117,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0120_tags",
         "0121_top_ups_given_up",
         "0122_parts_of_sales",
+        "0123_alerts_of_a_limit",
+        "0124_webhooks_by_endpoint",
     ],
 };
 

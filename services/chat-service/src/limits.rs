@@ -101,6 +101,12 @@ impl Limits {
         }
     }
 
+    /// The limit of this index, if it is one of money: those who set it want to know that it refuses.
+    #[must_use]
+    pub fn of_spending(&self, limit: usize) -> Option<&Limit> {
+        matches!(self.rules.get(limit), Some(Rule::Spend(..))).then(|| self.limits.get(limit)).flatten()
+    }
+
     /// What the client is told whom the limit of this index refuses.
     #[must_use]
     pub fn refusal(&self, limit: usize, retry_after: Duration) -> ApiError {

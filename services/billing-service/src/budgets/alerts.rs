@@ -4,8 +4,10 @@
 
 pub mod list;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use admission::Limit;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -46,10 +48,14 @@ struct Watched {
     period: String,
     limit_micros: i64,
     currency: String,
+    hard: bool,
     thresholds: Vec<i32>,
     forecast: bool,
     limited_since: DateTime<Utc>,
 }
+
+/// Budgets, and the beginnings of the periods in which they refused.
+type Refused = HashSet<(Uuid, DateTime<Utc>)>;
 
 /// Looks until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
@@ -69,9 +75,9 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
     loop {
         let page = sqlx::query_as!(
             Watched,
-            r#"select id, organization_id, name, scope, scope_id, period, limit_micros, currency, thresholds, forecast,
+            r#"select id, organization_id, name, scope, scope_id, period, limit_micros, currency, hard, thresholds, forecast,
                  coalesce(limited_since, updated_at) as "limited_since!" from budgets
-               where id > $1 and deleted_at is null and (forecast or cardinality(thresholds) > 0)
+               where id > $1 and deleted_at is null and (forecast or hard or cardinality(thresholds) > 0)
                  and (next_at is null or next_at <= $3) order by id limit $2"#,
             after,
             PAGE,
@@ -81,38 +87,47 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
         .await?;
         let Some(last) = page.last() else { return Ok(told) };
         after = last.id;
+        let refused = refused(state, &page).await?;
         for budget in &page {
-            told += one(state, budget).await?;
+            told += one(state, budget, &refused).await?;
         }
     }
 }
 
 /// Looks at a budget, and sets it aside when that fails.
-async fn one(state: &AppState, budget: &Watched) -> Result<usize, Error> {
-    let told = evaluate(state, budget).await;
+async fn one(state: &AppState, budget: &Watched, refused: &Refused) -> Result<usize, Error> {
+    let told = evaluate(state, budget, refused).await;
     let Err(error) = &told else { return told };
     let Some(pause) = aside::pause(TASK, budget.id, error) else { return told };
     sqlx::query!("update budgets set next_at = $2 where id = $1", budget.id, state.clock.now() + pause).execute(&state.pool).await?;
     Ok(0)
 }
 
-async fn evaluate(state: &AppState, budget: &Watched) -> Result<usize, Error> {
+async fn evaluate(state: &AppState, budget: &Watched, refused: &Refused) -> Result<usize, Error> {
     let now = state.clock.now();
     let length = limits::period(&budget.period)?;
     let period = period_of(length, now);
     let ended = period_before(length, period);
     // What was no budget then, or another one, has nothing to tell of it; and what would have come is known by now.
-    let late = now < ended.end + LATE && budget.limited_since < ended.end && !budget.thresholds.is_empty();
-    let mut told = if late { look(state, budget, length, ended, false).await? } else { 0 };
-    told += look(state, budget, length, period, budget.forecast).await?;
+    let late = now < ended.end + LATE && budget.limited_since < ended.end && (budget.hard || !budget.thresholds.is_empty());
+    let mut told = if late { look(state, budget, refused, (length, ended, false)).await? } else { 0 };
+    told += look(state, budget, refused, (length, period, budget.forecast)).await?;
     Ok(told)
 }
 
-async fn look(state: &AppState, budget: &Watched, length: LimitPeriod, period: Period, forecast: bool) -> Result<usize, Error> {
+async fn look(
+    state: &AppState,
+    budget: &Watched,
+    refused: &Refused,
+    (length, period, forecast): (LimitPeriod, Period, bool),
+) -> Result<usize, Error> {
     let now = state.clock.now();
     let spent = spent(&state.pool, &spender(budget)?, length, period).await?;
     let thresholds: Vec<u32> = budget.thresholds.iter().filter_map(|percent| u32::try_from(*percent).ok()).collect();
-    let crossed = crossed(spent, budget.limit_micros, &thresholds, forecast, period, now);
+    let mut crossed = crossed(spent, budget.limit_micros, &thresholds, forecast, period, now);
+    if refused.contains(&(budget.id, period.start)) {
+        crossed.push(Threshold::Refused);
+    }
     if crossed.is_empty() {
         return Ok(0);
     }
@@ -123,6 +138,26 @@ async fn look(state: &AppState, budget: &Watched, length: LimitPeriod, period: P
         }
         Ok(told)
     })
+}
+
+/// Which hard budgets refused a request, and in the periods that began when, by what the gateway notes in Redis. While that is away what was
+/// spent is told all the same.
+async fn refused(state: &AppState, page: &[Watched]) -> Result<Refused, Error> {
+    let (mut whose, mut asked) = (Vec::new(), Vec::new());
+    for budget in page.iter().filter(|budget| budget.hard) {
+        let (length, scope) = (limits::period(&budget.period)?, limits::scope(&budget.scope)?);
+        let period = period_of(length, state.clock.now());
+        for start in [period.start, period_before(length, period).start] {
+            let organization = OrganizationId::from_uuid(budget.organization_id);
+            whose.push((budget.id, start));
+            asked.push((Limit::spend_key(organization, scope, &budget.scope_id, length, start.timestamp()), budget.limit_micros));
+        }
+    }
+    let answers = state.admissions.have_refused(&asked).await.unwrap_or_else(|error| {
+        tracing::warn!(error.message = error.category(), "whether budgets refuse is not known while Redis is away");
+        Vec::new()
+    });
+    Ok(whose.into_iter().zip(answers).filter_map(|(whose, refused)| refused.then_some(whose)).collect())
 }
 
 /// Those whom the budget is for.

@@ -34,7 +34,8 @@ pub struct Budget {
     pub limit_micros: i64,
     /// ISO 4217 code.
     pub currency: String,
-    /// Whether what would exceed it is refused.
+    /// Whether what would exceed it is refused. The organization is told of the first refusal of a period, as `refused`: what could be used is
+    /// refused by its worst case, so that what was spent stays below the limit.
     pub hard: bool,
     /// Percent of the limit at which the organization is told.
     pub thresholds: Vec<u32>,
@@ -62,7 +63,8 @@ pub struct NewBudget {
     /// ISO 4217 code.
     #[schema(example = "USD")]
     pub currency: String,
-    /// Whether what would exceed it is refused.
+    /// Whether what would exceed it is refused. The organization is told of the first refusal of a period, as `refused`: what could be used is
+    /// refused by its worst case, so that what was spent stays below the limit.
     #[serde(default)]
     pub hard: bool,
     /// Percent of the limit at which the organization is told; 50, 80 and 100 if absent.
@@ -81,7 +83,8 @@ pub struct BudgetChange {
     pub name: Option<String>,
     /// In micro-units.
     pub limit_micros: Option<i64>,
-    /// Whether what would exceed it is refused.
+    /// Whether what would exceed it is refused. The organization is told of the first refusal of a period, as `refused`: what could be used is
+    /// refused by its worst case, so that what was spent stays below the limit.
     pub hard: Option<bool>,
     /// Percent of the limit at which the organization is told.
     pub thresholds: Option<Vec<u32>>,

@@ -12,6 +12,8 @@ pub enum Threshold {
     Percent(u32),
     /// At the pace so far, the period ends beyond the limit.
     Forecast,
+    /// It refused a request, which could have cost more than is left: a hard one stays below its limit by that.
+    Refused,
 }
 
 impl Threshold {
@@ -21,6 +23,7 @@ impl Threshold {
         match self {
             Self::Percent(percent) => format!("percent:{percent}"),
             Self::Forecast => "forecast".to_owned(),
+            Self::Refused => "refused".to_owned(),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! What budgets tell: of which period, once, and where it is read.
 
+use std::time::Duration;
+
+use admission::{Limit, Meter, Window};
 use billing_service::budgets::alerts::evaluate_all;
+use contracts::entitlements::{LimitPeriod, LimitScope};
 use http::Method;
 use identity::OrganizationId;
 use serde_json::{Value, json};
@@ -49,6 +53,70 @@ async fn what_is_crossed_in_the_last_second_of_a_minute_a_day_or_a_month_is_told
     }
     evaluate_all(&state).await.unwrap();
     assert_eq!(app.count("select count(*) from budget_alerts").await, 6);
+}
+
+/// [B-41] What is refused by its worst case is never spent: a hard budget stays below its limit, and its owner wants to know why all stands.
+#[tokio::test]
+async fn a_hard_budget_that_refuses_is_told_of_once_in_a_period_and_again_for_another_limit() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let made = client
+        .post("/v1/budgets", &budget(&json!({"period": "day", "thresholds": [], "hard": true, "limit_micros": 1500})))
+        .await
+        .expect(201);
+    client.post("/v1/budgets", &budget(&json!({"period": "day", "thresholds": [100], "limit_micros": 1500}))).await.expect(201);
+    let state = app.state();
+    let refuse = async |most: i64| {
+        let since = app.clock.now().timestamp() / 86_400 * 86_400;
+        let key = Limit::spend_key(ada, LimitScope::Organization, "", LimitPeriod::Day, since);
+        let limit = Limit { key, meter: Meter::Spend, most, amount: 9, window: Window::Calendar(Duration::from_hours(1)), least: 0 };
+        app.admissions.note_refused(&limit).await.unwrap();
+    };
+    let told = async || {
+        for _ in 0..2 {
+            evaluate_all(&state).await.unwrap();
+        }
+        app.count("select count(*) from budget_alerts where threshold = 'refused' and spent_micros = 0").await
+    };
+    refuse(1499).await;
+    assert_eq!(told().await, 0, "that was another limit");
+    refuse(1500).await;
+    assert_eq!(told().await, 1);
+    let listed = client.get("/v1/budget-alerts").await.expect(200).json["data"][0].clone();
+    assert_eq!((&listed["threshold"], &listed["limit_micros"]), (&json!("refused"), &json!(1500)));
+    let path = format!("/v1/budgets/{}", made.string("id"));
+    client.send(Method::PATCH, &path, Some(json!({"limit_micros": 2000}).to_string())).await.expect(200);
+    assert_eq!(told().await, 1);
+    refuse(2000).await;
+    assert_eq!(told().await, 2);
+    // Between two looks the day may end.
+    client.send(Method::PATCH, &path, Some(json!({"limit_micros": 2500}).to_string())).await.expect(200);
+    refuse(2500).await;
+    turn(&app, "2030-01-02T00:00:05Z");
+    assert_eq!((told().await, app.count("select count(*) from budget_alerts").await), (3, 3));
+}
+
+/// [B-41] Half of twice as much is another amount.
+#[tokio::test]
+async fn a_budget_whose_limit_was_raised_tells_of_the_thresholds_of_the_new_one_once() {
+    let app = App::start().await;
+    let (ada, client) = owner(&app);
+    let id =
+        client.post("/v1/budgets", &budget(&json!({"period": "month", "thresholds": [50, 100], "limit_micros": 1500}))).await.expect(201);
+    let state = app.state();
+    spend(&app, ada).await;
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts where limit_micros = 1500").await, 2);
+    let path = format!("/v1/budgets/{}", id.string("id"));
+    client.send(Method::PATCH, &path, Some(json!({"limit_micros": 3000}).to_string())).await.expect(200);
+    for _ in 0..2 {
+        evaluate_all(&state).await.unwrap();
+        let told = "select count(*) from budget_alerts where limit_micros = 3000 and threshold = 'percent:50'";
+        assert_eq!((app.count(told).await, app.count("select count(*) from budget_alerts").await), (1, 3));
+    }
+    spend(&app, ada).await;
+    evaluate_all(&state).await.unwrap();
+    assert_eq!(app.count("select count(*) from budget_alerts where limit_micros = 3000").await, 2, "the whole of it too");
 }
 
 #[tokio::test]

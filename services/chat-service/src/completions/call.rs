@@ -90,7 +90,10 @@ impl Call {
                 Known { event: UsageEvent { lease_id, ..known.event }, ..known }
             }
             Err(Refusal::Refused(error)) => return drop(answer.send(Err(error))),
-            Err(Refusal::Limited(limit, retry_after)) => return drop(answer.send(Err(limits.refusal(limit, retry_after)))),
+            Err(Refusal::Limited(limit, retry_after)) => {
+                drop(answer.send(Err(limits.refusal(limit, retry_after))));
+                return self.tell_refused(limits.of_spending(limit)).await;
+            }
             Err(Refusal::Unknown) => {
                 slot.send(Record::not_made(known));
                 return drop(answer.send(Err(ApiError::Unavailable("the admission of requests"))));
@@ -152,6 +155,14 @@ impl Call {
             tags: self.tags.names().clone(),
         };
         Ok((event, card.price, input.saturating_add(output)))
+    }
+
+    /// Notes for billing-service, which tells the customer, that a limit of money refuses. What is not noted now is with the next refusal.
+    async fn tell_refused(&self, limit: Option<&Limit>) {
+        let Some(limit) = limit else { return };
+        if let Err(error) = self.state.admissions.note_refused(limit).await {
+            tracing::warn!(error.message = error.category(), "that a limit refuses was not noted");
+        }
     }
 
     /// Takes the most that the request can cost, and counts it.

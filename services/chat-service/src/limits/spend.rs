@@ -25,29 +25,12 @@ impl Limits {
             let (since, end) = period.bounds(subject.at);
             // What was spent in a period that is over says nothing about this one.
             let least = limit.spent.filter(|spent| spent.since == since).map_or(0, |spent| spent.micros);
-            let key = Limit::key(subject.caller.organization_id, &key(scope, id, period, since.timestamp()));
+            let key = Limit::spend_key(subject.caller.organization_id, scope, id, period, since.timestamp());
             let window = Window::Calendar((end - subject.at).to_std().unwrap_or_default());
             let limit = Limit { key, meter: Meter::Spend, most: limit.limit_micros, amount: subject.cost_micros, window, least };
             self.push(Rule::Spend(scope, period), limit);
         }
     }
-}
-
-/// The text of a tag comes last: nothing that it holds can be taken for another part.
-fn key(scope: LimitScope, id: &str, period: LimitPeriod, since: i64) -> String {
-    let period = match period {
-        LimitPeriod::Minute => "minute",
-        LimitPeriod::Day => "day",
-        LimitPeriod::Month => "month",
-    };
-    let scope = match scope {
-        LimitScope::Organization => "organization",
-        LimitScope::User => "user",
-        LimitScope::ApiKey => "api_key",
-        LimitScope::Model => "model",
-        LimitScope::Tag => "tag",
-    };
-    format!("spend:{period}:{since}:{scope}:{id}")
 }
 
 fn is_for(limit: &SpendLimit, subject: &Subject<'_>) -> bool {

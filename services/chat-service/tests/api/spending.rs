@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use admission::Limit;
 use contracts::entitlements::{LimitPeriod, LimitScope, SpendLimit, Spent};
 use futures::future::join_all;
 use identity::{ApiKeyId, OrganizationId, VerifiedApiKey};
@@ -154,6 +155,13 @@ async fn a_budget_counts_what_was_used_once_a_request_is_over() {
     assert_shape(&refused, 402, "insufficient_quota", "spend_limit_exceeded", &Value::Null);
     assert_eq!(refused.header("retry-after"), (24 * 60 * 60).to_string());
     assert!(refused.json["error"]["message"].as_str().expect("a text").contains("your organization in a day"), "{}", refused.text);
+    // What was spent is below the limit, and stays there: that it refuses is noted for whoever tells of it.
+    let since = testkit::clock().0.now().timestamp();
+    let key = Limit::spend_key(chat.verified.organization_id, LimitScope::Organization, "", LimitPeriod::Day, since);
+    let limits = [(key.clone(), cost + 3 * SPENT), (key, cost + 3 * SPENT + 1)];
+    let have_refused = async || chat.admissions.have_refused(&limits).await.expect("Redis");
+    // A higher limit has refused nobody.
+    eventually("the note", || async { (have_refused().await == [true, false]).then_some(()) }).await;
 }
 
 #[tokio::test]

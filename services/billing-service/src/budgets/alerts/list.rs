@@ -26,7 +26,7 @@ pub struct BudgetAlert {
     budget_id: BudgetId,
     /// The first instant of the period that it is about.
     period_start: DateTime<Utc>,
-    /// `percent:N` of the limit, or `forecast`.
+    /// `percent:N` of the limit, `forecast`, or `refused`: it is a hard one, and a request could have cost more than was left.
     #[schema(example = "percent:80")]
     threshold: String,
     /// What was spent in the period when it was noticed, in micro-units.

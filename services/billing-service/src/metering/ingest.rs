@@ -146,8 +146,9 @@ async fn forgive_taken(
     organization: OrganizationId,
     results: &mut [ItemResult],
 ) -> Result<(), Error> {
-    let key = |result: &ItemResult| Some((result.source.clone()?, result.id.clone()?)).filter(|_| result.status == Status::Rejected);
-    let (sources, ids): (Vec<String>, Vec<String>) = results.iter().filter_map(key).unzip();
+    let is_rejected = |result: &&ItemResult| result.status == Status::Rejected;
+    let key = |result: &ItemResult| Some((result.source.clone()?, result.id.clone()?));
+    let (sources, ids): (Vec<String>, Vec<String>) = results.iter().filter(is_rejected).filter_map(key).unzip();
     if ids.is_empty() {
         return Ok(());
     }
@@ -158,7 +159,8 @@ async fn forgive_taken(
         &ids
     );
     let taken: HashSet<(String, String)> = rows.fetch_all(&mut **transaction).await?.into_iter().map(|row| (row.source, row.id)).collect();
-    for result in results.iter_mut().filter(|result| key(result).is_some_and(|key| taken.contains(&key))) {
+    let was_taken = |result: &&mut ItemResult| is_rejected(&&**result) && key(result).is_some_and(|key| taken.contains(&key));
+    for result in results.iter_mut().filter(was_taken) {
         (result.status, result.code, result.detail) = (Status::Duplicate, None, None);
     }
     Ok(())

@@ -128,8 +128,9 @@ impl Admissions {
     }
 }
 
+/// Beside the counters: no text of a tag makes a counter's key of it.
 fn refused_key(key: &str, most: i64) -> String {
-    format!("{key}:refused:{most}")
+    key.replacen("limit:", &format!("refused:{most}:"), 1)
 }
 
 /// What a request was counted for at its admission.

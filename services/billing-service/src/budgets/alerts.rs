@@ -87,7 +87,7 @@ pub async fn evaluate_all(state: &AppState) -> Result<usize, Error> {
         .await?;
         let Some(last) = page.last() else { return Ok(told) };
         after = last.id;
-        let refused = refused(state, &page).await?;
+        let refused = refused(state, &page).await;
         for budget in &page {
             told += one(state, budget, &refused).await?;
         }
@@ -142,10 +142,11 @@ async fn look(
 
 /// Which hard budgets refused a request, and in the periods that began when, by what the gateway notes in Redis. While that is away what was
 /// spent is told all the same.
-async fn refused(state: &AppState, page: &[Watched]) -> Result<Refused, Error> {
+async fn refused(state: &AppState, page: &[Watched]) -> Refused {
     let (mut whose, mut asked) = (Vec::new(), Vec::new());
     for budget in page.iter().filter(|budget| budget.hard) {
-        let (length, scope) = (limits::period(&budget.period)?, limits::scope(&budget.scope)?);
+        // Another one keeps no other: `one` sets it aside.
+        let (Ok(length), Ok(scope)) = (limits::period(&budget.period), limits::scope(&budget.scope)) else { continue };
         let period = period_of(length, state.clock.now());
         for start in [period.start, period_before(length, period).start] {
             let organization = OrganizationId::from_uuid(budget.organization_id);
@@ -157,7 +158,7 @@ async fn refused(state: &AppState, page: &[Watched]) -> Result<Refused, Error> {
         tracing::warn!(error.message = error.category(), "whether budgets refuse is not known while Redis is away");
         Vec::new()
     });
-    Ok(whose.into_iter().zip(answers).filter_map(|(whose, refused)| refused.then_some(whose)).collect())
+    whose.into_iter().zip(answers).filter_map(|(whose, refused)| refused.then_some(whose)).collect()
 }
 
 /// Those whom the budget is for.

@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode, header};
 use money::Decimal;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 /// Events in a batch at most.
@@ -38,9 +37,6 @@ pub struct CloudEvent {
     /// What is counted: JSON.
     #[serde(default)]
     pub data: Option<Box<RawValue>>,
-    /// Data that is no JSON, which nothing is counted of.
-    #[serde(default)]
-    data_base64: Option<IgnoredAny>,
 }
 
 /// Why an event is refused.
@@ -114,7 +110,6 @@ fn binary(headers: &HeaderMap, data: Box<RawValue>) -> Result<CloudEvent, Reject
         subject: attribute("subject"),
         time: time.transpose()?,
         data: Some(data),
-        data_base64: None,
     })
 }
 
@@ -149,9 +144,6 @@ fn checked(event: CloudEvent) -> Result<CloudEvent, Rejection> {
         if value.is_some_and(|value| value.is_empty() || value.len() > most || value.contains('\0')) {
             return rule(&format!("{name} must have 1 to {most} bytes and no NUL"));
         }
-    }
-    if event.data_base64.is_some() {
-        return rule("data_base64 is not read: data must be JSON");
     }
     let Some(data) = event.data.as_deref() else { return Ok(event) };
     // Postgres keeps no NUL, in no spelling.
@@ -244,10 +236,6 @@ mod tests {
             (r#"{"specversion":"1.0","id":"","source":"/a","type":"t"}"#, "id must have 1 to 256 bytes and no NUL"),
             (r#"{"specversion":"1.0","id":"1","source":5,"type":"t"}"#, "source has the wrong form"),
             (r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","time":"noon"}"#, "time has the wrong form"),
-            (
-                r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","data_base64":"eA=="}"#,
-                "data_base64 is not read: data must be JSON",
-            ),
             (
                 r#"{"specversion":"1.0","id":"1","source":"/a","type":"t","data":"\u0000"}"#,
                 "data must be JSON of at most 65536 bytes without NUL",

@@ -160,8 +160,8 @@ pub enum Refusal {
     /// It costs less: that is a downgrade, at the end of the period.
     #[error("this costs less than what was paid; it can begin when the period ends")]
     NotAnUpgrade,
-    /// Changes of this period were taken back, because nobody paid for them.
-    #[error("changes in this period were not paid for; another one can begin with the next period")]
+    /// Changes were taken back within a month, because nobody paid for them.
+    #[error("three changes within thirty days were not paid for; another one can be made later, or with the next period")]
     ChangesUnpaid,
     /// Nothing would change.
     #[error("nothing would change")]

@@ -54,6 +54,7 @@ pub fn start(terms: Terms, seats: u32, trial: bool, coupon: Option<AppliedCoupon
         coupon,
         open: Vec::new(),
         grace_until: None,
+        taken_back: Vec::new(),
         started_at: now,
         ended_at: None,
         revision: 1,

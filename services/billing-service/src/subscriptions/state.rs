@@ -44,6 +44,9 @@ pub struct Subscription {
     pub open: Vec<OpenCharge>,
     /// Until when a failed payment may be mended.
     pub grace_until: Option<DateTime<Utc>>,
+    /// When changes were taken back for which nobody paid, for as long as that is remembered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<DateTime<Utc>>,
     /// When it began.
     pub started_at: DateTime<Utc>,
     /// When it ended.

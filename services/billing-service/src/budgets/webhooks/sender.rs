@@ -93,8 +93,8 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
 }
 
 /// Notes an attempt, and that its endpoint is being asked, for a minute at most should this process die. Two replicas never note the
-/// same one, nor two of one endpoint, nor more of an organization than may be. What waits is found endpoint by endpoint: one that a flood
-/// waits for costs the others no more than one for which a single message does.
+/// same one, nor two of one endpoint, nor more of an organization than may be. Where the first that are due wait for somebody who
+/// is being asked, what waits is found endpoint by endpoint: a flood for one costs the others no more than a single message does.
 async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
     let now = state.clock.now();
     in_transaction!(state.pool, |transaction| {
@@ -102,20 +102,31 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         let due = sqlx::query_as!(
             Due,
             r#"with recursive busy as (select organization_id, count(*) as asked from webhook_endpoints where busy_until > $1 group by 1),
+                 due as materialized (
+                   select d.endpoint_id, d.id, d.next_attempt_at from webhook_deliveries d where d.state = 'waiting' and d.next_attempt_at <= $1
+                   order by d.next_attempt_at, d.id limit 16),
+                 free as materialized (
+                   select e.id from webhook_endpoints e left join busy b on b.organization_id = e.organization_id
+                   where e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
+                     and e.id in (select endpoint_id from due)),
+                 -- Only when all of these wait for somebody who is being asked: each endpoint for which something waits, by one step of the index.
                  first_of_each as (
-                   (select endpoint_id, id, next_attempt_at from webhook_deliveries where state = 'waiting'
+                   (select endpoint_id, id, next_attempt_at from webhook_deliveries
+                    where state = 'waiting' and (select count(*) from due) = 16 and not exists (select from free)
                     order by endpoint_id, next_attempt_at, id limit 1)
                    union all
                    select following.endpoint_id, following.id, following.next_attempt_at from first_of_each f cross join lateral (
                      select d.endpoint_id, d.id, d.next_attempt_at from webhook_deliveries d
                      where d.state = 'waiting' and d.endpoint_id > f.endpoint_id
                      order by d.endpoint_id, d.next_attempt_at, d.id limit 1) following),
+                 first as (
+                   select due.* from due where due.endpoint_id in (select id from free)
+                   union all select f.* from first_of_each f where f.next_attempt_at <= $1),
                  next as (
-                   select f.id, e.id as endpoint_id, e.url from first_of_each f join webhook_endpoints e on e.id = f.endpoint_id
+                   select f.id, e.id as endpoint_id, e.url from first f join webhook_endpoints e on e.id = f.endpoint_id
                    left join busy b on b.organization_id = e.organization_id
-                   where f.next_attempt_at <= $1 and e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1)
-                     and coalesce(b.asked, 0) < $2
-                   order by f.next_attempt_at, f.id limit 1),
+                   where e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
+                   order by f.next_attempt_at, f.id limit 1 for no key update of e skip locked),
                  asked as (update webhook_endpoints e set busy_until = $1 + interval '1 minute' from next
                    where e.id = next.endpoint_id and e.deleted_at is null returning e.busy_until)
                update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, asked

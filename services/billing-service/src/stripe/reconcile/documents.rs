@@ -97,8 +97,8 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
         r#"with t as (
              select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid,
                count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable,
-               count(*) filter (where status = 'void') as void, max(id) filter (where status = 'void') as voided
-             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, charge uuid, status text)
+               count(*) filter (where status = 'void') as void, (array_agg(id order by at desc) filter (where status = 'void'))[1] as voided
+             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, charge uuid, status text, at bigint)
                where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
              select coalesce(c.id, p.source_id) as charge, count(*) as payments

@@ -53,7 +53,7 @@ fn family(object: &str) -> Option<(usize, Family)> {
 #[must_use]
 pub fn repairable(differences: &[Difference]) -> Vec<&Difference> {
     let mut list: Vec<_> = differences.iter().filter(|one| refusal(one, differences).is_none()).collect();
-    list.sort_by_key(|one| family(&one.object).map(|(rank, _)| rank));
+    list.sort_by_cached_key(|one| (family(&one.object).map(|(rank, _)| rank), one.object.clone()));
     list.dedup_by_key(|one| (one.organization, &one.object));
     list
 }

@@ -68,7 +68,7 @@ pub fn upgrade(
         subscription.seats = seats;
         return Ok(());
     }
-    revocably(subscription, |subscription| {
+    revocably(subscription, now, |subscription| {
         subscription.pending = None;
         if subscription.terms.interval == terms.interval {
             return rest_of_period(subscription, terms, seats, "upgrade", now, effects);
@@ -137,7 +137,7 @@ pub fn seats(subscription: &mut Subscription, seats: u32, now: DateTime<Utc>, ef
         subscription.seats = seats;
         return Ok(());
     }
-    revocably(subscription, |subscription| {
+    revocably(subscription, now, |subscription| {
         keep_pending(subscription)?;
         rest_of_period(subscription, &terms, seats, "seats", now, effects)
     })
@@ -198,7 +198,7 @@ pub fn resume(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut
         whole_period(subscription, "renewal", Carried::default(), effects)?;
     }
     let owed = subscription.open.iter().filter(|charge| charge.is_owed());
-    if let Some(grace) = owed.map(|charge| grace(subscription, charge)).max() {
+    if let Some(grace) = owed.map(|charge| grace(subscription, charge, now)).max() {
         past_due(subscription, now + grace);
     }
     Ok(())

@@ -107,10 +107,17 @@ fn unless_owing(
 pub fn failed(subscription: &mut Subscription, period_start: DateTime<Utc>, reason: &str, now: DateTime<Utc>) {
     let is_it = |charge: &OpenCharge| charge.period_start == period_start && charge.reason == reason;
     let Some(index) = subscription.open.iter().position(is_it) else { return };
-    subscription.open[index].failed = true;
+    let is_known = std::mem::replace(&mut subscription.open[index].failed, true);
     let charge = &subscription.open[index];
-    if charge.is_owed() && matches!(subscription.status, Status::Active | Status::Trialing) {
-        past_due(subscription, now + grace(subscription, charge));
+    if !charge.is_owed() {
+        return;
+    }
+    let until = now + grace(subscription, charge, now);
+    match subscription.status {
+        Status::Active | Status::Trialing => past_due(subscription, until),
+        // What is owed for a period has the time that it has, also beside a change that has less.
+        Status::PastDue if !is_known && charge.before.is_none() => subscription.grace_until = subscription.grace_until.max(Some(until)),
+        _ => {}
     }
 }
 
@@ -128,7 +135,7 @@ pub fn grace_over(subscription: &mut Subscription, now: DateTime<Utc>, effects: 
     if subscription.grace_until.is_some_and(|until| now < until) {
         return Err(Refusal::NotDue);
     }
-    take_back(subscription, effects);
+    take_back(subscription, now, effects);
     if !subscription.open.iter().any(OpenCharge::is_owed) {
         subscription.status = Status::Active;
         subscription.grace_until = None;

@@ -10,20 +10,27 @@ use crate::subscriptions::state::{Agreed, Effect, OpenCharge, Pending, Subscript
 
 /// How long a change may wait for its payment by somebody who did not pay for one before: enough to confirm it to a bank.
 const SHORT_GRACE: TimeDelta = TimeDelta::hours(1);
-/// How many changes of a period are taken back before no other is made in it: who goes on would have for nothing what others pay for.
+/// For so long that is remembered.
+const REMEMBERED: TimeDelta = TimeDelta::days(365);
+/// How often within thirty days before no other change is made: who goes on would have for nothing what others pay for.
 const MOST_TAKEN_BACK: usize = 3;
+const RECENT: TimeDelta = TimeDelta::days(30);
 
 /// Has a change within the period, and keeps with its charge what was agreed before. Where nothing is to be paid for it, there is nothing to
 /// wait for.
 ///
 /// # Errors
 /// What the change is refused for; [`Refusal::ChangesUnpaid`].
-pub fn revocably(subscription: &mut Subscription, change: impl FnOnce(&mut Subscription) -> Result<(), Refusal>) -> Result<(), Refusal> {
+pub fn revocably(
+    subscription: &mut Subscription,
+    now: DateTime<Utc>,
+    change: impl FnOnce(&mut Subscription) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
     let (before, charges) = (Agreed::in_force(subscription), subscription.open.len());
     change(subscription)?;
-    let taken_back = subscription.open.iter().filter(|charge| charge.given_up && charge.period_start >= before.period.start).count();
+    let recently = subscription.taken_back.iter().filter(|at| **at > now - RECENT).count();
     if let Some(unpaid) = subscription.open.get_mut(charges) {
-        if taken_back >= MOST_TAKEN_BACK {
+        if recently >= MOST_TAKEN_BACK {
             return Err(Refusal::ChangesUnpaid);
         }
         unpaid.before = Some(Box::new(before));
@@ -47,14 +54,15 @@ pub fn forget_pending(charges: &mut [OpenCharge]) {
 
 /// How long a charge that was refused may be mended: the plan's grace, and less for a change when another was taken back before it.
 #[must_use]
-pub fn grace(subscription: &Subscription, refused: &OpenCharge) -> TimeDelta {
-    let did_not_pay = refused.before.is_some() && subscription.open.iter().any(|charge| charge.given_up);
-    if did_not_pay { SHORT_GRACE } else { TimeDelta::days(i64::from(subscription.terms.grace_days)) }
+pub fn grace(subscription: &Subscription, refused: &OpenCharge, now: DateTime<Utc>) -> TimeDelta {
+    let of_plan = TimeDelta::days(i64::from(subscription.terms.grace_days));
+    let did_not_pay = refused.before.is_some() && subscription.taken_back.iter().any(|at| *at > now - REMEMBERED);
+    if did_not_pay { of_plan.min(SHORT_GRACE) } else { of_plan }
 }
 
 /// Takes back the first change that is owed for, and all that were built on it: what was agreed before holds again. What was wanted for
 /// the next period since then is still wanted, unless it would be more than that.
-pub fn take_back(subscription: &mut Subscription, effects: &mut Vec<Effect>) {
+pub fn take_back(subscription: &mut Subscription, now: DateTime<Utc>, effects: &mut Vec<Effect>) {
     let is_owed = |charge: &OpenCharge| charge.is_owed() && charge.before.is_some();
     let Some(first) = subscription.open.iter().position(is_owed) else { return };
     let mut agreed = None;
@@ -66,6 +74,8 @@ pub fn take_back(subscription: &mut Subscription, effects: &mut Vec<Effect>) {
     }
     if let Some(agreed) = agreed {
         agreed.restore(subscription);
+        subscription.taken_back.retain(|at| *at > now - REMEMBERED);
+        subscription.taken_back.push(now);
     }
 }
 
@@ -104,8 +114,14 @@ impl Agreed {
         // A coupon that was used by what is taken back is there again.
         subscription.coupon = subscription.coupon.take().or(coupon);
         // Less than the change is not less than what holds again; and seats that come with a change are no wish of their own.
-        let is_less = |wanted: &Pending| matches!(is_more(subscription, &wanted.terms, wanted.seats), Ok(false));
-        let wanted = pending.or_else(|| wanted.filter(is_less));
+        let wanted = wanted.map(|wanted| Pending { seats: wanted.seats.min(seats), ..wanted });
+        let is_dearer = |wanted: &Pending| {
+            let (now, then) = (subscription.terms.total_micros(seats), wanted.terms.total_micros(wanted.seats));
+            matches!(is_more(subscription, &wanted.terms, wanted.seats), Ok(true))
+                && (now != then || wanted.terms.interval != subscription.terms.interval)
+        };
+        let is_other = |wanted: &Pending| (&wanted.terms, wanted.seats) != (&subscription.terms, seats);
+        let wanted = pending.or_else(|| wanted.filter(|wanted| is_other(wanted) && !is_dearer(wanted)));
         subscription.pending = wanted.filter(|_| !subscription.cancel_at_period_end);
     }
 }
@@ -172,7 +188,7 @@ mod tests {
 
     /// [B-71] Nobody has for nothing, one grace after the other, what others pay for.
     #[test]
-    fn who_did_not_pay_for_a_change_has_an_hour_for_the_next_one_and_no_fourth_one_in_a_period() {
+    fn who_did_not_pay_for_a_change_has_an_hour_for_the_next_one_and_no_fourth_one_in_a_month() {
         let mut case = Case::active(pro());
         let mut now = day(1);
         for grace in [TimeDelta::days(7), TimeDelta::hours(1), TimeDelta::hours(1)] {
@@ -187,13 +203,34 @@ mod tests {
         let before = case.is.clone();
         assert_eq!((case.attempt(&to(team()), now), case.attempt(&SEATS, now)), (Err(Refusal::ChangesUnpaid), Err(Refusal::ChangesUnpaid)));
         assert_eq!(case.is, before);
+        for (index, at) in [(0, 18), (0, 18)] {
+            assert!(matches!(paid(&mut case, index, at)[..], [Effect::Refund { .. }]), "what comes too late makes nothing good");
+        }
+        assert_eq!(case.attempt(&to(team()), day(19)), Err(Refusal::ChangesUnpaid));
         case.does(&Command::Renew, day(28));
         case.fails(day(28));
         assert_eq!(case.is.next_action_at(), Some(day(35)), "of the period itself the grace is what it was");
-        paid(&mut case, 3, 29);
-        case.does(&to(team()), day(30));
-        paid(&mut case, 3, 30);
+        paid(&mut case, 1, 29);
+        case.does(&to(team()), day(40));
+        paid(&mut case, 1, 40);
         assert_eq!(stands_at(&case), (Status::Active, "team", 1));
+    }
+
+    /// [B-71] The hour of a change is not the time for the period itself.
+    #[test]
+    fn a_renewal_that_fails_beside_a_change_has_the_grace_of_its_own() {
+        let mut case = Case::active(pro());
+        case.does(&SEATS, day(1));
+        case.fails(day(1));
+        case.does(&Command::GraceOver, day(8));
+        case.does(&Command::Renew, day(28));
+        case.does(&SEATS, day(28));
+        case.fails(day(28));
+        assert_eq!(case.is.next_action_at(), Some(day(28) + TimeDelta::hours(1)));
+        refused(&mut case, 1, 28);
+        assert_eq!(case.is.next_action_at(), Some(day(35)));
+        refused(&mut case, 1, 30);
+        assert_eq!(case.is.next_action_at(), Some(day(35)), "told again");
     }
 
     /// [B-60] Nobody pays for months that went by while what came after them was not paid.
@@ -293,7 +330,7 @@ mod tests {
         case.does(&SEATS, day(29));
         case.fails(day(29));
         refused(&mut case, 0, 30);
-        case.does(&Command::GraceOver, day(36));
+        case.does(&Command::GraceOver, day(37));
         assert_eq!(stands_at(&case), (Status::Unpaid, "pro", 1));
         paid(&mut case, 0, 100);
         assert_eq!((case.is.status, case.is.period.start), (Status::Active, day(100)), "it pays for a period from then on");
@@ -336,6 +373,14 @@ mod tests {
             "nobody asked for more than one"
         );
 
+        let mut fewer_of_less = Case::active(pro());
+        fewer_of_less.does(&down(lite()), day(1));
+        fewer_of_less.does(&SEATS, day(2));
+        fewer_of_less.fails(day(2));
+        fewer_of_less.does(&Command::ChangeSeats { seats: 3 }, day(3));
+        fewer_of_less.does(&Command::GraceOver, day(9));
+        assert_eq!(pending(&fewer_of_less), Some(("lite".into(), 1)));
+
         let mut on_after_all = Case::active(pro());
         on_after_all.does(&down(lite()), day(1));
         on_after_all.does(&SEATS, day(2));
@@ -373,8 +418,8 @@ mod tests {
         in_its_period.does(&Command::GraceOver, day(35));
         in_its_period.does(&waived(day(28), "renewal"), day(36));
         assert_eq!(stands_at(&in_its_period), (Status::Active, "pro", 1));
-        in_its_period.does(&to(team()), day(28) + (in_its_period.is.period.end - day(28)) / 2);
-        assert_eq!(in_its_period.totals().last(), Some(&(40 * UNIT)), "nothing is counted as paid that was not");
+        in_its_period.does(&to(terms("pro", "USD", Interval::Year, 200)), day(37));
+        assert_eq!(in_its_period.totals().last(), Some(&(200 * UNIT)), "nothing is counted as paid that was not");
 
         let mut given_up = Case::active(pro());
         given_up.does(&to(team()), day(1));

@@ -135,12 +135,19 @@ impl Contents {
 pub(crate) struct Counter<'t, T> {
     tokenizer: &'t T,
     image_tokens: u64,
+    /// Whether what is not text counts nothing: how large it is to a model cannot be told from its bytes.
+    only_text: bool,
     count: Count,
 }
 
 impl<'t, T: Tokenizer> Counter<'t, T> {
     pub(crate) const fn new(tokenizer: &'t T, image_tokens: u64) -> Self {
-        Self { tokenizer, image_tokens, count: Count { tokens: PRIMING, exact: true } }
+        Self { tokenizer, image_tokens, only_text: false, count: Count { tokens: PRIMING, exact: true } }
+    }
+
+    /// Counts what there is at least: no image, file or sound.
+    pub(crate) const fn of_text(tokenizer: &'t T) -> Self {
+        Self { only_text: true, ..Self::new(tokenizer, 0) }
     }
 
     pub(crate) const fn count(&self) -> Count {
@@ -181,6 +188,7 @@ impl<'t, T: Tokenizer> Counter<'t, T> {
                 "tool_calls" => self.tool_calls(value),
                 // An id, which no model sees; but it comes with a tool's answer, whose frame is not published.
                 "tool_call_id" => self.count.exact = false,
+                "audio" => self.unless_only_text(value),
                 _ => self.other(value),
             }
         }
@@ -194,7 +202,7 @@ impl<'t, T: Tokenizer> Counter<'t, T> {
     }
 
     fn part(&mut self, part: &RawValue) {
-        let Ok(fields) = serde_json::from_str::<Fields>(part.get()) else { return self.other(part) };
+        let Ok(fields) = serde_json::from_str::<Fields>(part.get()) else { return self.unless_only_text(part) };
         let kind: Option<String> = fields.get("type").ok().flatten();
         let own = match kind.as_deref() {
             Some("text") => "text",
@@ -208,9 +216,17 @@ impl<'t, T: Tokenizer> Counter<'t, T> {
         for (name, value) in fields.iter().filter(|(name, value)| *name != "type" && json::has_content(value)) {
             match name {
                 "text" if own == "text" => self.text(value),
+                "refusal" if kind.as_deref() == Some("refusal") => self.other(value),
                 _ if name == own => {}
-                _ => self.other(value),
+                _ => self.unless_only_text(value),
             }
+        }
+    }
+
+    fn unless_only_text(&mut self, value: &RawValue) {
+        self.count.exact = false;
+        if !self.only_text {
+            self.other(value);
         }
     }
 
@@ -295,6 +311,17 @@ mod tests {
         assert_eq!(count(r#"[{"role":"tool","tool_call_id":"1","content":"a"}]"#), (3 + 1 + 1 + 3, false));
         assert_eq!(count(r#"[{"role":"assistant","content":"a","reasoning_content":"b c"}]"#), (3 + 1 + 1 + 2 + 3, false));
         assert_eq!(count(r#"[{"role":"user","content":[{"type":"refusal","refusal":"a b"},7]}]"#), (3 + 1 + 2 + 1 + 3, false));
+    }
+
+    /// [trap 6]
+    #[test]
+    fn what_there_is_at_least_is_the_text_and_no_image_file_or_sound() {
+        let parts = r#"[{"role":"user","content":[{"type":"text","text":"a b","file":{"file_data":"x y z"}},{"type":"refusal","refusal":"c"},
+            {"type":"image_url","image_url":{"url":"data:x"}},{"type":"file","file":{"file_data":"d e f"}},{"type":"video_url","video_url":"g h"},7]},
+            {"role":"assistant","audio":{"data":"i j"}}]"#;
+        let mut counter = Counter::of_text(&Words);
+        counter.messages(&raw(parts));
+        assert_eq!(counter.count(), Count { tokens: (3 + 1 + 2 + 1) + (3 + 1) + 3, exact: false });
     }
 
     /// [trap 3]

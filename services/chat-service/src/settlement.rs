@@ -196,6 +196,17 @@ mod tests {
         assert_eq!((event.usage.output_tokens, event.counted_by, event.outcome), (3, CountedBy::Estimated, Outcome::Shutdown));
     }
 
+    /// [B-43] It is what is charged when a process is killed, and the provider's report may say less than any guess.
+    #[test]
+    fn a_checkpoint_counts_the_text_of_a_prompt_and_no_file_or_image() {
+        let parts = r#"{"type":"text","text":"hello"},{"type":"file","file":{"file_data":"aaaa"}},{"type":"image_url","image_url":{"url":"https://x/y"}}"#;
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{parts}]}}]}}"#);
+        let request = Arc::new(ChatRequest::parse(body.as_bytes()).expect("a request"));
+        let allowances = Allowances { context_window: 1000, max_output_tokens: 100, image_tokens: 100 };
+        let noted = Prompt { request, allowances }.count_so_far(&Tally::new(1000));
+        assert!((7..=8).contains(&noted.input_tokens), "{noted:?}");
+    }
+
     /// billing-service, away.
     fn billing() -> BillingClient {
         let key = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("a key");

@@ -90,7 +90,18 @@ impl ChatRequest {
         if self.is_uncountable() {
             return Count { tokens: most, exact: false };
         }
-        let mut counter = Counter::new(tokenizer, allowances.image_tokens);
+        let count = self.count_with(Counter::new(tokenizer, allowances.image_tokens));
+        Count { tokens: count.tokens.min(most), ..count }
+    }
+
+    /// What the prompt counts at least: its text, and tools by theirs. Images, files and sound count nothing, for what they count is known
+    /// from the provider's report alone.
+    #[must_use]
+    pub fn count_input_at_least(&self, allowances: &Allowances, tokenizer: &impl Tokenizer) -> u64 {
+        self.count_with(Counter::of_text(tokenizer)).tokens.min(self.max_input_tokens(allowances))
+    }
+
+    fn count_with(&self, mut counter: Counter<'_, impl Tokenizer>) -> Count {
         for (name, value) in self.prompt() {
             if name == "messages" {
                 counter.messages(value);
@@ -98,7 +109,7 @@ impl ChatRequest {
                 counter.other(value);
             }
         }
-        Count { tokens: counter.count().tokens.min(most), ..counter.count() }
+        counter.count()
     }
 
     /// The prompt's size without a tokenizer: four bytes a token, rounded up, and the rest as in [`Self::count_input`].
@@ -222,6 +233,16 @@ mod tests {
         let sound = r#"[{"type":"text","text":"a"},{"type":"input_audio","input_audio":{"data":"aaaa"}}]"#;
         assert_eq!(counted(sound, ""), (bound(sound, ""), false));
         assert_eq!(counted(r#"[{"type":"file","file":{}}]"#, ""), (100_000, false));
+    }
+
+    /// [B-43]
+    #[test]
+    fn what_a_prompt_counts_at_least_is_its_text_and_not_what_was_reserved_for_a_file() {
+        let content =
+            r#"[{"type":"text","text":"a b"},{"type":"file","file":{"file_data":"c d e"}},{"type":"input_audio","input_audio":{}}]"#;
+        let tools = r#","tools":[{"type":"function","function":"a b c"}]"#;
+        let at_least = |extra| request(content, extra).count_input_at_least(&ALLOWANCES, &Words);
+        assert_eq!((at_least(""), at_least(tools)), (3 + 1 + 2 + 3, 3 + 1 + 2 + 3 + 3));
     }
 
     /// [trap 6]

@@ -126,24 +126,29 @@ impl llm::Tokenizer for O200kAtLeast {
 impl Prompt {
     /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
     fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
-        self.count_with(tally, &O200k)
+        let (input, output) = (self.request.count_input(&self.allowances, &O200k), self.count_output(tally, &O200k));
+        let counted_by = if input.exact && output.exact { CountedBy::Counted } else { CountedBy::Estimated };
+        (TokenUsage::text(input.tokens, output.tokens), counted_by)
     }
 
-    /// The same without waiting for the tokenizer, whose table takes seconds to build: until it is there, what there is at least.
+    /// What there is at least so far, which is what is charged if this process dies: no image and no file, whose size only the provider
+    /// knows. It does not wait for the tokenizer, whose table takes seconds to build: until it is there, text counts what it must.
     pub(super) fn count_so_far(&self, tally: &Tally) -> TokenUsage {
         if tokenizer::is_ready() {
-            return self.count(tally).0;
+            return self.count_at_least(tally, &O200k);
         }
         tokenizer::prepare();
-        self.count_with(tally, &O200kAtLeast).0
+        self.count_at_least(tally, &O200kAtLeast)
     }
 
-    fn count_with(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> (TokenUsage, CountedBy) {
-        let input = self.request.count_input(&self.allowances, tokenizer);
+    fn count_at_least(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> TokenUsage {
+        let input = self.request.count_input_at_least(&self.allowances, tokenizer);
+        TokenUsage::text(input, self.count_output(tally, tokenizer).tokens)
+    }
+
+    fn count_output(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> Count {
         let Count { tokens, exact } = tally.count_output(tokenizer);
-        let output = if exact { tokens } else { tokens.min(self.request.max_output_tokens(&self.allowances)) };
-        let counted_by = if input.exact && exact { CountedBy::Counted } else { CountedBy::Estimated };
-        (TokenUsage::text(input.tokens, output), counted_by)
+        Count { tokens: if exact { tokens } else { tokens.min(self.request.max_output_tokens(&self.allowances)) }, exact }
     }
 
     /// Four bytes a token, for the ends that leave no time to count.

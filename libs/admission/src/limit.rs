@@ -64,18 +64,7 @@ impl Limit {
     /// last: nothing that it holds can be taken for another part.
     #[must_use]
     pub fn spend_key(organization: OrganizationId, scope: LimitScope, id: &str, period: LimitPeriod, since: i64) -> String {
-        let period = match period {
-            LimitPeriod::Minute => "minute",
-            LimitPeriod::Day => "day",
-            LimitPeriod::Month => "month",
-        };
-        let scope = match scope {
-            LimitScope::Organization => "organization",
-            LimitScope::User => "user",
-            LimitScope::ApiKey => "api_key",
-            LimitScope::Model => "model",
-            LimitScope::Tag => "tag",
-        };
+        let (period, scope) = (period.as_str(), scope.as_str());
         Self::key(organization, &format!("spend:{period}:{since}:{scope}:{id}"))
     }
 

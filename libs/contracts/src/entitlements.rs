@@ -90,6 +90,23 @@ pub enum LimitScope {
     Tag,
 }
 
+impl LimitScope {
+    /// Every scope.
+    pub const ALL: [Self; 5] = [Self::Organization, Self::User, Self::ApiKey, Self::Model, Self::Tag];
+
+    /// As it stands in messages, keys and rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::User => "user",
+            Self::ApiKey => "api_key",
+            Self::Model => "model",
+            Self::Tag => "tag",
+        }
+    }
+}
+
 /// For how long a limit counts; calendar periods in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -103,6 +120,19 @@ pub enum LimitPeriod {
 }
 
 impl LimitPeriod {
+    /// Every period.
+    pub const ALL: [Self; 3] = [Self::Minute, Self::Day, Self::Month];
+
+    /// As it stands in messages, keys and rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Day => "day",
+            Self::Month => "month",
+        }
+    }
+
     /// The period that an instant is in: its first instant, and the first one after it.
     #[must_use]
     pub fn bounds(self, at: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {

@@ -11,7 +11,7 @@ use admission::Limit;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, TimeDelta, Utc};
-use contracts::entitlements::LimitPeriod;
+use contracts::entitlements::{LimitPeriod, LimitScope};
 use identity::OrganizationId;
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
@@ -121,11 +121,15 @@ async fn look(
     refused: &Refused,
     (length, period, forecast): (LimitPeriod, Period, bool),
 ) -> Result<usize, Error> {
-    let now = state.clock.now();
+    let (now, has_refused) = (state.clock.now(), refused.contains(&(budget.id, period.start)));
+    // What was spent is a sum, and asked only where something is told by it.
+    if budget.thresholds.is_empty() && !forecast && !has_refused {
+        return Ok(0);
+    }
     let spent = spent(&state.pool, &spender(budget)?, length, period).await?;
     let thresholds: Vec<u32> = budget.thresholds.iter().filter_map(|percent| u32::try_from(*percent).ok()).collect();
     let mut crossed = crossed(spent, budget.limit_micros, &thresholds, forecast, period, now);
-    if refused.contains(&(budget.id, period.start)) {
+    if has_refused {
         crossed.push(Threshold::Refused);
     }
     if crossed.is_empty() {
@@ -164,13 +168,12 @@ async fn refused(state: &AppState, page: &[Watched]) -> Refused {
 /// Those whom the budget is for.
 fn spender(budget: &Watched) -> Result<Spender, Error> {
     let id = &budget.scope_id;
-    let part = match budget.scope.as_str() {
-        "organization" => Some(Part::Whole),
-        "user" => id.parse().ok().map(Part::User),
-        "api_key" => id.parse().ok().map(Part::Key),
-        "model" => Some(Part::Model(id.clone())),
-        "tag" => Some(Part::Tag(id.clone())),
-        _ => None,
+    let part = match limits::scope(&budget.scope)? {
+        LimitScope::Organization => Some(Part::Whole),
+        LimitScope::User => id.parse().ok().map(Part::User),
+        LimitScope::ApiKey => id.parse().ok().map(Part::Key),
+        LimitScope::Model => Some(Part::Model(id.clone())),
+        LimitScope::Tag => Some(Part::Tag(id.clone())),
     };
     // Never wider than it was meant [B19]: a scope that names nobody spends nothing.
     let part = part.ok_or(Error::Internal("a budget is for nobody"))?;

@@ -1,6 +1,6 @@
 //! Which thresholds of a budget were crossed; pure.
 
-use chrono::{DateTime, Datelike, DurationRound, Months, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use contracts::entitlements::LimitPeriod;
 
 use crate::subscriptions::period::Period;
@@ -31,15 +31,7 @@ impl Threshold {
 /// The calendar period (UTC, half-open) that an instant is in.
 #[must_use]
 pub fn period_of(period: LimitPeriod, now: DateTime<Utc>) -> Period {
-    let rounded = |step: TimeDelta| now.duration_trunc(step).unwrap_or(now);
-    let (start, end) = match period {
-        LimitPeriod::Minute => (rounded(TimeDelta::minutes(1)), rounded(TimeDelta::minutes(1)) + TimeDelta::minutes(1)),
-        LimitPeriod::Day => (rounded(TimeDelta::days(1)), rounded(TimeDelta::days(1)) + TimeDelta::days(1)),
-        LimitPeriod::Month => {
-            let start = rounded(TimeDelta::days(1)) - TimeDelta::days(i64::from(now.day0()));
-            (start, start.checked_add_months(Months::new(1)).unwrap_or(DateTime::<Utc>::MAX_UTC))
-        }
-    };
+    let (start, end) = period.bounds(now);
     Period { start, end }
 }
 

@@ -26,35 +26,12 @@ pub async fn hard(connection: &mut PgConnection, organization: OrganizationId) -
         .collect()
 }
 
-/// The text that the database has of a scope.
-#[must_use]
-pub const fn scope_text(scope: LimitScope) -> &'static str {
-    match scope {
-        LimitScope::Organization => "organization",
-        LimitScope::User => "user",
-        LimitScope::ApiKey => "api_key",
-        LimitScope::Model => "model",
-        LimitScope::Tag => "tag",
-    }
-}
-
-/// The text that the database has of a period.
-#[must_use]
-pub const fn period_text(period: LimitPeriod) -> &'static str {
-    match period {
-        LimitPeriod::Minute => "minute",
-        LimitPeriod::Day => "day",
-        LimitPeriod::Month => "month",
-    }
-}
-
 /// The scope of a row.
 ///
 /// # Errors
 /// [`Error::Internal`].
 pub fn scope(text: &str) -> Result<LimitScope, Error> {
-    let all = [LimitScope::Organization, LimitScope::User, LimitScope::ApiKey, LimitScope::Model, LimitScope::Tag];
-    all.into_iter().find(|scope| scope_text(*scope) == text).ok_or(Error::Internal("a budget has an unknown scope"))
+    LimitScope::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(Error::Internal("a budget has an unknown scope"))
 }
 
 /// The period of a row.
@@ -62,6 +39,5 @@ pub fn scope(text: &str) -> Result<LimitScope, Error> {
 /// # Errors
 /// [`Error::Internal`].
 pub fn period(text: &str) -> Result<LimitPeriod, Error> {
-    let all = [LimitPeriod::Minute, LimitPeriod::Day, LimitPeriod::Month];
-    all.into_iter().find(|period| period_text(*period) == text).ok_or(Error::Internal("a budget has an unknown period"))
+    LimitPeriod::ALL.into_iter().find(|period| period.as_str() == text).ok_or(Error::Internal("a budget has an unknown period"))
 }

@@ -149,7 +149,8 @@ async fn make_accounts(
     let currencies: Vec<String> = accounts.iter().map(|(.., currency)| currency.code().to_owned()).collect();
     sqlx::query!(
         "insert into accounts (id, organization_id, kind, currency)
-         select id, owner, kind, currency from unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) as wanted (id, owner, kind, currency)
+         select id, owner, kind, currency
+         from unnest((select $1::uuid[]), (select $2::uuid[]), (select $3::text[]), (select $4::text[])) as wanted (id, owner, kind, currency)
          where case when owner is null
              then not exists (select from accounts a where a.organization_id is null and a.kind = wanted.kind and a.currency = wanted.currency)
            else not exists (select from accounts a where a.organization_id = owner and a.kind = wanted.kind and a.currency = wanted.currency) end
@@ -206,7 +207,7 @@ pub async fn lock_all(
 ) -> Result<HashMap<OrganizationId, Balances>, Error> {
     let rows = sqlx::query!(
         r#"select organization_id as "organization_id!", kind, balance_micros from accounts
-           where organization_id = any($1) and currency = $2 order by organization_id, kind for no key update"#,
+           where organization_id = any((select $1::uuid[])::uuid[]) and currency = $2 order by organization_id, kind for no key update"#,
         organizations,
         CREDIT.code()
     )

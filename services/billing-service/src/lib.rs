@@ -119,6 +119,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0122_parts_of_sales",
         "0123_alerts_of_a_limit",
         "0124_webhooks_by_endpoint",
+        "0125_plans_kept",
     ],
 };
 

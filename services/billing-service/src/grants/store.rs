@@ -96,7 +96,7 @@ pub async fn lots_of(
                and r.state = 'held' and r.created_at < g.expires_at), 0) + coalesce((select sum(l.held_micros) from leases l
                where l.organization_id = g.organization_id and l.state <> 'closed' and l.opened_at < g.expires_at), 0))::bigint
                else 0 end as "held_before!"
-           from grants g where g.organization_id = any($1) and g.state = 'active' and g.remaining_micros > 0"#,
+           from grants g where g.organization_id = any((select $1::uuid[])::uuid[]) and g.state = 'active' and g.remaining_micros > 0"#,
         organizations,
         now
     )
@@ -202,7 +202,8 @@ pub async fn insert_all(transaction: &mut Transaction<'static, Postgres>, moved:
     sqlx::query!(
         "insert into grant_movements (grant_id, kind, external_key, amount_micros, reverses, occurred_at)
          select grant_id, kind, key, amount, reverses, at
-         from unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[]) with ordinality
+         from unnest((select $1::uuid[]), (select $2::text[]), (select $3::text[]), (select $4::bigint[]), (select $5::bigint[]),
+           (select $6::timestamptz[])) with ordinality
            as moved (grant_id, kind, key, amount, reverses, at, place)
          order by place",
         &grants,

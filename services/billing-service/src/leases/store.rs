@@ -250,9 +250,12 @@ pub struct LeaseHold {
 /// # Errors
 /// The database's.
 pub async fn lock_holds(transaction: &mut Transaction<'static, Postgres>, ids: &[Uuid]) -> Result<Vec<(LeaseId, LeaseHold)>, Error> {
-    let rows = sqlx::query!("select id, organization_id, held_micros from leases where id = any($1) order by id for no key update", ids)
-        .fetch_all(&mut **transaction)
-        .await?;
+    let rows = sqlx::query!(
+        "select id, organization_id, held_micros from leases where id = any((select $1::uuid[])::uuid[]) order by id for no key update",
+        ids
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
     let hold = |organization, held| LeaseHold { organization_id: OrganizationId::from_uuid(organization), held };
     Ok(rows.into_iter().map(|row| (LeaseId::from_uuid(row.id), hold(row.organization_id, row.held_micros))).collect())
 }
@@ -264,7 +267,8 @@ pub async fn lock_holds(transaction: &mut Transaction<'static, Postgres>, ids: &
 pub async fn update_holds(transaction: &mut Transaction<'static, Postgres>, holds: &[(LeaseId, LeaseHold)]) -> Result<(), Error> {
     let (ids, held): (Vec<Uuid>, Vec<i64>) = holds.iter().map(|(id, hold)| (id.uuid(), hold.held)).unzip();
     sqlx::query!(
-        "update leases set held_micros = moved.held from unnest($1::uuid[], $2::bigint[]) as moved (id, held) where leases.id = moved.id",
+        "update leases set held_micros = moved.held from unnest((select $1::uuid[]), (select $2::bigint[])) as moved (id, held)
+         where leases.id = moved.id",
         &ids,
         &held
     )

@@ -75,7 +75,8 @@ impl Sheet {
     }
 
     /// Writes all, or nothing when an account is missing. Each account is found by its owner or as one of the house's: two branches, because
-    /// only these can use the index.
+    /// only these can use the index. The lists stand behind a `select`, so that the statement is planned once and not each time
+    /// (`docs/architecture/PERFORMANCE.md`, "Plans that are kept").
     ///
     /// # Errors
     /// The database's; it refuses what is not balanced or overdraws.
@@ -89,7 +90,8 @@ impl Sheet {
         let written = sqlx::query!(
             r#"with moves as materialized (
                  select m.fact, m.amount, account.id as account_id, m.place
-                 from unnest($6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::bigint[]) with ordinality as m (fact, owner, kind, currency, amount, place)
+                 from unnest((select $6::uuid[]), (select $7::uuid[]), (select $8::text[]), (select $9::text[]), (select $10::bigint[]))
+                   with ordinality as m (fact, owner, kind, currency, amount, place)
                  cross join lateral (
                    select a.id from accounts a where a.organization_id = m.owner and a.kind = m.kind and a.currency = m.currency
                    union all
@@ -99,7 +101,8 @@ impl Sheet {
                facts as (
                  insert into ledger_transactions (id, kind, external_key, organization_id, occurred_at)
                  select id, kind, key, organization, time
-                 from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::timestamptz[]) with ordinality as t (id, kind, key, organization, time, place)
+                 from unnest((select $1::uuid[]), (select $2::text[]), (select $3::text[]), (select $4::uuid[]), (select $5::timestamptz[]))
+                   with ordinality as t (id, kind, key, organization, time, place)
                  where (select every from found) order by place
                  on conflict on constraint ledger_transactions_fact_key do nothing returning id),
                entries as (

@@ -136,9 +136,14 @@ async fn fetch_and_have_effect(state: &AppState, event: &Claimed, ids: &[String]
             None => "ignored",
         };
         let now = state.clock.now();
-        sqlx::query!("update stripe_events set state = $2, handled_at = $3 where event_id = any($1)", &turn.waiting, outcome, now)
-            .execute(&mut **transaction)
-            .await?;
+        sqlx::query!(
+            "update stripe_events set state = $2, handled_at = $3 where event_id = any((select $1::text[])::text[])",
+            &turn.waiting,
+            outcome,
+            now
+        )
+        .execute(&mut **transaction)
+        .await?;
         Ok(())
     })
 }

@@ -70,7 +70,7 @@ pub async fn post_all(
     let cards = cards(transaction, batch).await?;
     let requests: Vec<Uuid> = batch.iter().map(|posted| posted.event.request_id.uuid()).collect();
     // Where every request that was ever recorded stands once, and not in each month's rows: that would cost more with each month.
-    let known = sqlx::query_scalar!("select request_id from usage_requests where request_id = any($1)", &requests)
+    let known = sqlx::query_scalar!("select request_id from usage_requests where request_id = any((select $1::uuid[])::uuid[])", &requests)
         .fetch_all(&mut **transaction)
         .await?;
     let known = known.into_iter().map(RequestId::from_uuid).collect();

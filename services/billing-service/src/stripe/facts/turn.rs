@@ -45,7 +45,7 @@ async fn ask(transaction: &mut Transaction<'static, Postgres>, events: &[String]
     // reads the index of all that wait. All of them are locked before the turn is asked for, because all are counted.
     let turn = sqlx::query!(
         r#"with events as materialized (
-             select event_id, state from stripe_events where event_id = any($1) order by event_id for no key update),
+             select event_id, state from stripe_events where event_id = any((select $1::text[])::text[]) order by event_id for no key update),
            owner as materialized (
              select organization_id from stripe_customers where customer_id = $2
              union all select organization_id from stripe_former_customers where customer_id = $2 limit 1),

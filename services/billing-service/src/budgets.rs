@@ -6,6 +6,7 @@ pub mod api;
 pub mod counted;
 pub mod evaluate;
 pub mod limits;
+pub mod retention;
 pub mod spent;
 pub mod store;
 pub mod webhooks;

@@ -35,6 +35,8 @@ chassis::settings! {
         pub overage: crate::usage::Overage = default "BILLING_OVERAGE" "debt",
         /// Whether alerts may go to private addresses and over plain HTTP; for tests and closed networks only.
         pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
+        /// Days that alerts, and webhook messages that came to an end, are kept, at least 63; older ones are removed. 0 keeps all.
+        pub alerts_retention_days: u32 = default "BILLING_ALERTS_RETENTION_DAYS" "400",
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
         /// Events of other services.

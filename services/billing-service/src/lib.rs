@@ -120,6 +120,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0123_alerts_of_a_limit",
         "0124_webhooks_by_endpoint",
         "0125_plans_kept",
+        "0126_alerts_retention",
+        "0127_webhook_secrets",
     ],
 };
 

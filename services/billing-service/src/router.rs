@@ -44,6 +44,7 @@ fn public() -> OpenApiRouter<AppState> {
         .routes(routes!(budgets::alerts::list::list))
         .routes(routes!(budgets::webhooks::endpoints::list, budgets::webhooks::endpoints::create))
         .routes(routes!(budgets::webhooks::endpoints::delete))
+        .routes(routes!(budgets::webhooks::secrets::rotate))
         .routes(routes!(budgets::webhooks::deliveries::list))
         .routes(routes!(budgets::webhooks::deliveries::replay))
         // Usage of anything else: events from other services, and the meters that count them.

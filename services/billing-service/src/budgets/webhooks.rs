@@ -1,9 +1,10 @@
 //! Signed messages to where an organization wants them (Standard Webhooks): registered, guarded against being turned on our own
-//! network, sent until they arrive, listed, replayable.
+//! network, sent until they arrive, listed, replayable. Secrets are replaced while messages go on.
 
 pub mod deliveries;
 pub mod endpoints;
 pub mod guard;
+pub mod secrets;
 pub mod sender;
 pub mod signature;
 

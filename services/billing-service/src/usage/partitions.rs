@@ -1,5 +1,5 @@
 //! The months of the usage table: made ahead of time, and taken out when they are older than the retention and nothing needs them. Events
-//! of other services go in the same task, reports of usage that Stripe has, and sums of tags.
+//! of other services go in the same task, reports of usage that Stripe has, sums of tags, and alerts.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use chrono::{DateTime, Months, Utc};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
+use crate::budgets;
 use crate::config::UsageConfig;
 use crate::error::Error;
 use crate::metering::retention;
@@ -29,6 +30,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
         meters::retention::keep(&state.pool, now).await?;
         rollups::spend::forget(&state.pool).await?;
+        budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now).await?;
         Ok(())
     })
     .await;

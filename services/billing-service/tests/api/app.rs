@@ -93,6 +93,7 @@ impl App {
             sweep: Millis(Duration::from_millis(50)),
             lease: LeaseConfig { life: Millis(Duration::from_mins(1)), drain: Millis(Duration::from_mins(7)), start: 100_000 },
             webhooks_to_private: false,
+            alerts_retention_days: 0,
             overage: billing_service::usage::Overage::Debt,
             stripe: StripeConfig {
                 secret_key: None,

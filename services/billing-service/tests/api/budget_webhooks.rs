@@ -100,6 +100,49 @@ async fn an_alert_is_signed_retried_until_it_arrives_and_can_be_sent_again() {
     }
 }
 
+/// [I-83]
+#[tokio::test]
+async fn a_secret_is_replaced_while_messages_go_on_and_a_lost_answer_is_asked_for_again() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(0).await;
+    let endpoint = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    let path = format!("/v1/webhook-endpoints/{}/rotate-secret", endpoint.string("id"));
+    let first: SecretString = endpoint.string("secret").into();
+    let rotated = client.post(&path, &json!({})).await.expect(200);
+    let again = client.post(&path, &json!({"former_for_seconds": 604_800})).await.expect(200);
+    assert_eq!(rotated.json, again.json, "the answer was lost");
+    let second: SecretString = rotated.string("secret").into();
+    assert_ne!(rotated.string("secret"), endpoint.string("secret"));
+    let signatures = async |number: usize| {
+        eventually("it arrived", || async { (received.lock().unwrap().len() == number).then_some(()) }).await;
+        let (headers, body) = received.lock().unwrap()[number - 1].clone();
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp").parse().unwrap());
+        let of = |secret: &SecretString| sign(secret, &id, timestamp, body.as_bytes()).unwrap();
+        (header("webhook-signature"), of(&first), of(&second))
+    };
+    write(&app, ada, 1).await;
+    let (sent, by_first, by_second) = signatures(1).await;
+    assert_eq!(sent, format!("{by_second} {by_first}"));
+    app.turn.advance(Duration::from_hours(24));
+    let listed = client.get("/v1/webhook-endpoints").await.expect(200).json["data"][0].clone();
+    assert_eq!((&listed["former_secret_until"], &listed["secret"]), (&Value::Null, &Value::Null));
+    let known = client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    assert_eq!(known.string("secret"), rotated.string("secret"));
+    let delivery = client.get("/v1/webhook-deliveries").await.json["data"][0]["id"].clone();
+    client.post(&format!("/v1/webhook-deliveries/{}/replay", delivery.as_str().unwrap()), &json!({})).await.expect(202);
+    let (sent, _, by_second) = signatures(2).await;
+    assert_eq!(sent, by_second, "the former one has ended");
+    let third = client.post(&path, &json!({"former_for_seconds": 0})).await.expect(200);
+    assert_eq!(third.json["former_secret_until"], Value::Null);
+    assert_ne!(third.string("secret"), rotated.string("secret"));
+    let refused = client.post(&path, &json!({"former_for_seconds": 604_801})).await.expect(422);
+    assert!(refused.json.to_string().contains("former_for_seconds"), "{}", refused.json);
+    let (_, eve) = owner(&app);
+    eve.post(&path, &json!({})).await.expect(404);
+}
+
 /// One endpoint is asked one thing at a time, and who never answers holds up nobody else, also with messages for every lane.
 #[tokio::test]
 async fn an_endpoint_that_hangs_has_one_message_in_flight_and_delays_no_other_endpoint() {
@@ -135,6 +178,27 @@ async fn an_organization_whose_every_endpoint_hangs_delays_no_other_organization
     eventually("the other has all of its own", || async { (received.lock().unwrap().len() == 20).then_some(()) }).await;
     let over = "select count(*) from webhook_deliveries where last_error is not null";
     assert_eq!((asked.load(Ordering::SeqCst), app.count(over).await), (2, 0), "the slow ones were waited for, or more than two were asked");
+}
+
+/// Its owner may have forgotten it; it is told nothing more until some of that has come to an end.
+#[tokio::test]
+async fn what_is_written_to_an_endpoint_for_which_ten_thousand_messages_wait_is_listed_as_failed() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    client.post("/v1/webhook-endpoints", &json!({"url": "http://127.0.0.1:9/hook"})).await.expect(201);
+    app.as_owner(
+        "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
+         select gen_random_uuid(), id, organization_id, n::text, 'test', '{}', 'waiting', '9999-01-01', created_at - interval '1 hour'
+         from webhook_endpoints, generate_series(1, 9999) n",
+    )
+    .await;
+    // One more fits.
+    write(&app, ada, 2).await;
+    let full = "select count(*) from webhook_deliveries where state = 'failed' and attempts = 0 and last_error like 'too many%'";
+    assert_eq!((app.count(full).await, app.count("select count(*) from webhook_deliveries").await), (1, 10_001));
+    assert!(app.metric("webhook_deliveries_failed_total").await >= 1.0);
+    let (state, failed) = (json!("failed"), client.get("/v1/webhook-deliveries").await.json["data"].clone());
+    assert!(failed.as_array().unwrap().iter().any(|listed| listed["state"] == state && listed["attempts"] == 0));
 }
 
 #[tokio::test]

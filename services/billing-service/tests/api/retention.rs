@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use billing_service::budgets;
+use billing_service::budgets::alerts::evaluate_all;
 use billing_service::config::UsageConfig;
 use billing_service::metering::retention;
 use billing_service::rollups::{meters, spend, usage};
@@ -12,6 +14,7 @@ use identity::Scopes;
 use serde_json::{Value, json};
 
 use super::app::App;
+use super::budgets::{budget, owner, spend};
 use super::metering::{event, meter, send, statuses, windows};
 
 fn at(text: &str) -> DateTime<Utc> {
@@ -108,4 +111,26 @@ async fn old_events_go_by_the_month_their_sums_stay_and_who_repeats_one_is_refus
     assert_eq!(windows(&client, &later, query).await, ["01-01T00=6"], "a new meter counts what is kept");
     app.turn.set(at("2030-04-01T00:00:00Z"));
     assert_eq!(statuses(send(&client, &events[..1]).await), ["event_too_late"]);
+}
+
+#[tokio::test]
+async fn alerts_and_messages_that_came_to_an_end_go_when_they_are_old_and_cannot_be_told_again() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (pool, now) = (&app.database.pool, app.clock.now());
+    let (ada, client) = owner(&app);
+    // Nobody listens there.
+    client.post("/v1/webhook-endpoints", &json!({"url": "http://127.0.0.1:9/hook"})).await.expect(201);
+    client.post("/v1/budgets", &budget(&json!({"thresholds": [50]}))).await.expect(201);
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    let counts =
+        async || (app.count("select count(*) from webhook_deliveries").await, app.count("select count(*) from budget_alerts").await);
+    let keep = async |days: i64| budgets::retention::keep(pool, 1, now + TimeDelta::days(days)).await.unwrap();
+    keep(63).await;
+    assert_eq!(counts().await, (1, 1), "it could be told again");
+    keep(64).await;
+    assert_eq!(counts().await, (1, 0), "a message waits");
+    app.as_owner("update webhook_deliveries set state = 'failed'").await;
+    keep(64).await;
+    assert_eq!(counts().await, (0, 0));
 }

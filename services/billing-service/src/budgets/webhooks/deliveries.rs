@@ -18,6 +18,8 @@ use crate::error::Error;
 use crate::state::AppState;
 
 const PAGE: usize = 100;
+/// Messages that wait for one endpoint at most: what is written beyond them is listed as failed, and can be replayed.
+const MOST_WAITING: i64 = 10_000;
 
 /// One message to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,20 +74,26 @@ pub async fn enqueue(
             .fetch_all(&mut **transaction)
             .await?;
     let ids: Vec<Uuid> = endpoints.iter().map(|_| state.random.uuid_v7(&state.clock)).collect();
-    sqlx::query!(
-        "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, next_attempt_at, created_at)
-         select id, endpoint, $3, $4, $5, $6, 'waiting', $7, $7 from unnest($1::uuid[], $2::uuid[]) as told (id, endpoint)
-         on conflict on constraint webhook_deliveries_once do nothing",
+    let states = sqlx::query_scalar!(
+        "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, last_error, next_attempt_at, created_at)
+         select id, endpoint, $3, $4, $5, $6, case when is_full then 'failed' else 'waiting' end,
+           case when is_full then 'too many messages wait for the endpoint' end, $7, $7
+         from unnest($1::uuid[], $2::uuid[]) as told (id, endpoint) cross join lateral (select count(*) >= $8 as is_full from (
+           select from webhook_deliveries where endpoint_id = endpoint and state = 'waiting' limit $8) waiting) w
+         on conflict on constraint webhook_deliveries_once do nothing returning state",
         &ids,
         &endpoints,
         organization.uuid(),
         message_id,
         kind,
         payload.to_string(),
-        state.clock.now()
-    )
-    .execute(&mut **transaction)
-    .await?;
+        state.clock.now(),
+        MOST_WAITING
+    );
+    let failed = states.fetch_all(&mut **transaction).await?.iter().filter(|state| *state == "failed").count();
+    if failed > 0 {
+        metrics::counter!("webhook_deliveries_failed_total").increment(u64::try_from(failed).unwrap_or(u64::MAX));
+    }
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use http::StatusCode;
 use identity::{Authenticated, OrganizationId, Scope};
 use serde::{Deserialize, Serialize};
-use sqlx::{Postgres, Transaction};
+use sqlx::{PgConnection, Postgres, Transaction};
 use utoipa::ToSchema;
 
 use super::{EndpointId, guard, signature};
@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::state::AppState;
 
 /// Endpoints of an organization at most.
-const MOST: i64 = 20;
+const MOST: usize = 20;
 
 /// Where messages are to go.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,12 +36,16 @@ pub struct Endpoint {
     url: String,
     /// When it was registered.
     created_at: DateTime<Utc>,
+    /// Until when messages are signed with its former secret as well, while one secret takes the place of another.
+    former_secret_until: Option<DateTime<Utc>>,
+    #[serde(skip)]
+    secret_version: i32,
 }
 
 /// A new endpoint.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct EndpointCreated {
-    /// What its messages are signed with (Standard Webhooks); shown this once.
+    /// What its messages are signed with (Standard Webhooks); no list shows it.
     secret: String,
     /// What is listed of it.
     #[serde(flatten)]
@@ -60,13 +64,25 @@ pub struct EndpointList {
     responses((status = 200, body = EndpointList), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody)))]
 pub async fn list(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<axum::Json<EndpointList>, Error> {
     principal.require(Scope::BillingRead)?;
+    let data = all(&state, &mut *state.pool.acquire().await?, principal.organization_id).await?;
+    Ok(axum::Json(EndpointList { data }))
+}
+
+async fn all(state: &AppState, connection: &mut PgConnection, organization: OrganizationId) -> Result<Vec<Endpoint>, Error> {
     let rows = sqlx::query!(
-        "select id, url, created_at from webhook_endpoints where organization_id = $1 and deleted_at is null order by created_at, id",
-        principal.organization_id.uuid()
+        "select id, url, created_at, former_until, secret_version from webhook_endpoints
+         where organization_id = $1 and deleted_at is null order by created_at, id",
+        organization.uuid()
     );
-    let rows = rows.fetch_all(&state.pool).await?.into_iter();
-    let data = rows.map(|row| Endpoint { id: EndpointId::from_uuid(row.id), url: row.url, created_at: row.created_at });
-    Ok(axum::Json(EndpointList { data: data.collect() }))
+    let (rows, now) = (rows.fetch_all(connection).await?.into_iter(), state.clock.now());
+    let endpoints = rows.map(|row| Endpoint {
+        id: EndpointId::from_uuid(row.id),
+        url: row.url,
+        created_at: row.created_at,
+        former_secret_until: row.former_until.filter(|until| *until > now),
+        secret_version: row.secret_version,
+    });
+    Ok(endpoints.collect())
 }
 
 /// Register where messages go. Registered twice, it is there once.
@@ -87,30 +103,30 @@ pub async fn create(
             .await?;
         register(&state, transaction, principal.organization_id, &new.url).await
     })?;
-    let secret = signature::secret(&state.config.secret, listed.id)?.expose_secret().to_owned();
+    let secret = signature::secret(&state.config.secret, listed.id, listed.secret_version)?.expose_secret().to_owned();
     Ok((StatusCode::CREATED, axum::Json(EndpointCreated { secret, listed })))
 }
 
 async fn register(
     state: &AppState,
-    transaction: &mut sqlx::Transaction<'static, sqlx::Postgres>,
-    organization: identity::OrganizationId,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
     url: &str,
 ) -> Result<Endpoint, Error> {
-    let rows = sqlx::query!(
-        "select id, url, created_at from webhook_endpoints where organization_id = $1 and deleted_at is null",
-        organization.uuid()
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    let count = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    if let Some(row) = rows.into_iter().find(|row| row.url == url) {
-        return Ok(Endpoint { id: EndpointId::from_uuid(row.id), url: row.url, created_at: row.created_at });
+    let mut endpoints = all(state, transaction, organization).await?;
+    if let Some(known) = endpoints.iter().position(|endpoint| endpoint.url == url) {
+        return Ok(endpoints.swap_remove(known));
     }
-    if count >= MOST {
+    if endpoints.len() >= MOST {
         return Err(Problem::conflict("too_many_endpoints", "There are as many endpoints as an organization may have").into());
     }
-    let endpoint = Endpoint { id: EndpointId::new(&state.clock, &state.random), url: url.to_owned(), created_at: state.clock.now() };
+    let endpoint = Endpoint {
+        id: EndpointId::new(&state.clock, &state.random),
+        url: url.to_owned(),
+        created_at: state.clock.now(),
+        former_secret_until: None,
+        secret_version: 1,
+    };
     sqlx::query!(
         "insert into webhook_endpoints (id, organization_id, url, created_at) values ($1, $2, $3, $4)",
         endpoint.id.uuid(),

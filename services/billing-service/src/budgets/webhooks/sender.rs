@@ -12,7 +12,7 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{EndpointId, guard, signature};
+use super::{EndpointId, guard, secrets, signature};
 use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::backoff;
@@ -35,6 +35,8 @@ struct Due {
     payload: String,
     attempts: i32,
     url: String,
+    secret_version: i32,
+    former_until: Option<DateTime<Utc>>,
     busy_until: DateTime<Utc>,
 }
 
@@ -123,7 +125,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
                    select due.* from due where due.endpoint_id in (select id from free)
                    union all select f.* from first_of_each f where f.next_attempt_at <= $1),
                  next as (
-                   select f.id, e.id as endpoint_id, e.url from first f join webhook_endpoints e on e.id = f.endpoint_id
+                   select f.id, e.id as endpoint_id, e.url, e.secret_version, e.former_until from first f join webhook_endpoints e on e.id = f.endpoint_id
                    left join busy b on b.organization_id = e.organization_id
                    where e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
                    order by f.next_attempt_at, f.id limit 1 for no key update of e skip locked),
@@ -131,7 +133,8 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
                    where e.id = next.endpoint_id and e.deleted_at is null returning e.busy_until)
                update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, asked
                where d.id = next.id and d.state = 'waiting'
-               returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, asked.busy_until as "busy_until!""#,
+               returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, next.secret_version,
+                 next.former_until as "former_until?", asked.busy_until as "busy_until!""#,
             now,
             OF_ONE
         );
@@ -144,9 +147,12 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
 async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
     let resolved = tokio::time::timeout(TIMEOUT, guard::resolve(&due.url, state.config.webhooks_to_private)).await;
     let target = resolved.map_err(|_| "its name was not resolved in time")?.map_err(|refused| refused.to_string())?;
-    let timestamp = state.clock.now().timestamp();
-    let secret = signature::secret(&state.config.secret, EndpointId::from_uuid(due.endpoint_id)).map_err(|error| error.to_string())?;
-    let signed = signature::sign(&secret, &due.message_id, timestamp, due.payload.as_bytes()).map_err(|error| error.to_string())?;
+    let now = state.clock.now();
+    let timestamp = now.timestamp();
+    let (endpoint, valid) = (EndpointId::from_uuid(due.endpoint_id), secrets::valid(due.secret_version, due.former_until, now));
+    let secrets: Result<Vec<_>, Error> = valid.map(|version| signature::secret(&state.config.secret, endpoint, version)).collect();
+    let signed = secrets.and_then(|secrets| signature::sign_all(&secrets, &due.message_id, timestamp, due.payload.as_bytes()));
+    let signed = signed.map_err(|error| error.to_string())?;
     // A client for each attempt: it is pinned to the address that was checked, follows no redirect and knows no proxy.
     let client = client::builder()
         .connect_timeout(TIMEOUT)

@@ -10,16 +10,27 @@ use sha2::Sha256;
 use super::EndpointId;
 use crate::error::Error;
 
-/// The secret of an endpoint, as its owner enters it: `whsec_` and base64.
+/// The secret of an endpoint, as its owner enters it: `whsec_` and base64. The first has the version 1, and each that takes its place the
+/// next one.
 ///
 /// # Errors
 /// Never, in truth: any key will do.
-pub fn secret(root: &SecretString, endpoint: EndpointId) -> Result<SecretString, Error> {
-    let derived = mac(root.expose_secret().as_bytes(), &[b"trivet webhook v1 ", endpoint.to_string().as_bytes()])?;
+pub fn secret(root: &SecretString, endpoint: EndpointId, version: i32) -> Result<SecretString, Error> {
+    let later = if version > 1 { format!(" {version}") } else { String::new() };
+    let derived = mac(root.expose_secret().as_bytes(), &[b"trivet webhook v1 ", endpoint.to_string().as_bytes(), later.as_bytes()])?;
     Ok(format!("whsec_{}", STANDARD.encode(derived)).into())
 }
 
-/// The header `webhook-signature` of a message.
+/// The header `webhook-signature` of a message that is signed with several secrets: a receiver takes it when it knows one of them.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_all(secrets: &[SecretString], id: &str, timestamp: i64, body: &[u8]) -> Result<String, Error> {
+    let signatures: Result<Vec<String>, Error> = secrets.iter().map(|secret| sign(secret, id, timestamp, body)).collect();
+    Ok(signatures?.join(" "))
+}
+
+/// A signature of a message, with its version.
 ///
 /// # Errors
 /// When the secret is malformed.
@@ -51,11 +62,21 @@ mod tests {
     }
 
     #[test]
-    fn each_endpoint_has_its_own_secret_and_always_the_same() {
+    fn each_endpoint_has_its_own_secrets_and_always_the_same() {
         let root = "root".to_owned().into();
-        let of = |number| secret(&root, EndpointId::from_uuid(uuid::Uuid::from_u128(number))).unwrap();
-        assert_eq!(of(1).expose_secret(), of(1).expose_secret());
-        assert_ne!(of(1).expose_secret(), of(2).expose_secret());
-        assert!(sign(&of(1), "msg", 0, b"").is_ok());
+        let of = |number, version| secret(&root, EndpointId::from_uuid(uuid::Uuid::from_u128(number)), version).unwrap();
+        assert_eq!(of(1, 1).expose_secret(), of(1, 1).expose_secret());
+        for other in [of(2, 1), of(1, 2), of(1, 3)] {
+            assert_ne!(of(1, 1).expose_secret(), other.expose_secret());
+        }
+        assert_ne!(of(1, 2).expose_secret(), of(1, 3).expose_secret());
+        assert!(sign(&of(1, 1), "msg", 0, b"").is_ok());
+    }
+
+    /// An endpoint that was registered before there were versions keeps its secret.
+    #[test]
+    fn the_first_secret_is_the_one_that_was_given_before_there_were_versions() {
+        let first = secret(&"root".to_owned().into(), EndpointId::from_uuid(uuid::Uuid::from_u128(1)), 1).unwrap();
+        assert_eq!(first.expose_secret(), "whsec_x74c0Lk24YyGaIDZYF3Msh/9aymGr6SPZjMwg2/CGlM=");
     }
 }

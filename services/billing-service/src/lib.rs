@@ -122,6 +122,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0125_plans_kept",
         "0126_alerts_retention",
         "0127_webhook_secrets",
+        "0128_meters_over_earlier_events",
     ],
 };
 

@@ -13,6 +13,7 @@ mod windows;
 pub(crate) use cloud_event::read;
 pub use definition::Aggregation;
 pub use events::{__path_receive, receive, receive_internal};
+pub(crate) use meters::lock as lock_meters;
 pub use meters::{__path_create, __path_list, create, list};
 pub use placement::{Placement, Rules, Unplaced};
 pub use windows::{__path_usage, usage};

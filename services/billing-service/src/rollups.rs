@@ -3,6 +3,7 @@
 //! A write adds what it changes to a table of deltas, where no two writers meet; a worker adds the deltas to the rollups. Who reads
 //! takes both together, so that an answer is never behind the rows.
 
+pub mod earlier;
 pub mod meters;
 pub mod spend;
 pub mod usage;

@@ -128,6 +128,8 @@ impl AppState {
         let state = self.clone();
         host.spawn("rollups", |stop| async move { rollups::run(&state, &stop).await });
         let state = self.clone();
+        host.spawn("earlier-events", |stop| async move { rollups::earlier::run(&state, &stop).await });
+        let state = self.clone();
         host.spawn("usage-partitions", |stop| async move { usage::partitions::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("margin-alerts", |stop| async move { margin::run(&state, &stop).await });

@@ -29,6 +29,8 @@ mod customer_turns;
 mod debt;
 #[path = "api/documents.rs"]
 mod documents;
+#[path = "api/earlier_events.rs"]
+mod earlier_events;
 #[path = "api/edge.rs"]
 mod edge;
 #[path = "api/entitlements.rs"]

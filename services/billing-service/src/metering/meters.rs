@@ -19,10 +19,13 @@ use super::MeterId;
 use super::definition::{Aggregation, Definition, Filter, Group};
 use crate::audit::{self, Change, Decision};
 use crate::error::Error;
+use crate::rollups::earlier;
 use crate::state::AppState;
 
 /// Meters of an organization at most: each event is compared with each of its type.
 const MOST: usize = 200;
+/// Earlier events that are counted before the answer that makes a meter.
+const FIRST: i64 = 10_000;
 
 /// A meter.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -34,6 +37,8 @@ pub struct Meter {
     pub definition: Definition,
     /// Other meters in which the same event may count as well [B-62].
     pub overlaps_with: Vec<MeterId>,
+    /// Whether all events that came before it are counted; where there are many, its sums grow until they are.
+    pub is_complete: bool,
     /// When it was made; it counts earlier events too.
     pub created_at: DateTime<Utc>,
 }
@@ -92,15 +97,24 @@ pub async fn lock_shared(transaction: &mut Transaction<'static, Postgres>, organ
     Ok(())
 }
 
+/// Keeps events from being taken while a meter is made, or counts those that came before it.
+///
+/// # Errors
+/// The database's.
+pub async fn lock(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<(), Error> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('meters ' || $1::text, 0))", organization.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
 async fn make(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     definition: Definition,
 ) -> Result<Meter, Error> {
-    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('meters ' || $1::text, 0))", organization.to_string())
-        .execute(&mut **transaction)
-        .await?;
+    lock(transaction, organization).await?;
     let others = of(transaction, organization).await?;
     if others.len() >= MOST {
         return Err(Problem::conflict("too_many_meters", "The organization has as many meters as it may").into());
@@ -113,17 +127,20 @@ async fn make(
             .field("filters", format!("must keep events apart from {}, or allow_overlap must be true", names.join(", ")))
             .into());
     }
-    let meter = Meter { id: MeterId::new(&state.clock, &state.random), definition, overlaps_with, created_at: state.clock.now() };
+    let (id, created_at) = (MeterId::new(&state.clock, &state.random), state.clock.now());
+    let meter = Meter { id, definition, overlaps_with, is_complete: false, created_at };
     insert(transaction, organization, &meter).await?;
-    crate::rollups::meters::count_all(transaction, Some(meter.id)).await?;
-    Ok(meter)
+    // What is soon done is done at once; whoever waits for an answer waits for no more than that.
+    let is_complete = earlier::count(transaction, organization, meter.id, FIRST).await?;
+    Ok(Meter { is_complete, ..meter })
 }
 
 async fn insert(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, meter: &Meter) -> Result<(), Error> {
     let Definition { name, event_type, aggregation, value_path, group_by, filters, .. } = &meter.definition;
     sqlx::query!(
-        "insert into meters (id, organization_id, name, event_type, aggregation, value_path, group_by, filters, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "insert into meters (id, organization_id, name, event_type, aggregation, value_path, group_by, filters, created_at,
+           is_complete, counted_source, counted_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, false, '', '')",
         meter.id.uuid(),
         organization.uuid(),
         name,
@@ -150,7 +167,7 @@ async fn insert(transaction: &mut Transaction<'static, Postgres>, organization: 
 pub async fn of(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Vec<Meter>, Error> {
     let rows = sqlx::query!(
         r#"select id, name, event_type, aggregation, value_path, group_by as "group_by: Jsonb<Vec<Group>>", filters as "filters: Jsonb<Vec<Filter>>",
-             created_at from meters where organization_id = $1 order by name"#,
+             is_complete, created_at from meters where organization_id = $1 order by name"#,
         organization.uuid()
     )
     .fetch_all(&mut **transaction)
@@ -167,7 +184,8 @@ pub async fn of(transaction: &mut Transaction<'static, Postgres>, organization: 
             filters: row.filters.0,
             allow_overlap: false,
         };
-        meters.push(Meter { id: MeterId::from_uuid(row.id), definition, overlaps_with: Vec::new(), created_at: row.created_at });
+        let (id, overlaps_with) = (MeterId::from_uuid(row.id), Vec::new());
+        meters.push(Meter { id, definition, overlaps_with, is_complete: row.is_complete, created_at: row.created_at });
     }
     let overlaps = |meter: &Meter| {
         let others = meters.iter().filter(|other| other.id != meter.id && meter.definition.overlaps(&other.definition));

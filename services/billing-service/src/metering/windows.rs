@@ -65,6 +65,8 @@ pub struct MeterWindow {
 pub struct MeterUsage {
     /// One for each window and group.
     data: Vec<MeterWindow>,
+    /// Whether all events that came before the meter are counted; until then values grow.
+    is_complete: bool,
 }
 
 /// What a meter counted.
@@ -80,7 +82,7 @@ pub async fn usage(
     principal.require(Scope::BillingRead)?;
     query.check()?;
     let meter = sqlx::query!(
-        r#"select aggregation, group_by as "group_by: Json<Vec<Group>>" from meters where id = $1 and organization_id = $2"#,
+        r#"select aggregation, is_complete, group_by as "group_by: Json<Vec<Group>>" from meters where id = $1 and organization_id = $2"#,
         id.uuid(),
         principal.organization_id.uuid()
     )
@@ -89,7 +91,8 @@ pub async fn usage(
     .ok_or(Error::NotFound)?;
     let names = query.names(&meter.group_by.0)?;
     let aggregation = Aggregation::parse(&meter.aggregation).ok_or(Error::Internal("a meter has an unknown aggregation"))?;
-    Ok(axum::Json(MeterUsage { data: windows(&state, id, aggregation, &query, &names).await? }))
+    let data = windows(&state, id, aggregation, &query, &names).await?;
+    Ok(axum::Json(MeterUsage { data, is_complete: meter.is_complete }))
 }
 
 impl WindowQuery {

@@ -48,6 +48,7 @@ gauges! {
     "stream_lag_messages" [Count "stream"] Limit::Above(50_000), "Entries of a usage stream that are not posted.";
     "stream_set_aside_messages" [Count "stream"] Limit::Above(0), "Entries that were rejected too often and wait for an operator.";
     "billing_rollup_deltas" [Count "of"] Limit::Above(500_000), "Changes that are not in the rollups yet; they are counted all the same.";
+    "billing_meter_incomplete_age_seconds" [Seconds] Limit::Above(86_400), "Age of the oldest meter that has not counted all events that came before it.";
     "billing_stripe_events" [Count "state"] Limit::None, "Events of Stripe that have had no effect yet.";
     "billing_stripe_event_age_seconds" [Seconds] Limit::Above(600), "Age of the oldest event of Stripe that is still being tried.";
     "billing_stripe_events_set_aside" [Count] Limit::Above(0), "Events of Stripe that failed too often and wait for an operator.";

@@ -73,6 +73,7 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
              union all select 'billing_rollup_deltas', 'usage', count(*) from usage_deltas
              union all select 'billing_rollup_deltas', 'meters', count(*) from meter_deltas
              union all select 'billing_rollup_deltas', 'spend', (select count(*) from spend_deltas) + (select count(*) from tag_spend_deltas)
+             union all select 'billing_meter_incomplete_age_seconds', null, extract(epoch from $1 - min(created_at))::bigint from meters where not is_complete
              union all select 'billing_stripe_events', state, count(*) from stripe_events where state in ('received', 'parked') group by state
              union all select 'billing_stripe_event_age_seconds', null, extract(epoch from $1 - min(received_at))::bigint from stripe_events where state = 'received'
              union all select 'billing_stripe_events_set_aside', null, count(*) from stripe_events where state = 'parked'

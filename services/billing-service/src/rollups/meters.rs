@@ -5,7 +5,6 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use super::{BATCH, LOCK};
 use crate::error::Error;
-use crate::metering::MeterId;
 
 /// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
 ///
@@ -36,17 +35,12 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
     })
 }
 
-/// Counts every event that is kept anew, of one meter or of all, into the deltas; the caller sees to it that nothing of it is there
-/// already.
-///
-/// # Errors
-/// The database's.
-pub async fn count_all(transaction: &mut Transaction<'static, Postgres>, meter: Option<MeterId>) -> Result<(), Error> {
+/// Counts every event that is kept anew into the deltas, from which nothing of it may be there already.
+async fn count_all(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
     sqlx::query!(
         "insert into meter_deltas (meter_id, hour, groups, events, amount, most, value)
          select meter_id, hour, groups, count(*), coalesce(sum(amount), 0), max(amount), value from meter_contributions
-         where ($1::uuid is null or meter_id = $1) and hour >= (select metered_since()) group by meter_id, hour, groups, value",
-        meter.map(MeterId::uuid)
+         where hour >= (select metered_since()) group by meter_id, hour, groups, value"
     )
     .execute(&mut **transaction)
     .await?;
@@ -67,6 +61,6 @@ pub async fn rebuild(pool: &PgPool) -> Result<(), Error> {
         sqlx::query!("delete from meter_rollups where window_start >= (select metered_since())").execute(&mut **transaction).await?;
         sqlx::query!("delete from meter_values where window_start >= (select metered_since())").execute(&mut **transaction).await?;
         sqlx::query!("delete from meter_deltas where hour >= (select metered_since())").execute(&mut **transaction).await?;
-        count_all(transaction, None).await
+        count_all(transaction).await
     })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use identity::OrganizationId;
 use serde_json::{Value, json};
+use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
 use testkit::http::TestClient;
 
@@ -54,6 +55,39 @@ async fn seats_that_nobody_pays_for_are_taken_back_their_invoice_is_void_and_the
     shop.pass(MONTH);
     shop.renewed(2).await;
     assert_eq!((is(&client, "active").await["id"].clone(), shop.at_stripe()), (before["id"].clone(), 2 * paid));
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-53] [B-71] As it does while a debit is on its way, for days.
+#[tokio::test]
+async fn a_void_that_stripe_refuses_holds_up_no_later_charge_of_the_subscription() {
+    let shop = Shop::open().await;
+    let (organization, client) = without_money(&shop).await;
+    let (before, paid) = (subscription(&client).await, shop.at_stripe());
+    let wish = json!({"subscription_id": before["id"], "change": {"kind": "seats", "seats": 7}});
+    client.post("/v1/subscription/changes", &wish).await.expect(200);
+    shop.renewed(1).await;
+    is(&client, "past_due").await;
+    let invoice = newest_invoice(&client).await;
+    let void = format!("/v1/invoices/{invoice}/void");
+    shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { count: 1_000, ..Fault::next(FaultKind::Refused, "POST", &void) }]);
+    shop.pass(GRACE);
+    is(&client, "active").await;
+    shop.pays_with(organization, "pm_card_visa").await;
+    shop.pass(MONTH);
+    shop.renewed(2).await;
+    is(&client, "active").await;
+    let refused = "select count(*) from intents where kind = 'subscription.void' and sent_at is null and refusals > 0";
+    assert_eq!((shop.at_stripe(), shop.app.count(refused).await), (2 * paid, 1));
+    shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
+    eventually("it is void", || async {
+        shop.pass(Duration::from_mins(80));
+        shop.send().await;
+        (shop.stripe.object(&invoice)["status"] == "void").then_some(())
+    })
+    .await;
+    shop.settle().await;
     shop.assert_clean().await;
     shop.assert_reconciled().await;
 }

@@ -11,9 +11,9 @@ pub const DEADLINE: i64 = 3000;
 /// What `CHAT_RESERVATION_MARGIN_MS` is in the drill.
 pub const MARGIN: i64 = 1000;
 /// How long a new process may be unable to count, in milliseconds: the tokenizer's table is built when it is first needed, which takes
-/// seconds of a processor that compilers use, too (eleven did not suffice, with a load of eight on two cores and a debug build). A request
-/// that was cut is settled when it has been counted.
-const TABLE: i64 = 20_000;
+/// seconds of a processor that compilers use, too (eleven did not suffice, with a load of eight on two cores and a debug build, nor did twenty
+/// beside a compiler). A request that was cut is settled when it has been counted.
+const TABLE: i64 = 30_000;
 
 /// Instants in milliseconds since 1970.
 #[derive(Debug, Default)]

@@ -123,6 +123,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0126_alerts_retention",
         "0127_webhook_secrets",
         "0128_meters_over_earlier_events",
+        "0129_batches_that_shrink",
     ],
 };
 

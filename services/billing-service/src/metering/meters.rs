@@ -24,8 +24,6 @@ use crate::state::AppState;
 
 /// Meters of an organization at most: each event is compared with each of its type.
 const MOST: usize = 200;
-/// Earlier events that are counted before the answer that makes a meter.
-const FIRST: i64 = 10_000;
 
 /// A meter.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -131,7 +129,7 @@ async fn make(
     let meter = Meter { id, definition, overlaps_with, is_complete: false, created_at };
     insert(transaction, organization, &meter).await?;
     // What is soon done is done at once; whoever waits for an answer waits for no more than that.
-    let is_complete = earlier::count(transaction, organization, meter.id, FIRST).await?;
+    let is_complete = earlier::begin(transaction, organization, meter.id).await?;
     Ok(Meter { is_complete, ..meter })
 }
 

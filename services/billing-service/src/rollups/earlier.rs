@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use chassis::in_transaction;
-use chassis::postgres::keep_running;
+use chassis::postgres::{is_unavailable, keep_running};
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,8 @@ use crate::state::AppState;
 
 const TASK: &str = "earlier-events";
 const POLL: Duration = Duration::from_secs(1);
-/// Events, of whatever type, that are passed in one transaction: no event of the organization is taken meanwhile.
-const BATCH: i64 = 2_000;
+/// Events, of whatever type, that are passed in one transaction at most: no event of the organization is taken meanwhile.
+const BATCH: i32 = 2_000;
 
 /// Counts until the token is cancelled.
 pub async fn run(state: &AppState, stop: &CancellationToken) {
@@ -37,36 +37,67 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// When the database cannot be reached.
 pub async fn step(state: &AppState) -> Result<bool, Error> {
     let waiting = sqlx::query!(
-        "select id, organization_id from meters where not is_complete and (next_at is null or next_at <= $1)
+        "select id, organization_id, batch from meters where not is_complete and (next_at is null or next_at <= $1)
          order by next_at nulls first, created_at limit 1",
         state.clock.now()
     );
     let Some(meter) = waiting.fetch_optional(&state.pool).await? else { return Ok(false) };
-    let counted = next(state, meter.id, OrganizationId::from_uuid(meter.organization_id)).await;
+    let counted = next(state, meter.id, OrganizationId::from_uuid(meter.organization_id), meter.batch).await;
     let Err(error) = &counted else { return counted };
     let Some(pause) = aside::pause(TASK, meter.id, error) else { return counted };
-    sqlx::query!("update meters set next_at = $2 where id = $1", meter.id, state.clock.now() + pause).execute(&state.pool).await?;
+    // Events may be so large that fewer of them are as many as can be counted in time.
+    sqlx::query!(
+        "update meters set next_at = $2, batch = greatest(batch / 8, 1) where id = $1 and not is_complete",
+        meter.id,
+        state.clock.now() + pause
+    )
+    .execute(&state.pool)
+    .await?;
     Ok(true)
 }
 
 /// False when another replica is at it.
-async fn next(state: &AppState, meter: Uuid, organization: OrganizationId) -> Result<bool, Error> {
+async fn next(state: &AppState, meter: Uuid, organization: OrganizationId, batch: i32) -> Result<bool, Error> {
     in_transaction!(state.pool, |transaction| {
-        let mine = sqlx::query!(
-            "update meters set next_at = $2 where id in (select id from meters where id = $1 and not is_complete for no key update skip locked)",
-            meter,
-            state.clock.now()
+        // A lock of its own, and before every other one: whoever makes a meter may wait for the row of one that is counted.
+        let mine = sqlx::query_scalar!(
+            r#"select pg_try_advisory_xact_lock(hashtextextended('earlier events ' || $1::text, 0)) as "mine!""#,
+            meter.to_string()
         );
-        if mine.execute(&mut **transaction).await?.rows_affected() == 0 {
+        if !mine.fetch_one(&mut **transaction).await? {
             return Ok(false);
         }
         lock_meters(transaction, organization).await?;
-        count(transaction, organization, MeterId::from_uuid(meter), BATCH).await?;
+        let grown = batch.saturating_mul(2).min(BATCH);
+        sqlx::query!("update meters set next_at = $2, batch = $3 where id = $1", meter, state.clock.now(), grown)
+            .execute(&mut **transaction)
+            .await?;
+        count(transaction, organization, MeterId::from_uuid(meter), batch.into()).await?;
         Ok(true)
     })
 }
 
-/// Counts the next events for a meter that is not complete, at most so many; whether all are counted. The organization's meters must be
+/// Counts the first events for a meter that is being made; whether those are all. What cannot be counted while somebody waits for the answer is
+/// left to [`step`].
+///
+/// # Errors
+/// As [`count`].
+pub async fn begin(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId, meter: MeterId) -> Result<bool, Error> {
+    sqlx::query!("savepoint earlier").execute(&mut **transaction).await?;
+    sqlx::query!("set local statement_timeout = '1s'").execute(&mut **transaction).await?;
+    let counted = match count(transaction, organization, meter, BATCH.into()).await {
+        Err(Error::Database(error)) if is_unavailable(&error) => {
+            sqlx::query!("rollback to savepoint earlier").execute(&mut **transaction).await?;
+            return Ok(false);
+        }
+        counted => counted?,
+    };
+    sqlx::query!("release savepoint earlier").execute(&mut **transaction).await?;
+    sqlx::query!("set local statement_timeout to default").execute(&mut **transaction).await?;
+    Ok(counted)
+}
+
+/// Counts the next events for a meter, at most so many; whether all are counted. The organization's meters must be
 /// locked.
 ///
 /// # Errors
@@ -85,7 +116,8 @@ pub async fn count(
         r#"select counted_source as "source!", counted_id as "id!" from meters where id = $1 and not is_complete"#,
         meter.uuid()
     );
-    let before = before.fetch_one(&mut **transaction).await?;
+    // Another replica has ended it.
+    let Some(before) = before.fetch_optional(&mut **transaction).await? else { return Ok(true) };
     let last = sqlx::query!(
         r#"with keys as materialized (
              select source, id from metered_events where organization_id = $1 and (source, id) > ($2, $3) order by source, id limit $4)

@@ -26,12 +26,20 @@ const LEAST: u32 = 3;
 pub async fn run(state: &AppState, stop: &CancellationToken) {
     keep_running("usage-partitions", stop, EVERY, || async {
         let (now, metering) = (state.clock.now(), &state.config.metering);
-        keep(&state.pool, &state.config.usage, now).await?;
-        retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await?;
-        meters::retention::keep(&state.pool, now).await?;
-        rollups::spend::forget(&state.pool).await?;
-        budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now).await?;
-        Ok(())
+        // One kind that cannot be taken out does not keep the others.
+        let usage = keep(&state.pool, &state.config.usage, now).await;
+        let events = retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await.map(drop);
+        let reports = meters::retention::keep(&state.pool, now).await.map(drop);
+        let tags = rollups::spend::forget(&state.pool).await.map(drop);
+        let alerts = budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now).await;
+        let mut first = Ok(());
+        for taken in [usage, events, reports, tags, alerts] {
+            if let Err(error) = &taken {
+                tracing::error!(error.message = error.chain(), "what is old of one kind was not taken out");
+            }
+            first = first.and(taken);
+        }
+        Ok(first?)
     })
     .await;
 }

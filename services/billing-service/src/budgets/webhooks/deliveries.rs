@@ -19,7 +19,7 @@ use crate::state::AppState;
 
 const PAGE: usize = 100;
 /// Messages that wait for one endpoint at most: what is written beyond them is listed as failed, and can be replayed.
-const MOST_WAITING: i64 = 10_000;
+const MOST_WAITING: i64 = 1_000;
 
 /// One message to one endpoint.
 #[derive(Debug, Serialize, ToSchema)]

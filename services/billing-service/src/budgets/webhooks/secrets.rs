@@ -56,11 +56,12 @@ pub async fn rotate(
         return Err(Problem::invalid_field("former_for_seconds", format!("must be at most {LONGEST}")).into());
     }
     let now = state.clock.now();
-    let until = now + TimeDelta::seconds(i64::from(rotation.former_for_seconds));
+    let length = TimeDelta::seconds(i64::from(rotation.former_for_seconds));
+    let until = (rotation.former_for_seconds > 0).then(|| now + length);
     let rotated = sqlx::query!(
         "update webhook_endpoints set
            secret_version = case when former_until > $3 then secret_version else secret_version + 1 end,
-           former_until = case when former_until > $3 then least(former_until, $4) else $4 end
+           former_until = case when former_until > $3 and $4::timestamptz is not null then least(former_until, $4) else $4 end
          where organization_id = $1 and id = $2 and deleted_at is null returning secret_version, former_until",
         principal.organization_id.uuid(),
         id.uuid(),

@@ -8,7 +8,8 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::burn as pure;
-use super::lot::{Lot, Use};
+use super::issue::{NewGrant, add};
+use super::lot::{Lot, Source, Use};
 use super::store::{self, Moved, Movement};
 use crate::error::Error;
 use crate::ledger::Balances;
@@ -50,6 +51,35 @@ impl Payments {
         let repayment = self.pay(organization, Movement::Repayment, repaid, Use::ANYTHING, key, (at, booked));
         let burn = self.pay(organization, Movement::Burn, used - repaid, wanted, key, (at, booked));
         repayment.into_iter().chain(burn).collect()
+    }
+
+    /// Gives back to lots what a posting brings an organization of what was taken for the same request, the last first [B-45]; what came
+    /// from none of them is a lot of its own.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn give_back(
+        &mut self,
+        state: &AppState,
+        transaction: &mut Transaction<'static, Postgres>,
+        organization: OrganizationId,
+        posting: &Posting,
+    ) -> Result<(), Error> {
+        let (amount, at) = (posting.moved(Account::Wallet).max(0), posting.occurred_at);
+        let recorded = store::recorded(transaction, organization, Movement::Burn, &posting.external_key).await?;
+        let key = format!("{}:{}", posting.kind.as_str(), posting.external_key);
+        let mut rest = amount;
+        for (burned, part) in pure::unwind(&recorded, amount) {
+            let lots = self.lots.entry(organization).or_default();
+            lots.iter_mut().filter(|lot| lot.id == burned.grant).for_each(|lot| lot.remaining += part);
+            let (grant, key, reverses) = (burned.grant, key.clone(), Some(burned.movement));
+            self.moved.push(Moved { grant, movement: Movement::Unwind, key, amount: part, reverses, at });
+            rest -= part;
+        }
+        if rest > 0 {
+            add(state, transaction, organization, &NewGrant::plain(Source::Refund, key, rest), at).await?;
+        }
+        Ok(())
     }
 
     fn pay(

@@ -1,5 +1,5 @@
 //! What requests used that were paid from leases: rows, postings and what the leases still hold, a batch in one transaction. A request
-//! that was recorded before changes nothing; one that was given up for dead and reports after all pays the difference [B-43].
+//! that was recorded before changes nothing; one that was given up for dead and reports after all pays the difference, or has it back [B-43].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::overage::Bill;
-use super::record::{Record, insert_all, recorded, replace};
+use super::record::{Record, Recorded, insert_all, recorded, refunded, replace};
 use super::settlement::{Used, note_debt};
 use crate::error::Error;
 use crate::grants::{Payments, Use};
@@ -154,8 +154,12 @@ impl Work {
         }
         let card = self.card(event)?;
         let (price, cost) = (card.card.price.amount(&event.usage)?, card.card.cost.amount(&event.usage)?);
-        // A checkpoint never counts more than was used in the end. What of it was free stays so, and the rest has what is left of the allowance.
-        let (more, dearer) = ((price - card.card.price.amount(&before.usage)?).max(0), (cost - before.cost).max(0));
+        let more = price - card.card.price.amount(&before.usage)?;
+        if more < 0 {
+            return self.less(state, transaction, event, &before, (-more, cost)).await;
+        }
+        // What of it was free stays so, and the rest has what is left of the allowance.
+        let dearer = (cost - before.cost).max(0);
         let free = allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
         let more = more - free;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
@@ -166,7 +170,37 @@ impl Work {
         let posting = postings::late_settlement(event.request_id, balances, charged, dearer, state.clock.now());
         self.post(event, posting);
         metrics::counter!("billing_flights_abandoned_reported_total").increment(1);
-        replace(state, transaction, event.request_id, &used, (before.price + charged, more - charged), before.cost + dearer).await
+        replace(
+            state,
+            transaction,
+            event.request_id,
+            &used,
+            (before.price + charged, before.written_off + more - charged),
+            before.cost + dearer,
+        )
+        .await
+    }
+
+    /// A request that used less than its last checkpoint said (of its prompt some was read from a cache, or its text has fewer tokens to its
+    /// model): what nobody paid comes off first, and then what was charged, which goes back to the lots that paid it.
+    async fn less(
+        &mut self,
+        state: &AppState,
+        transaction: &mut Transaction<'static, Postgres>,
+        event: &UsageEvent,
+        before: &Recorded,
+        (less, cost): (i64, i64),
+    ) -> Result<(), Error> {
+        let unpaid = less.min(before.written_off);
+        // What somebody gave back of it before is back already.
+        let back = (less - unpaid).min(before.price - refunded(transaction, event.request_id).await?).max(0);
+        let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
+        let posting = postings::late_settlement(event.request_id, balances, -back, cost - before.cost, state.clock.now());
+        self.payments.give_back(state, transaction, event.organization_id, &posting).await?;
+        self.post(event, posting);
+        metrics::counter!("billing_flights_abandoned_reported_total").increment(1);
+        let used = Used::from_event(event);
+        replace(state, transaction, event.request_id, &used, (before.price - back, before.written_off - unpaid), cost).await
     }
 
     /// What there is for a request that cost more than was taken for it; of others nobody asks.

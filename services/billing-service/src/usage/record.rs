@@ -110,6 +110,8 @@ pub struct Recorded {
     pub is_same: bool,
     /// What was charged, in micro-units.
     pub price: i64,
+    /// What of its price was neither charged nor free, in micro-units.
+    pub written_off: i64,
     /// What the provider took, in micro-units.
     pub cost: i64,
 }
@@ -125,7 +127,8 @@ pub async fn recorded(
 ) -> Result<Option<Recorded>, sqlx::Error> {
     let row = sqlx::query!(
         "select input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens, audio_input_tokens,
-           audio_output_tokens, cache_write_1h_tokens, images, counted_by, price_micros, cost_micros from usage_events where request_id = $1",
+           audio_output_tokens, cache_write_1h_tokens, images, counted_by, price_micros, cost_micros, written_off_micros
+         from usage_events where request_id = $1",
         request.uuid()
     )
     .fetch_optional(&mut **transaction)
@@ -147,9 +150,24 @@ pub async fn recorded(
             is_same: usage == used.usage && row.counted_by == used.counted_by.as_str(),
             counted_by: row.counted_by,
             price: row.price_micros,
+            written_off: row.written_off_micros,
             cost: row.cost_micros,
         }
     }))
+}
+
+/// What was given back of a request by an operator, in micro-units.
+///
+/// # Errors
+/// The database's.
+pub async fn refunded(transaction: &mut Transaction<'static, Postgres>, request: RequestId) -> Result<i64, sqlx::Error> {
+    let refunded = sqlx::query_scalar!(
+        r#"select coalesce(-sum(e.amount_micros), 0)::bigint as "refunded!" from ledger_transactions t
+           join ledger_entries e on e.transaction_id = t.id join accounts a on a.id = e.account_id and a.kind = 'refunds'
+           where t.kind = 'usage_refund' and t.external_key = $1"#,
+        request.to_string()
+    );
+    refunded.fetch_one(&mut **transaction).await
 }
 
 /// Replaces the row of a request that was given up for dead, by what is charged, what is not, and what it cost.

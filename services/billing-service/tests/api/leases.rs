@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use admission::{End, Settlement};
 use billing_service::leases::{sweep_flights, sweep_leases};
+use billing_service::rollups::differences;
 use chassis::config::Millis;
 use contracts::usage::{CountedBy, UsageEvent};
 use contracts::{LeaseId, Shard};
@@ -246,6 +247,32 @@ async fn a_request_that_was_given_up_for_dead_pays_the_difference_when_it_report
     let rows = rows(&client).await;
     assert_eq!((rows.len(), &rows[0]["counted_by"], &rows[0]["price_micros"]), (1, &json!("reported"), &json!(150)));
     assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    app.assert_clean().await;
+}
+
+/// [B-43] Most of its prompt was read from a cache, and there was less of it to its model.
+#[tokio::test]
+async fn a_request_that_was_given_up_for_dead_has_back_what_it_used_less_than_its_checkpoint_said() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let grants = || async { client.get("/v1/grants").await.expect(200).json["data"].clone() };
+    let (event, before) = (app.used(organization).await, grants().await);
+    app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(40, 10)).await.unwrap();
+    app.turn.advance(Duration::from_mins(5));
+    sweep_flights(&app.state()).await.unwrap();
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    assert_eq!(app.balance(&client).await, (GRANT - 240, 0));
+    for _ in 0..2 {
+        let answer = app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        assert_eq!(answer.json["price_micros"], 150);
+    }
+    let rows = rows(&client).await;
+    assert_eq!((rows.len(), &rows[0]["counted_by"], &rows[0]["price_micros"]), (1, &json!("reported"), &json!(150)));
+    assert_eq!(app.balance(&client).await, (GRANT - 150, 0));
+    let (is, was) = (grants().await, before);
+    assert_eq!((is.as_array().unwrap().len(), was.as_array().unwrap().len()), (1, 1), "it came back to where it was");
+    assert_eq!(app.house("revenue").await, 150);
+    assert_eq!(differences(&app.state().pool).await.unwrap(), Vec::<String>::new());
     app.assert_clean().await;
 }
 

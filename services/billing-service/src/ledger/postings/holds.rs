@@ -50,7 +50,7 @@ pub fn settlement(request: RequestId, held: i64, balances: Balances, price: i64,
     Posting::new(Kind::Settlement, request.to_string(), at, entries)
 }
 
-/// What a request used whose hold had already ended: it is always recorded [B-43].
+/// What a request used whose hold had already ended: it is always recorded [B-43]. Below zero, what it used less than was recorded.
 #[must_use]
 pub fn late_settlement(request: RequestId, balances: Balances, price: i64, cost: i64, at: DateTime<Utc>) -> Posting {
     Posting { kind: Kind::LateSettlement, ..settlement(request, 0, balances, price, cost, at) }

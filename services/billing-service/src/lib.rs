@@ -124,6 +124,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0127_webhook_secrets",
         "0128_meters_over_earlier_events",
         "0129_batches_that_shrink",
+        "0130_expired_and_taken_back",
     ],
 };
 

@@ -1,4 +1,4 @@
-//! Money that goes back takes its credit with it, at most once; what of it was burned is owed [B-48]. Usage that is given back returns
+//! Money that goes back takes its credit with it, at most once; what of it was burned is owed [B-48], and what had expired is not. Usage that is given back returns
 //! to the lots that paid for it, the last first [B-45, B-50].
 
 use chassis::Problem;
@@ -8,6 +8,7 @@ use money::Currency;
 use sqlx::{Postgres, Transaction};
 
 use super::burn::unwind;
+use super::expiry::expire;
 use super::issue::{NewGrant, add};
 use super::lot::{GrantId, Source, Use};
 use super::spend::pay;
@@ -72,10 +73,14 @@ async fn take_back(
     key: &str,
 ) -> Result<Option<i64>, Error> {
     let now = state.clock.now();
+    expire(state, transaction, organization).await?;
     let balances = ledger::lock(transaction, organization).await?;
     let lot = sqlx::query!(
         r#"select id, amount_micros - coalesce((select sum(t.amount_micros) from grant_takebacks t where t.grant_id = g.id and not (t.kind = 'dispute'
-             and exists (select from ledger_transactions w where w.kind = 'dispute_won' and w.external_key = t.external_key))), 0)::bigint as "left!"
+             and exists (select from ledger_transactions w where w.kind = 'dispute_won' and w.external_key = t.external_key))), 0)::bigint as "left!",
+             (-coalesce((select sum(m.amount_micros) from grant_movements m where m.grant_id = g.id and m.kind = 'expiry'), 0)
+              - coalesce((select sum(t.expired_micros) from grant_takebacks t where t.grant_id = g.id and not (t.kind = 'dispute'
+                  and exists (select from ledger_transactions w where w.kind = 'dispute_won' and w.external_key = t.external_key))), 0))::bigint as "expired!"
            from grants g where source in ('purchase', 'plan') and external_key = $1 and organization_id = $2"#,
         sale,
         organization.uuid()
@@ -89,9 +94,10 @@ async fn take_back(
     if part.credit <= 0 {
         return Ok(None);
     }
+    let expired = lot.expired.clamp(0, part.credit);
     let inserted = sqlx::query!(
-        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, currency, exchanged_micros, bought_micros, balance_micros, occurred_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        "insert into grant_takebacks (grant_id, kind, external_key, amount_micros, paid_micros, currency, exchanged_micros, bought_micros, balance_micros, occurred_at, expired_micros)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict on constraint grant_takebacks_fact_key do nothing",
         lot.id,
         movement.as_str(),
@@ -102,7 +108,8 @@ async fn take_back(
         part.exchange.map(|exchange| exchange.money),
         part.exchange.map(|exchange| exchange.credit),
         part.balance,
-        now
+        now,
+        expired
     )
     .execute(&mut **transaction)
     .await?;
@@ -110,9 +117,9 @@ async fn take_back(
         return Ok(None);
     }
     let posting = if movement == Movement::Refund {
-        postings::refund(key, part, balances, now)
+        postings::refund(key, part, expired, balances, now)
     } else {
-        postings::dispute_opened(key, part, balances, now)
+        postings::dispute_opened(key, part, expired, balances, now)
     };
     ledger::post(state, transaction, Some(organization), CREDIT, &posting).await?;
     let first = Some(GrantId::from_uuid(lot.id));
@@ -134,7 +141,8 @@ pub async fn close_dispute(
     let now = state.clock.now();
     let balances = ledger::lock(transaction, organization).await?;
     let taken = sqlx::query!(
-        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!", t.currency, t.exchanged_micros, t.bought_micros, t.balance_micros from grant_takebacks t join grants g on g.id = t.grant_id
+        r#"select t.amount_micros, coalesce(t.paid_micros, t.amount_micros) as "paid!", t.currency, t.exchanged_micros, t.bought_micros, t.balance_micros, t.expired_micros
+           from grant_takebacks t join grants g on g.id = t.grant_id
            where t.kind = 'dispute' and t.external_key = $1 and g.organization_id = $2"#,
         key,
         organization.uuid()
@@ -158,7 +166,7 @@ pub async fn close_dispute(
     // A lost one moves the money alone, in the currency it is in.
     let currency = exchange.filter(|_| outcome != Dispute::Won).map_or(CREDIT, |exchange| exchange.currency);
     let posting = match outcome {
-        Dispute::Won => postings::dispute_won(key, part, balances, now),
+        Dispute::Won => postings::dispute_won(key, part, taken.expired_micros, balances, now),
         Dispute::Lost { fee } => postings::dispute_lost(key, (currency, part.money()), fee, now),
     };
     give_back(state, transaction, organization, currency, &posting, (Movement::Dispute, key)).await

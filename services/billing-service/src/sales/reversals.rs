@@ -3,7 +3,9 @@
 
 use identity::OrganizationId;
 use money::Currency;
+use sqlx::types::Json;
 use sqlx::{Postgres, Transaction};
+use uuid::Uuid;
 
 use crate::catalog::stored;
 use crate::error::Error;
@@ -11,7 +13,12 @@ use crate::grants::{self, Dispute};
 use crate::ledger::postings::{Exchange, Fee, Posting, Sale};
 use crate::ledger::{self, CREDIT, postings};
 use crate::state::AppState;
+use crate::subscriptions::command::Command;
+use crate::subscriptions::state::{Line, LineKind};
+use crate::subscriptions::{SubscriptionId, store};
 use crate::top_ups;
+
+use super::{ACTOR, PaidBy};
 
 /// A refund or a dispute as Stripe has it now.
 #[derive(Debug, Clone)]
@@ -36,6 +43,8 @@ struct Known {
     currency: Currency,
     sale: Sale,
     sold: bool,
+    /// By what it was paid, and which one of those.
+    paid_by: (String, Uuid),
     reversed: i64,
     amount: i64,
     /// What the latest look said of it, which may have been another than this one.
@@ -118,6 +127,7 @@ pub async fn disputed(
     sqlx::query!("update stripe_reversals set closed = true where object_id = $1", dispute.id).execute(&mut **transaction).await?;
     if outcome == Dispute::Won {
         move_reversed(transaction, &dispute.payment_intent, -known.part.money()).await?;
+        count_less(state, transaction, &known, -known.part.money()).await?;
     }
     close(state, transaction, &known, dispute, outcome).await
 }
@@ -125,7 +135,8 @@ pub async fn disputed(
 /// Locks the payment, and writes what was seen, unless something later was seen before.
 async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>, seen: &Reversal, kind: Taking) -> Result<Known, Error> {
     let payment = sqlx::query!(
-        "select organization_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, balance_micros, sold, reversed_micros from stripe_payments
+        "select organization_id, currency, amount_micros, credit_micros, exchanged_micros, bought_micros, balance_micros, sold, reversed_micros,
+           source, source_id from stripe_payments
          where payment_intent_id = $1 for no key update",
         seen.payment_intent
     )
@@ -161,6 +172,7 @@ async fn note(state: &AppState, transaction: &mut Transaction<'static, Postgres>
             balance: payment.balance_micros,
         },
         sold: payment.sold,
+        paid_by: (payment.source, payment.source_id),
         reversed: payment.reversed_micros,
         amount,
         status: row.status,
@@ -202,6 +214,7 @@ async fn take_back(
     if known.sold {
         top_ups::money_back(state, transaction, organization, key).await?;
     }
+    count_less(state, transaction, known, money).await?;
     if known.sold && part.credit > 0 {
         let sale = seen.payment_intent.as_str();
         let taken = match taking {
@@ -213,8 +226,8 @@ async fn take_back(
     } else if known.sold && money > 0 {
         let (balances, now) = (ledger::lock(transaction, organization).await?, state.clock.now());
         let posting = match taking {
-            Taking::Refund => postings::refund(key, part, balances, now),
-            Taking::Dispute => postings::dispute_opened(key, part, balances, now),
+            Taking::Refund => postings::refund(key, part, 0, balances, now),
+            Taking::Dispute => postings::dispute_opened(key, part, 0, balances, now),
         };
         post(state, transaction, known, known.part_in(part), &posting).await?;
     }
@@ -261,7 +274,7 @@ async fn close(
     }
     let (balances, now) = (ledger::lock(transaction, known.organization).await?, state.clock.now());
     let (currency, posting) = match outcome {
-        Dispute::Won => (known.part_in(known.part), postings::dispute_won(&dispute.id, known.part, balances, now)),
+        Dispute::Won => (known.part_in(known.part), postings::dispute_won(&dispute.id, known.part, 0, balances, now)),
         Dispute::Lost { fee } => (known.currency, postings::dispute_lost(&dispute.id, (known.currency, known.part.money()), fee, now)),
     };
     post(state, transaction, known, currency, &posting).await
@@ -280,6 +293,27 @@ async fn post(
     }
     ledger::post(state, transaction, Some(known.organization), currency, posting).await?;
     Ok(())
+}
+
+/// What went back of a plan's charge is not there for a change of the plan to count once more.
+async fn count_less(state: &AppState, transaction: &mut Transaction<'static, Postgres>, known: &Known, micros: i64) -> Result<(), Error> {
+    let (source, source_id) = &known.paid_by;
+    if !known.sold || micros == 0 || source == PaidBy::TopUp.as_str() {
+        return Ok(());
+    }
+    let charge = sqlx::query!(
+        r#"select subscription_id, period_start, lines as "lines: Json<Vec<Line>>" from subscription_charges c where organization_id = $1
+           and (id = $2 or reason = 'start' and subscription_id = (select subscription_id from checkouts where id = $2)) limit 1"#,
+        known.organization.uuid(),
+        source_id
+    );
+    let Some(charge) = charge.fetch_optional(&mut **transaction).await? else { return Ok(()) };
+    // A change within a period is paid for from then on.
+    let rests = charge.lines.0.iter().filter(|line| line.kind == LineKind::Remaining).map(|line| line.period.start);
+    let (period_start, since) = (charge.period_start, rests.max().unwrap_or(charge.period_start));
+    let command = Command::ChargeReversed { period_start, since, micros };
+    let subscription = SubscriptionId::from_uuid(charge.subscription_id);
+    store::apply(state, transaction, known.organization, subscription, &command, ACTOR).await.map(drop)
 }
 
 async fn move_reversed(transaction: &mut Transaction<'static, Postgres>, payment_intent: &str, by: i64) -> Result<(), Error> {

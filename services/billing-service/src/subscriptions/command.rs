@@ -71,6 +71,15 @@ pub enum Command {
         /// For what.
         reason: String,
     },
+    /// Money that was paid for a charge went back, or was taken by a bank.
+    ChargeReversed {
+        /// Of the period that began then.
+        period_start: DateTime<Utc>,
+        /// From when on it was paid for: that of the period, or later for a change within it.
+        since: DateTime<Utc>,
+        /// How much, in micro-units and without tax; below zero when a bank gave it back.
+        micros: i64,
+    },
     /// The card of a trial is there.
     BeginTrial,
     /// The first payment, or the card of a trial, did not come in time.

@@ -47,6 +47,7 @@ pub fn start(terms: Terms, seats: u32, trial: bool, coupon: Option<AppliedCoupon
         anchor: now,
         number: 0,
         period,
+        paid_by: None,
         value_micros: 0,
         credited_micros: 0,
         cancel_at_period_end: false,
@@ -90,6 +91,7 @@ pub fn decide(before: &Subscription, command: &Command, now: DateTime<Utc>) -> R
         Command::PaymentSucceeded { period_start, reason } => payments::succeeded(&mut after, *period_start, reason, now, &mut effects)?,
         Command::PaymentFailed { period_start, reason } => payments::failed(&mut after, *period_start, reason, now),
         Command::ChargeWaived { period_start, reason } => payments::waived(&mut after, *period_start, reason, now, &mut effects)?,
+        Command::ChargeReversed { period_start, since, micros } => payments::reversed(&mut after, *period_start, *since, *micros),
         Command::BeginTrial => changes::begin_trial(&mut after, now)?,
         Command::Expire => payments::expire(&mut after, now, &mut effects)?,
         Command::GraceOver => payments::grace_over(&mut after, now, &mut effects)?,
@@ -129,21 +131,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
     use Command as C;
     let refused = Err(Refusal::Status(status));
     match status {
-        Status::Incomplete => match command {
-            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } | C::BeginTrial | C::Expire => {
-                Ok(())
-            }
-            C::Upgrade { .. }
-            | C::Downgrade { .. }
-            | C::ChangeSeats { .. }
-            | C::CancelAtPeriodEnd
-            | C::Uncancel
-            | C::Pause
-            | C::Resume
-            | C::ApplyCoupon { .. }
-            | C::GraceOver
-            | C::Renew => refused,
-        },
+        Status::Incomplete => allow_before(command),
         Status::Trialing => match command {
             C::Upgrade { .. }
             | C::Downgrade { .. }
@@ -155,6 +143,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
             | C::ChargeWaived { .. }
+            | C::ChargeReversed { .. }
             | C::Renew => Ok(()),
             C::Pause | C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
@@ -170,6 +159,7 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
             | C::ChargeWaived { .. }
+            | C::ChargeReversed { .. }
             | C::Renew => Ok(()),
             C::Resume | C::BeginTrial | C::Expire | C::GraceOver => refused,
         },
@@ -184,12 +174,15 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::PaymentSucceeded { .. }
             | C::PaymentFailed { .. }
             | C::ChargeWaived { .. }
+            | C::ChargeReversed { .. }
             | C::GraceOver
             | C::Renew => Ok(()),
             C::Upgrade { .. } | C::Pause | C::Resume | C::BeginTrial | C::Expire => refused,
         },
         Status::Unpaid => match command {
-            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
+            C::CancelNow | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } | C::ChargeReversed { .. } => {
+                Ok(())
+            }
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -204,7 +197,12 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
             | C::Renew => refused,
         },
         Status::Paused => match command {
-            C::CancelNow | C::Resume | C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
+            C::CancelNow
+            | C::Resume
+            | C::PaymentSucceeded { .. }
+            | C::PaymentFailed { .. }
+            | C::ChargeWaived { .. }
+            | C::ChargeReversed { .. } => Ok(()),
             C::Upgrade { .. }
             | C::Downgrade { .. }
             | C::ChangeSeats { .. }
@@ -221,11 +219,35 @@ fn allow(status: Status, command: &Command) -> Result<(), Refusal> {
     }
 }
 
+/// What has not begun is begun, or given up.
+fn allow_before(command: &Command) -> Result<(), Refusal> {
+    use Command as C;
+    match command {
+        C::CancelNow
+        | C::PaymentSucceeded { .. }
+        | C::PaymentFailed { .. }
+        | C::ChargeWaived { .. }
+        | C::ChargeReversed { .. }
+        | C::BeginTrial
+        | C::Expire => Ok(()),
+        C::Upgrade { .. }
+        | C::Downgrade { .. }
+        | C::ChangeSeats { .. }
+        | C::CancelAtPeriodEnd
+        | C::Uncancel
+        | C::Pause
+        | C::Resume
+        | C::ApplyCoupon { .. }
+        | C::GraceOver
+        | C::Renew => Err(Refusal::Status(Status::Incomplete)),
+    }
+}
+
 /// What is over takes money that comes late, and nothing else.
 fn allow_when_over(command: &Command) -> Result<(), Refusal> {
     use Command as C;
     match command {
-        C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } => Ok(()),
+        C::PaymentSucceeded { .. } | C::PaymentFailed { .. } | C::ChargeWaived { .. } | C::ChargeReversed { .. } => Ok(()),
         C::Upgrade { .. }
         | C::Downgrade { .. }
         | C::ChangeSeats { .. }

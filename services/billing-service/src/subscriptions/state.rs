@@ -28,6 +28,9 @@ pub struct Subscription {
     pub number: u32,
     /// The period it is in; in a trial, the trial.
     pub period: Period,
+    /// The period that the charge was of which paid for this one, where that is another: it was over when it was paid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_by: Option<DateTime<Utc>>,
     /// What the customer pays for the whole of the period as it is now, after discounts: what is left of it is counted from this.
     pub value_micros: i64,
     /// The most credit for the whole of the period that was given or promised in it: a change within the period brings what is beyond.
@@ -165,6 +168,9 @@ pub struct Grant {
     pub amount_micros: i64,
     /// When it ends.
     pub expires_at: Option<DateTime<Utc>>,
+    /// So many days after it is given, where that is how it was agreed; none in what was stored before this was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
 }
 
 /// What is to be done about a decision.
@@ -253,10 +259,13 @@ impl Subscription {
     #[must_use]
     pub fn promised(&self, period_start: DateTime<Utc>, reason: &str, now: DateTime<Utc>) -> Option<Grant> {
         let grant = self.open_charge(period_start, reason)?.grant.clone()?;
-        match self.begun_by(period_start, reason, now) {
-            Some(period) => Some(Grant { expires_at: self.terms.credit.and_then(|credit| credit.expires_at(period)), ..grant }),
-            None => Some(grant),
-        }
+        let expires_at = match (grant.days, self.begun_by(period_start, reason, now)) {
+            // Counted from when it is given, whichever period it is of.
+            (Some(days), _) => Some(now + TimeDelta::days(i64::from(days))),
+            (None, Some(period)) => self.terms.credit.and_then(|credit| credit.expires_at(period, now)),
+            (None, None) => grant.expires_at,
+        };
+        Some(Grant { expires_at, ..grant })
     }
 
     /// The period that begins when this charge is paid at this instant: who pays for a whole period after it is over, of which he had no

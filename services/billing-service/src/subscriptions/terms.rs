@@ -28,19 +28,28 @@ pub struct CreditTerms {
 pub enum CreditEnd {
     /// With its period.
     PeriodEnd,
-    /// So many days after the period's beginning.
+    /// So many days after it is given.
     Days(u32),
     /// Not at all.
     Never,
 }
 
 impl CreditTerms {
-    /// When credit of this period ends.
+    /// How many days it lasts from when it is given, if that is what was agreed.
     #[must_use]
-    pub fn expires_at(&self, period: Period) -> Option<DateTime<Utc>> {
+    pub const fn days(&self) -> Option<u32> {
+        match self.ends {
+            CreditEnd::Days(days) => Some(days),
+            CreditEnd::PeriodEnd | CreditEnd::Never => None,
+        }
+    }
+
+    /// When credit of this period ends that is given at an instant.
+    #[must_use]
+    pub fn expires_at(&self, period: Period, given: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match self.ends {
             CreditEnd::PeriodEnd => Some(period.end),
-            CreditEnd::Days(days) => Some(period.start + TimeDelta::days(i64::from(days))),
+            CreditEnd::Days(days) => Some(given.max(period.start) + TimeDelta::days(i64::from(days))),
             CreditEnd::Never => None,
         }
     }

@@ -64,6 +64,28 @@ async fn a_refund_takes_what_is_left_of_its_purchase_then_other_credit_and_what_
     app.assert_clean().await;
 }
 
+/// [B-46] [B-48] Or a refund of good will would take from other credit what the house had kept already.
+#[tokio::test]
+async fn credit_that_expired_is_not_owed_when_its_money_goes_back_and_the_house_gives_it_up() {
+    let app = start().await;
+    let (organization, client) = app.organization();
+    let expires_at = Some(app.clock.now() + chrono::TimeDelta::days(30));
+    app.give(organization, &NewGrant { expires_at, ..sale("cs_1", 2400) }).await;
+    spend(&app, organization, 50).await;
+    app.give(organization, &sale("cs_2", 500)).await;
+    app.turn.advance(std::time::Duration::from_hours(31 * 24));
+    // No sweeper has come by yet.
+    assert_eq!(refund(&app, organization, "cs_1", 1000, "re_1").await.unwrap(), Some(1000));
+    assert_eq!((app.balance(&client).await, app.house("breakage").await), ((500, 0), 800));
+    assert_eq!(dispute(&app, organization, "cs_1", 1400, "dp_1").await, Some(1400), "six hundred of that were burned");
+    assert_eq!((app.debt(organization).await, app.house("breakage").await), (100, 0));
+    assert!(close(&app, organization, "dp_1", Dispute::Won).await.unwrap());
+    assert_eq!((app.balance(&client).await, app.house("breakage").await), ((500, 0), 800));
+    assert_eq!(refund(&app, organization, "cs_1", 1400, "re_2").await.unwrap(), Some(1400));
+    assert_eq!((app.debt(organization).await, app.house("breakage").await, app.house("stripe_clearing").await), (100, 0, -500));
+    app.assert_clean().await;
+}
+
 /// [B-48] [B13]
 #[tokio::test]
 async fn the_money_of_a_purchase_is_taken_back_once_however_many_refunds_and_disputes_tell_of_it() {

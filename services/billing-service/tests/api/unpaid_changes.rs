@@ -72,14 +72,16 @@ async fn a_void_that_stripe_refuses_holds_up_no_later_charge_of_the_subscription
     let invoice = newest_invoice(&client).await;
     let void = format!("/v1/invoices/{invoice}/void");
     shop.stripe.turn_knobs(|knobs| knobs.faults = vec![Fault { count: 1_000, ..Fault::next(FaultKind::Refused, "POST", &void) }]);
+    // Stripe does not try it again either.
+    shop.dashboard(&format!("/v1/invoices/{invoice}"), &[("auto_advance", "false")]).await;
     shop.pass(GRACE);
     is(&client, "active").await;
     shop.pays_with(organization, "pm_card_visa").await;
     shop.pass(MONTH);
     shop.renewed(2).await;
     is(&client, "active").await;
-    let refused = "select count(*) from intents where kind = 'subscription.void' and sent_at is null and refusals > 0";
-    assert_eq!((shop.at_stripe(), shop.app.count(refused).await), (2 * paid, 1));
+    let waiting = "select count(*) from intents where kind = 'subscription.void' and sent_at is null";
+    assert_eq!((shop.at_stripe(), shop.app.count(waiting).await), (2 * paid, 1));
     shop.stripe.turn_knobs(|knobs| knobs.faults.clear());
     eventually("it is void", || async {
         shop.pass(Duration::from_mins(80));
@@ -88,6 +90,35 @@ async fn a_void_that_stripe_refuses_holds_up_no_later_charge_of_the_subscription
     })
     .await;
     shop.settle().await;
+    shop.assert_clean().await;
+    shop.assert_reconciled().await;
+}
+
+/// [B-48] [B-72] It would be given back twice, once to the card and once off the price of the year.
+#[tokio::test]
+async fn a_month_whose_money_went_back_takes_nothing_off_a_year_and_a_renewal_likewise() {
+    let shop = Shop::open().await;
+    let (_, client) = shop.customer();
+    shop.pay(&shop.plan(&client, "team").await.expect(201));
+    shop.settle().await;
+    let cost = async || {
+        let id = subscription(&client).await["id"].clone();
+        let wish = json!({"change": "change_plan", "subscription_id": id, "plan": "team", "interval": "year", "seats": 1});
+        client.post("/v1/subscription/preview", &wish).await.expect(200).json["now"]["total_micros"].as_i64().unwrap()
+    };
+    let whole = 1_000_000_000;
+    assert_eq!(cost().await, whole - 100_000_000);
+    let payment = shop.payment("payment_intent.succeeded");
+    shop.dashboard("/v1/refunds", &[("payment_intent", &payment), ("amount", "2500")]).await;
+    shop.settle().await;
+    assert_eq!(cost().await, whole - 75_000_000);
+    shop.pass(MONTH);
+    shop.renewed(1).await;
+    assert!(cost().await < whole - 75_000_000, "the new month was paid");
+    let payment = shop.payment("payment_intent.succeeded");
+    shop.dashboard("/v1/refunds", &[("payment_intent", &payment)]).await;
+    shop.settle().await;
+    assert_eq!((cost().await, subscription(&client).await["status"].clone()), (whole, json!("active")));
     shop.assert_clean().await;
     shop.assert_reconciled().await;
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 
+use super::exchange::Own;
 use super::{Kind, Posting, Sale, returned};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
@@ -25,7 +26,7 @@ pub fn grant(key: impl Into<String>, from: Account, amount: i64, restricted: boo
 /// Credit that was paid for: money at Stripe, a liability to the customer. Only from a paid fact, whose key this is [B-47].
 #[must_use]
 pub fn sale(key: impl Into<String>, sale: Sale, restricted: bool, balances: Balances, at: DateTime<Utc>) -> Posting {
-    let own = if restricted { (sale.credit, 0) } else { returned(sale.credit, balances) };
+    let own = if restricted { Own { wallet: sale.credit, debt: 0, breakage: 0 } } else { Own::returned(sale.credit, 0, balances) };
     sale.posting(Kind::Sale, key, Account::StripeClearing, own, at, false)
 }
 

@@ -4,8 +4,9 @@
 use chrono::{DateTime, Utc};
 use money::Currency;
 
-use super::{Kind, Posting};
+use super::{Kind, Posting, returned, taken};
 use crate::catalog::amount::minor_micros;
+use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 
 /// A price of the catalogue in two currencies: so much money stands for so much credit. Both in micro-units.
@@ -108,19 +109,23 @@ impl Sale {
         Self { paid: self.fee() + money, credit: self.credit - credit, exchange: Some(exchange), ..self }
     }
 
-    /// The posting of a sale with its money at `at_house` and what it gives to wallet and debt in `own`; one that is undone has all of it
-    /// the other way.
+    /// The posting of a sale with its money at `at_house` and where its credit goes in `own`; one that is undone has all of it the other way.
     pub(super) fn posting(
         self,
         kind: Kind,
         key: impl Into<String>,
         at_house: Account,
-        own: (i64, i64),
+        own: Own,
         at: DateTime<Utc>,
         undone: bool,
     ) -> Posting {
         let sign = if undone { -1 } else { 1 };
-        let mut entries = vec![(Account::Promotion, -self.bonus() * sign), (Account::Wallet, own.0), (Account::Debt, own.1)];
+        let mut entries = vec![
+            (Account::Promotion, -self.bonus() * sign),
+            (Account::Wallet, own.wallet),
+            (Account::Debt, own.debt),
+            (Account::Breakage, own.breakage),
+        ];
         // What goes back beside a sale was for a small invoice before it, whose goods stay: less revenue. Stripe's balance does not move then.
         let beside = if kind == Kind::Sale { Account::CustomerBalances } else { Account::Refunds };
         let mut money = vec![(at_house, -self.money() * sign), (beside, -self.balance * sign), (Account::PlanFees, self.fee() * sign)];
@@ -131,6 +136,27 @@ impl Sale {
         entries.push((Account::Exchange, -exchange.credit * sign));
         money.push((Account::Exchange, exchange.money * sign));
         Posting { money: Some((exchange.currency, money)), ..Posting::new(kind, key, at, entries) }
+    }
+}
+
+/// Where the credit of a sale comes from or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Own {
+    pub(super) wallet: i64,
+    pub(super) debt: i64,
+    /// What of it had expired: the house's, until the sale is undone.
+    pub(super) breakage: i64,
+}
+
+impl Own {
+    pub(super) fn taken(credit: i64, expired: i64, balances: Balances) -> Self {
+        let (wallet, debt) = taken(credit - expired, balances);
+        Self { wallet, debt, breakage: -expired }
+    }
+
+    pub(super) fn returned(credit: i64, expired: i64, balances: Balances) -> Self {
+        let (wallet, debt) = returned(credit - expired, balances);
+        Self { wallet, debt, breakage: expired }
     }
 }
 

@@ -48,9 +48,9 @@ fn all(balances: Balances, amount: i64, price: i64, cost: i64) -> Vec<Posting> {
         late_settlement(REQUEST, balances, price, cost, AT),
         shortfall("k", amount, AT),
         usage_refund("k", amount, balances, AT),
-        refund("k", Sale::of(price, amount), balances, AT),
-        dispute_opened("k", Sale::of(price, amount), balances, AT),
-        dispute_won("k", Sale::of(price, amount), balances, AT),
+        refund("k", Sale::of(price, amount), 0, balances, AT),
+        dispute_opened("k", Sale::of(price, amount), 0, balances, AT),
+        dispute_won("k", Sale::of(price, amount), 0, balances, AT),
         dispute_lost("k", (Currency::USD, amount), fee_of(Currency::USD, cost), AT),
         dispute_lost("k", (yen(), amount), fee_of(Currency::USD, cost), AT),
         rounding("k", amount, AT),
@@ -104,7 +104,7 @@ proptest! {
         let given = |posting: Posting| (posting, hold);
         for (posting, returns) in [(void(REQUEST, hold, balances, AT), hold), (settled, hold - price.min(hold)),
             given(grant("k", Account::Promotion, hold, false, balances, AT)), given(usage_refund("k", hold, balances, AT)),
-            given(dispute_won("k", Sale::of(price, hold), balances, AT)), given(sale("k", Sale::of(price, hold), false, balances, AT))] {
+            given(dispute_won("k", Sale::of(price, hold), 0, balances, AT)), given(sale("k", Sale::of(price, hold), false, balances, AT))] {
             prop_assert_eq!(posting.moved(Account::Debt), returns.min(balances.debt));
             prop_assert_eq!(posting.moved(Account::Wallet), returns - returns.min(balances.debt));
         }
@@ -122,22 +122,34 @@ proptest! {
     /// [B-48]
     #[test]
     fn money_given_back_for_credit_that_was_burned_is_owed(balances in balances(), amount in amount()) {
-        for posting in [refund("k", Sale::of(amount, amount), balances, AT), dispute_opened("k", Sale::of(amount, amount), balances, AT), adjustment("k", amount, balances, AT)] {
+        for posting in [refund("k", Sale::of(amount, amount), 0, balances, AT), dispute_opened("k", Sale::of(amount, amount), 0, balances, AT), adjustment("k", amount, balances, AT)] {
             prop_assert_eq!(-posting.moved(Account::Wallet), amount.min(balances.wallet));
             prop_assert_eq!(-posting.moved(Account::Debt), (amount - balances.wallet).max(0));
         }
     }
 
+    /// [B-48] What had expired was the house's: with the money that bought it, it is so no longer, and nobody owes it.
+    #[test]
+    fn money_given_back_for_credit_that_had_expired_takes_it_from_what_the_house_earned(balances in balances(), amount in amount(), part in 0..100_i64) {
+        let expired = amount / 100 * part;
+        for posting in [refund("k", Sale::of(amount, amount), expired, balances, AT), dispute_opened("k", Sale::of(amount, amount), expired, balances, AT)] {
+            prop_assert_eq!(posting.moved(Account::Breakage), -expired);
+            prop_assert_eq!(-posting.moved(Account::Wallet) - posting.moved(Account::Debt), amount - expired);
+        }
+        let won = dispute_won("k", Sale::of(amount, amount), expired, balances, AT);
+        prop_assert_eq!((won.moved(Account::Breakage), won.moved(Account::Wallet) + won.moved(Account::Debt)), (expired, amount - expired));
+    }
+
     /// [B-48] A dispute that is won leaves everything as it was; one that is lost costs the house its fee and no more.
     #[test]
     fn a_closed_dispute_leaves_its_fee_on_the_disputes_and_nothing_else(balances in balances(), amount in amount(), fee in 0..50_000_000_i64) {
-        let opened = dispute_opened("k", Sale::of(amount, amount), balances, AT);
+        let opened = dispute_opened("k", Sale::of(amount, amount), 0, balances, AT);
         let after = Balances {
             wallet: balances.wallet + opened.moved(Account::Wallet),
             debt: balances.debt - opened.moved(Account::Debt),
             ..balances
         };
-        let won = dispute_won("k", Sale::of(amount, amount), after, AT);
+        let won = dispute_won("k", Sale::of(amount, amount), 0, after, AT);
         prop_assert_eq!(opened.moved(Account::Disputes) + won.moved(Account::Disputes), 0);
         prop_assert_eq!(after.available() + won.moved(Account::Wallet) + won.moved(Account::Debt), balances.available());
         let lost = dispute_lost("k", (Currency::USD, amount), fee_of(Currency::USD, fee), AT);
@@ -181,7 +193,7 @@ proptest! {
         let sold = Sale::exchanged(paid, credit, code.parse().unwrap(), rate);
         prop_assert!(sold.bonus() >= 0 && sold.fee() >= 0, "{:?}", sold);
         prop_assert!(sold.bonus() == 0 || sold.fee() == 0, "credit was given away while money was left: {:?}", sold);
-        for posting in [sale("k", sold, false, balances, AT), refund("k", sold, balances, AT), dispute_opened("k", sold, balances, AT), dispute_won("k", sold, balances, AT)] {
+        for posting in [sale("k", sold, false, balances, AT), refund("k", sold, 0, balances, AT), dispute_opened("k", sold, 0, balances, AT), dispute_won("k", sold, 0, balances, AT)] {
             let (currency, money) = posting.money.clone().unwrap();
             prop_assert_eq!(currency.code(), code);
             prop_assert_eq!(posting.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", posting);
@@ -206,7 +218,7 @@ proptest! {
         let (mut left, mut before, mut credited) = (sale.moved(Account::StripeClearing).min(0), 0, 0);
         for end in ends {
             let part = sold.part(before, end);
-            let back = refund("k", part, nothing, AT);
+            let back = refund("k", part, 0, nothing, AT);
             prop_assert_eq!(back.entries.iter().map(|(_, amount)| amount).sum::<i64>(), 0, "{:?}", back);
             prop_assert_eq!(back.moved(Account::CustomerBalances), 0);
             prop_assert_eq!(-back.moved(Account::Refunds), end.max(paid) - before.max(paid));
@@ -228,7 +240,7 @@ proptest! {
         let mut left = vec![sale("k", sold, false, nothing, AT)];
         let mut before = 0;
         for end in ends {
-            left.push(refund("k", sold.part(before, end), nothing, AT));
+            left.push(refund("k", sold.part(before, end), 0, nothing, AT));
             before = end;
         }
         for account in Account::ALL {

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use money::Currency;
 
-use super::{Kind, Posting, Sale, returned, taken};
+use super::exchange::Own;
+use super::{Kind, Posting, Sale, returned};
 use crate::ledger::Balances;
 use crate::ledger::chart::Account;
 
@@ -23,22 +24,27 @@ pub fn usage_refund(key: impl Into<String>, amount: i64, balances: Balances, at:
     Posting::new(Kind::UsageRefund, key, at, vec![(Account::Refunds, -amount), (Account::Wallet, wallet), (Account::Debt, repaid)])
 }
 
-/// Money given back: Stripe pays it, and the part of the sale that is credited goes with it, wherever the sale had put it.
+/// Money given back: Stripe pays it, and the part of the sale that is credited goes with it, wherever the sale had put it. So much of that
+/// credit had `expired`: the house gives it up, and nobody owes it.
 #[must_use]
-pub fn refund(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    part.posting(Kind::Refund, key, Account::StripeClearing, taken(part.credit, balances), at, true)
+pub fn refund(key: impl Into<String>, part: Sale, expired: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let own = Own::taken(part.credit, expired, balances);
+    part.posting(Kind::Refund, key, Account::StripeClearing, own, at, true)
 }
 
-/// A bank disputes a charge: its credit is taken back and stands between customer and house until the dispute is closed.
+/// A bank disputes a charge: its credit is taken back and stands between customer and house until the dispute is closed; what of it had
+/// `expired` the house gives up meanwhile.
 #[must_use]
-pub fn dispute_opened(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    part.posting(Kind::DisputeOpened, key, Account::Disputes, taken(part.credit, balances), at, true)
+pub fn dispute_opened(key: impl Into<String>, part: Sale, expired: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let own = Own::taken(part.credit, expired, balances);
+    part.posting(Kind::DisputeOpened, key, Account::Disputes, own, at, true)
 }
 
 /// The charge stands: all returns to where the dispute had taken it from.
 #[must_use]
-pub fn dispute_won(key: impl Into<String>, part: Sale, balances: Balances, at: DateTime<Utc>) -> Posting {
-    part.posting(Kind::DisputeWon, key, Account::Disputes, returned(part.credit, balances), at, false)
+pub fn dispute_won(key: impl Into<String>, part: Sale, expired: i64, balances: Balances, at: DateTime<Utc>) -> Posting {
+    let own = Own::returned(part.credit, expired, balances);
+    part.posting(Kind::DisputeWon, key, Account::Disputes, own, at, false)
 }
 
 /// The charge is reversed: the money (of a currency) has left Stripe, and its fee with it, which stays on the account as what disputes cost.

@@ -253,6 +253,7 @@ pub fn apply_pending(subscription: &mut Subscription) {
 pub fn begin(subscription: &mut Subscription, anchor: DateTime<Utc>) {
     subscription.anchor = anchor;
     subscription.number = 0;
+    subscription.paid_by = None;
     subscription.period = Period::nth(anchor, subscription.terms.interval, 0);
 }
 

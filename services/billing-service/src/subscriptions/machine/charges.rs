@@ -33,9 +33,10 @@ pub fn whole_period(subscription: &mut Subscription, reason: &str, carried: Carr
     subscription.value_micros = total - off;
     use_coupon(subscription, off);
     lines.push(line(LineKind::Unused, -carried.micros));
+    let begins = period.start;
     let grant = (terms.credit_micros() - carried.credit_micros).max(0);
     subscription.credited_micros = terms.credit_micros().max(carried.credit_micros);
-    demand(subscription, reason.to_owned(), lines, grant, effects)
+    demand(subscription, reason.to_owned(), lines, (grant, begins), effects)
 }
 
 /// Charges the difference that new terms or seats make for the rest of the period.
@@ -69,7 +70,7 @@ pub fn rest_of_period(
     subscription.terms = terms.clone();
     subscription.seats = seats;
     let reason = format!("{reason}-{}", subscription.revision);
-    demand(subscription, reason, lines, grant, effects)
+    demand(subscription, reason, lines, (grant, now), effects)
 }
 
 /// Turns lines into a charge that is open, or into nothing to pay with the credit at once, as a gift.
@@ -77,7 +78,7 @@ pub fn demand(
     subscription: &mut Subscription,
     reason: String,
     lines: Vec<Line>,
-    grant_micros: i64,
+    (grant_micros, given): (i64, DateTime<Utc>),
     effects: &mut Vec<Effect>,
 ) -> Result<(), Refusal> {
     let lines: Vec<Line> = lines.into_iter().filter(|line| line.amount_micros != 0).collect();
@@ -86,8 +87,9 @@ pub fn demand(
         return Err(Refusal::NotAnUpgrade);
     }
     let (period_start, currency) = (subscription.period.start, subscription.terms.currency);
-    let expires_at = subscription.terms.credit.and_then(|credit| credit.expires_at(subscription.period));
-    let grant = Grant { period_start, reason: reason.clone(), currency: CREDIT, amount_micros: grant_micros, expires_at };
+    let expires_at = subscription.terms.credit.and_then(|credit| credit.expires_at(subscription.period, given));
+    let days = subscription.terms.credit.and_then(|credit| credit.days());
+    let grant = Grant { period_start, reason: reason.clone(), currency: CREDIT, amount_micros: grant_micros, expires_at, days };
     let grant = (grant_micros > 0).then_some(grant);
     if total > 0 {
         subscription.open.push(OpenCharge { period_start, reason: reason.clone(), failed: false, given_up: false, grant, before: None });

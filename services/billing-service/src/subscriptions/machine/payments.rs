@@ -63,6 +63,29 @@ pub fn waived(
     unless_owing(subscription, None, now, effects)
 }
 
+/// Money that was paid for the period went back: so much less of it is left for a later change to count, also for one that counts from what
+/// was agreed before a change that is not paid yet. The period itself goes on, until somebody ends it.
+pub fn reversed(subscription: &mut Subscription, period_start: DateTime<Utc>, since: DateTime<Utc>, micros: i64) {
+    let is_this = |period: Period| period.start == period_start;
+    if is_this(subscription.period) || subscription.paid_by == Some(period_start) {
+        let of_all = of_whole(subscription.period, since, micros);
+        subscription.value_micros = subscription.value_micros.saturating_sub(of_all).max(0);
+    }
+    for before in subscription.open.iter_mut().filter_map(|charge| charge.before.as_mut()).filter(|before| is_this(before.period)) {
+        before.value_micros = before.value_micros.saturating_sub(of_whole(before.period, since, micros)).max(0);
+    }
+}
+
+/// What is paid for the rest of a period, as a price of the whole: as that is what a value is.
+fn of_whole(period: Period, since: DateTime<Utc>, micros: i64) -> i64 {
+    let (used, rest) = period.split_at(since.max(period.start));
+    if rest == 0 {
+        return 0;
+    }
+    let whole = i128::from(micros) * i128::from(used + rest) / i128::from(rest);
+    i64::try_from(whole).unwrap_or(i64::MAX)
+}
+
 /// What waited for the last charge that was owed goes on, in the period that was begun by its payment if one was.
 fn unless_owing(
     subscription: &mut Subscription,
@@ -81,7 +104,9 @@ fn unless_owing(
             if begun.is_some() {
                 // What was wanted for the next period begins with the next one.
                 stands(&mut subscription.open);
+                let paid_by = subscription.period.start;
                 begin(subscription, now);
+                subscription.paid_by = Some(paid_by);
             } else if now >= subscription.period.end && subscription.cancel_at_period_end {
                 end(subscription, Status::Canceled, now, effects);
             } else if now >= subscription.period.end {

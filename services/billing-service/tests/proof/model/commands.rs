@@ -8,7 +8,7 @@ use super::subscribe::OfPlan;
 #[derive(Debug, Clone, Copy)]
 pub enum Command {
     Grant { amount: i64, priority: i32, expires_in: Option<i64>, only: Only },
-    Sell { paid: i64, credit: i64 },
+    Sell { paid: i64, credit: i64, expires_in: Option<i64> },
     SellAgain,
     Reserve { tokens: (u64, u64), life: i64 },
     Settle { which: usize, tokens: (u64, u64) },
@@ -101,7 +101,11 @@ impl Dice {
                 expires_in: [None, Some(1), Some(1000), Some(60_000), Some(400_000)][self.which() % 5],
                 only: [Only::All, Only::All, Only::Large, Only::Other][self.which() % 4],
             },
-            8..12 => Command::Sell { paid: self.amount(2000), credit: self.amount(2000) },
+            8..12 => Command::Sell {
+                paid: self.amount(2000),
+                credit: self.amount(2000),
+                expires_in: [None, None, Some(1000), Some(60_000), Some(400_000)][which % 5],
+            },
             12..13 => Command::SellAgain,
             13..27 => Command::Reserve { tokens: self.tokens(), life: [1000, 60_000, 300_000][self.which() % 3] },
             27..37 => Command::Settle { which, tokens: self.tokens() },

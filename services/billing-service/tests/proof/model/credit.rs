@@ -2,6 +2,9 @@
 
 use super::state::{End, Lot, Only, Stage, Wallet, Wanted};
 
+/// Lots, and what each of them paid.
+type Parts = Vec<(usize, i64)>;
+
 impl Wallet {
     pub fn house(&mut self, account: &'static str, amount: i64) {
         *self.house.entry(account).or_default() += amount;
@@ -75,6 +78,7 @@ impl Wallet {
             there -= amount;
             self.credit -= amount;
             self.lots[lot].remaining -= amount;
+            self.lots[lot].expired += amount;
             self.house("breakage", amount);
         }
     }
@@ -111,16 +115,21 @@ impl Wallet {
     }
 
     /// Takes back what was sold; the amount that was, and which lots gave it.
-    pub fn take_back(&mut self, lot: usize, amount: i64, house: &'static str) -> Option<(i64, Vec<(usize, i64)>)> {
+    /// What was taken, what of it had expired, and from which lots.
+    pub fn take_back(&mut self, lot: usize, amount: i64, house: &'static str) -> Option<(i64, i64, Parts)> {
+        self.expire();
         let sold = self.lots[lot].sold.as_mut()?;
         let taken = amount.min(*sold);
         if taken <= 0 {
             return None;
         }
         *sold -= taken;
-        let part = self.taken(taken);
+        let expired = taken.min(self.lots[lot].expired);
+        self.lots[lot].expired -= expired;
+        self.house("breakage", -expired);
+        let part = self.taken(taken - expired);
         self.house(house, taken);
-        Some((taken, self.pay(part, Wanted::Anything, self.now, Some(lot))))
+        Some((taken, expired, self.pay(part, Wanted::Anything, self.now, Some(lot))))
     }
 
     /// Gives lots back what they paid, the last first; what came from none becomes a lot.
@@ -133,7 +142,15 @@ impl Wallet {
             self.lots[*lot].remaining += back;
         }
         if left > 0 {
-            self.lots.push(Lot { remaining: left, priority: 100, expires: None, created: self.now, only: Only::All, sold: None });
+            self.lots.push(Lot {
+                remaining: left,
+                priority: 100,
+                expires: None,
+                created: self.now,
+                only: Only::All,
+                sold: None,
+                expired: 0,
+            });
         }
     }
 }

@@ -142,7 +142,15 @@ impl Wallet {
         self.house("plan_fees", price - credit);
         if credit > 0 {
             let expires = charge.expires.map(|at| at.timestamp_millis());
-            self.give(Lot { remaining: credit, priority: 100, expires, created: self.now, only: Only::All, sold: Some(credit) });
+            self.give(Lot {
+                remaining: credit,
+                priority: 100,
+                expires,
+                created: self.now,
+                only: Only::All,
+                sold: Some(credit),
+                expired: 0,
+            });
         }
     }
 

@@ -70,7 +70,7 @@ impl Wallet {
             tokens: (0, 0),
             price: 0,
             burned: Vec::new(),
-            given_back: false,
+            given_back: 0,
         };
         self.requests.push(request);
     }
@@ -248,7 +248,17 @@ impl Wallet {
 
     /// A request that was given up for dead reports after all.
     pub fn report(&mut self, at: usize, tokens: (u64, u64), price: i64) {
-        self.charge(at, 0, (price - self.requests[at].price).max(0));
+        let less = self.requests[at].price - price;
+        if less > 0 {
+            let back = less.min(self.requests[at].price - self.requests[at].given_back);
+            let mut burned = std::mem::take(&mut self.requests[at].burned);
+            self.unwind(back, &mut burned);
+            self.house("revenue", -back);
+            let request = &mut self.requests[at];
+            (request.burned, request.price) = (burned, request.price - back);
+        } else {
+            self.charge(at, 0, -less);
+        }
         (self.requests[at].stage, self.requests[at].tokens) = (Stage::Settled, tokens);
     }
 }

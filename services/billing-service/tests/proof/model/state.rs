@@ -30,6 +30,8 @@ pub struct Lot {
     pub only: Only,
     /// What was sold and not yet taken back; none for what nobody paid for.
     pub sold: Option<i64>,
+    /// What of it expired, and was not taken back since.
+    pub expired: i64,
 }
 
 impl Lot {
@@ -61,7 +63,7 @@ pub struct Request {
     pub tokens: (u64, u64),
     pub price: i64,
     pub burned: Vec<(usize, i64)>,
-    pub given_back: bool,
+    pub given_back: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub struct Dispute {
     /// Of the sale of this lot.
     pub lot: usize,
     pub amount: i64,
+    /// What of that had expired.
+    pub expired: i64,
     pub parts: Vec<(usize, i64)>,
     pub is_closed: bool,
 }

@@ -78,7 +78,7 @@ fn pick<T>(of: impl IntoIterator<Item = T>, which: usize) -> Option<T> {
 }
 
 fn lot(amount: i64, priority: i32, expires: Option<i64>, now: i64) -> Lot {
-    Lot { remaining: amount, priority, expires, created: now, only: Only::All, sold: None }
+    Lot { remaining: amount, priority, expires, created: now, only: Only::All, sold: None, expired: 0 }
 }
 
 impl Side {
@@ -135,9 +135,10 @@ impl<'a> World<'a> {
                 side.model.house("promotion", -amount);
                 side.model.give(Lot { only, ..lot(amount, priority, expires_in.map(|after| millis + after), millis) });
             }
-            Command::Sell { paid, credit } => {
+            Command::Sell { paid, credit, expires_in } => {
                 let key = app.request().to_string();
-                let grant = NewGrant { paid: Some(paid), ..NewGrant::plain(Source::Purchase, &key, credit) };
+                let expires_at = expires_in.map(|after| now + TimeDelta::milliseconds(after));
+                let grant = NewGrant { paid: Some(paid), expires_at, ..NewGrant::plain(Source::Purchase, &key, credit) };
                 ensure!(app.give(organization, &grant).await.is_some());
                 for (account, amount) in
                     [("stripe_clearing", -paid), ("promotion", -(credit - paid).max(0)), ("plan_fees", (paid - credit).max(0))]
@@ -145,7 +146,7 @@ impl<'a> World<'a> {
                     side.model.house(account, amount);
                 }
                 side.sales.push((key, side.model.lots.len()));
-                side.model.give(Lot { sold: Some(credit), ..lot(credit, 100, None, millis) });
+                side.model.give(Lot { sold: Some(credit), ..lot(credit, 100, expires_in.map(|after| millis + after), millis) });
             }
             Command::SellAgain => {
                 let Some((key, _)) = side.sales.last() else { return Ok(()) };
@@ -225,7 +226,7 @@ impl<'a> World<'a> {
                 let taken: Result<_, Error> = in_transaction!(state.pool, |transaction| {
                     grants::refund(&state, transaction, organization, &key, Sale::of(amount, amount), &name).await
                 });
-                let expected = side.model.take_back(lot, amount, "stripe_clearing").map(|(taken, _)| taken);
+                let expected = side.model.take_back(lot, amount, "stripe_clearing").map(|(taken, ..)| taken);
                 ensure!(taken? == expected, "another amount than {expected:?} was taken back");
             }
             Command::Dispute { which, amount } => {
@@ -235,10 +236,10 @@ impl<'a> World<'a> {
                     grants::open_dispute(&state, transaction, organization, &key, Sale::of(amount, amount), &name).await
                 });
                 let expected = side.model.take_back(lot, amount, "disputes");
-                ensure!(taken? == expected.as_ref().map(|(taken, _)| *taken), "another amount than that of {expected:?} is disputed");
-                if let Some((amount, parts)) = expected {
+                ensure!(taken? == expected.as_ref().map(|(taken, ..)| *taken), "another amount than that of {expected:?} is disputed");
+                if let Some((amount, expired, parts)) = expected {
                     side.disputes.push(name);
-                    side.model.disputes.push(Dispute { lot, amount, parts, is_closed: false });
+                    side.model.disputes.push(Dispute { lot, amount, expired, parts, is_closed: false });
                 }
             }
             Command::Close { which, fee } => {
@@ -257,7 +258,9 @@ impl<'a> World<'a> {
                     if let Some(fee) = fee {
                         side.model.house("stripe_clearing", dispute.amount + fee);
                     } else {
-                        side.model.unwind(dispute.amount, &mut dispute.parts);
+                        side.model.unwind(dispute.amount - dispute.expired, &mut dispute.parts);
+                        side.model.house("breakage", dispute.expired);
+                        side.model.lots[dispute.lot].expired += dispute.expired;
                         // It took nothing of the sale after all.
                         side.model.lots[dispute.lot].sold = side.model.lots[dispute.lot].sold.map(|sold| sold + dispute.amount);
                     }
@@ -270,13 +273,13 @@ impl<'a> World<'a> {
                 let given: Result<bool, Error> = in_transaction!(state.pool, |transaction| {
                     grants::refund_usage(&state, transaction, organization, request, amount).await
                 });
-                let before = side.model.requests[at].given_back;
+                let before = side.model.requests[at].given_back > 0;
                 ensure!(given? != before, "usage was given back twice or never");
                 if !before {
                     side.model.house("refunds", -amount);
                     let mut parts = std::mem::take(&mut side.model.requests[at].burned);
                     side.model.unwind(amount, &mut parts);
-                    (side.model.requests[at].burned, side.model.requests[at].given_back) = (parts, true);
+                    (side.model.requests[at].burned, side.model.requests[at].given_back) = (parts, amount);
                 }
             }
             Command::Take { amount } => {

@@ -131,13 +131,14 @@ async fn top_up(
     // What a lease for one model keeps of credit for everything is not used up either.
     let bound = grants::burn::bound(&lots, &holds, Use::CHAT, now);
     let leased = leased.map(|unspent| unspent.all + unspent.models.min(bound));
-    let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)));
+    let left = set.monthly_cap_micros.saturating_sub(spent(transaction, organization, now).await?);
+    let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)), left);
     let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
         // What is in the lease may be used in a moment, or Redis may say what it is.
         PAUSE_WHILE_LEASED
     } else if plan_brings_credit(transaction, organization, now).await? {
         PAUSE_WHILE_RENEWED
-    } else if spent(transaction, organization, now).await?.saturating_add(amount) <= set.monthly_cap_micros {
+    } else if amount <= left {
         let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
         want(state, transaction, organization, amount).instrument(span).await?;
         chassis::step!("top_up.wanted");
@@ -187,12 +188,13 @@ async fn low(state: &AppState, after: Uuid) -> Result<Page, Error> {
     Ok(page)
 }
 
-/// As much as is set, or as much as closes the gap with one purchase, in whole smallest units.
-fn size(threshold: i64, amount: i64, available: i64) -> i64 {
+/// As much as is set, or as much as closes the gap with one purchase, in whole smallest units; of the gap as much as is `left` of the cap,
+/// as long as that is what is set at least.
+fn size(threshold: i64, amount: i64, available: i64, left: i64) -> i64 {
     let gap = threshold.saturating_sub(available);
     let unit = crate::catalog::amount::minor_micros(crate::ledger::CREDIT);
-    let whole = gap.saturating_add(unit - 1) / unit * unit;
-    amount.max(whole).min(MOST)
+    let (whole, left) = (gap.saturating_add(unit - 1) / unit * unit, left.max(0) / unit * unit);
+    amount.max(whole.min(left)).min(MOST)
 }
 
 /// Whether a plan's period has just ended, and with it its credit, and that of the next one is not there yet.
@@ -278,9 +280,18 @@ mod tests {
     /// [B-49]
     #[test]
     fn one_purchase_closes_the_gap_in_whole_cents() {
-        assert_eq!(size(5_000_000, 10_000_000, 4_999_999), 10_000_000);
-        assert_eq!(size(5_000_000, 10_000_000, -7_000_001), 12_010_000, "a debt is part of the gap");
-        assert_eq!(size(0, 1_000_000, -1), 1_000_000);
-        assert_eq!(size(0, 1_000_000, -2 * MOST), MOST, "the rest of the gap comes with the next one");
+        assert_eq!(size(5_000_000, 10_000_000, 4_999_999, MOST), 10_000_000);
+        assert_eq!(size(5_000_000, 10_000_000, -7_000_001, MOST), 12_010_000, "a debt is part of the gap");
+        assert_eq!(size(0, 1_000_000, -1, MOST), 1_000_000);
+        assert_eq!(size(0, 1_000_000, -2 * MOST, i64::MAX), MOST, "the rest of the gap comes with the next one");
+    }
+
+    /// [B-49] Whose gap is larger than what is left of the month has what is left, and not nothing.
+    #[test]
+    fn of_a_gap_beyond_the_cap_as_much_is_bought_as_the_cap_leaves() {
+        assert_eq!(size(100_000_000, 10_000_000, 0, 50_000_000), 50_000_000);
+        assert_eq!(size(100_000_000, 10_000_000, 0, 10_009_999), 10_000_000, "in whole cents");
+        assert_eq!(size(100_000_000, 10_000_000, 0, 9_999_999), 10_000_000, "less than what is set is not bought: it does not fit");
+        assert_eq!(size(100_000_000, 10_000_000, 0, -5), 10_000_000);
     }
 }

@@ -73,4 +73,5 @@ gauges! {
     "billing_wallets_in_debt" [Count "currency"] Limit::None, "Organizations that owe.";
     "billing_debt_micros" [Count "currency"] Limit::None, "What they owe.";
     "billing_reconciliation_differences" [Count "severity"] Limit::Above(0), "Where Stripe and we do not agree and nobody has settled it.";
+    "billing_reconciliation_notes" [Count] Limit::None, "What the last comparison with Stripe names that needs nobody: a payment that was under way, or nothing to do.";
 }

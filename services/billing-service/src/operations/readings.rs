@@ -117,11 +117,12 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
 async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     let rows: Vec<(String, i64)> = sqlx::query_as(
         "select v.severity, v.found from (select infos, warnings, errors from reconciliation_runs order by started_at desc limit 1) last
-         cross join lateral (values ('info', infos), ('warning', warnings), ('error', errors)) v (severity, found)",
+         cross join lateral (values ('', infos), ('warning', warnings), ('error', errors)) v (severity, found)",
     )
     .fetch_all(&state.pool)
     .await?;
-    Ok(rows.into_iter().filter_map(|(label, value)| Reading::new("billing_reconciliation_differences", label, value)).collect())
+    let of = |label: &str| if label.is_empty() { "billing_reconciliation_notes" } else { "billing_reconciliation_differences" };
+    Ok(rows.into_iter().filter_map(|(label, value)| Reading::new(of(&label), label, value)).collect())
 }
 
 /// What can be admitted yet without asking for more, by currency: what is left of the open leases in Redis.

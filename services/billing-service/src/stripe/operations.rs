@@ -14,6 +14,8 @@ use super::{catalog, customers};
 use crate::error::Error;
 use crate::intents;
 use crate::state::AppState;
+use crate::subscriptions::SubscriptionId;
+use crate::subscriptions::command::Command;
 use crate::subscriptions::state::{Charge, Line, LineKind};
 use crate::top_ups::{self, TopUp};
 
@@ -88,6 +90,23 @@ pub(super) async fn perform(state: &AppState, stripe: &Transport, due: &Due) -> 
 /// which takes days, and until it is void somebody may pay what nobody waits for; and a top-up is wanted for an hour only.
 pub(super) fn is_taken_in_time(kind: &str) -> bool {
     matches!(kind, "subscription.void" | "top_up.void" | "top_up.charge")
+}
+
+/// What a charge that cannot be collected means to its subscription; none of other wishes.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn failed_charge(state: &AppState, due: &Due) -> Result<Option<(OrganizationId, SubscriptionId, Command)>, Error> {
+    let Some(organization) = due.organization.filter(|_| due.kind == "subscription.charge") else { return Ok(None) };
+    // What cannot be read is set aside like everything else.
+    let Ok(ChargePayload { charge_id, charge: Charge { period_start, reason, .. } }) = read(&due.payload) else { return Ok(None) };
+    let subscription = sqlx::query_scalar!(
+        "select subscription_id from subscription_charges where id = $1 and organization_id = $2",
+        charge_id,
+        organization.uuid()
+    );
+    let subscription = subscription.fetch_optional(&state.pool).await?.map(SubscriptionId::from_uuid);
+    Ok(subscription.map(|subscription| (organization, subscription, Command::PaymentFailed { period_start, reason })))
 }
 
 /// Whether something of Stripe's is not what it must be, and never will: not that it could not be asked, or not by us.

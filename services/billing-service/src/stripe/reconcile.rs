@@ -243,7 +243,13 @@ async fn insert(state: &AppState, transaction: &mut Transaction<'static, Postgre
 fn tell(report: &Report) {
     for severity in [Severity::Error, Severity::Warning, Severity::Info] {
         #[expect(clippy::cast_precision_loss, reason = "a count")]
-        metrics::gauge!("billing_reconciliation_differences", "severity" => severity.as_str()).set(report.count(severity) as f64);
+        let count = report.count(severity) as f64;
+        match severity {
+            Severity::Info => metrics::gauge!("billing_reconciliation_notes").set(count),
+            Severity::Error | Severity::Warning => {
+                metrics::gauge!("billing_reconciliation_differences", "severity" => severity.as_str()).set(count);
+            }
+        }
     }
     for difference in report.differences.iter().filter(|difference| difference.severity == Severity::Error) {
         tracing::error!(

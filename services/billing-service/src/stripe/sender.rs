@@ -21,6 +21,7 @@ use super::transport::{Transport, TransportError};
 use crate::error::Error;
 use crate::intents;
 use crate::state::AppState;
+use crate::subscriptions::store;
 
 const POLL: Duration = Duration::from_secs(1);
 /// Wishes that are sent at once: an answer of Stripe's takes a third of a second, and its pace allows more than three in one.
@@ -266,9 +267,23 @@ fn is_refused(error: &Error) -> bool {
 }
 
 async fn set_aside(state: &AppState, due: &Due, error: &Error) -> Result<(), Error> {
-    let now = state.clock.now();
-    let parked = sqlx::query!("update intents set parked_at = $2 where id = $1 and sent_at is null and parked_at is null", due.id, now);
-    if parked.execute(&state.pool).await?.rows_affected() == 1 {
+    let (now, failed) = (state.clock.now(), operations::failed_charge(state, due).await?);
+    let is_parked = in_transaction!(state.pool, |transaction| {
+        // The subscription first, as whoever gives up a charge does it.
+        if let Some((organization, subscription, _)) = &failed {
+            store::locked(transaction, *organization, *subscription).await?;
+        }
+        let parked = sqlx::query!("update intents set parked_at = $2 where id = $1 and sent_at is null and parked_at is null", due.id, now);
+        if parked.execute(&mut **transaction).await?.rows_affected() == 0 {
+            return Ok(false);
+        }
+        // Nobody has a plan for nothing because Stripe does not want its charge: as with a card that is refused, there is a time to mend it.
+        if let Some((organization, subscription, command)) = &failed {
+            store::apply(state, transaction, *organization, *subscription, command, "stripe").await?;
+        }
+        Ok::<_, Error>(true)
+    })?;
+    if is_parked {
         metrics::counter!("billing_stripe_intents_parked_total", "kind" => due.kind.clone()).increment(1);
         tracing::error!(intent.id = %due.id, intent.kind = due.kind, refusals = due.refusals + 1, error.message = error.chain(), "Stripe refuses what is wanted: it was set aside");
     }

@@ -127,6 +127,8 @@ async fn a_charge_that_was_set_aside_is_tried_again_when_its_customer_has_change
     refuse(&shop, "/v1/invoices");
     shop.pass(MONTH);
     tried_until(&shop, "it is set aside", PARKED).await;
+    let status = async || client.get("/v1/subscription").await.expect(200).json["data"][0]["status"].clone();
+    assert_eq!(status().await, "past_due", "nobody has it for nothing");
     let customer = format!("/v1/customers/{}", shop.stripe_customer(organization).await);
     shop.dashboard(&customer, &[("name", "Ada")]).await;
     shop.settle().await;
@@ -137,7 +139,7 @@ async fn a_charge_that_was_set_aside_is_tried_again_when_its_customer_has_change
     shop.settle().await;
     tried_until(&shop, "it is collected", "select count(*) from intents where kind = 'subscription.charge' and sent_at is not null").await;
     shop.settle().await;
-    assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe()), (0, 20_000));
+    assert_eq!((shop.app.count(UNSENT).await, shop.at_stripe(), status().await), (0, 20_000, json!("active")));
     shop.assert_clean().await;
     shop.assert_reconciled().await;
 }

@@ -47,6 +47,32 @@ pub async fn take(
     Ok(free)
 }
 
+/// Gives back what was taken for a request that used less than was assumed. The caller holds the same lock.
+///
+/// # Errors
+/// The database's.
+pub async fn give_back(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    model: &str,
+    amount: i64,
+    at: DateTime<Utc>,
+) -> Result<(), Error> {
+    if amount <= 0 {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update rate_allowances set used_micros = greatest(used_micros - $4, 0) where organization_id = $1 and model = $2 and month = $3",
+        organization.uuid(),
+        model,
+        month_of(at),
+        amount
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
 /// What of a price is free when so much of the allowance was used before.
 fn free_part(full: i64, allowance: i64, used: i64) -> i64 {
     full.min(allowance.saturating_sub(used)).max(0)

@@ -77,12 +77,17 @@ pub async fn post_all(
     let payments = Payments::begin(state, transaction, &organizations).await?;
     let (touched, rows, postings, free) = (BTreeMap::new(), Vec::new(), Vec::new(), HashMap::new());
     let mut work = Work { balances, holds, cards, payments, known, touched, rows, postings, free };
+    let mut repeated = Vec::new();
     for posted in batch {
         if work.known.contains(&posted.event.request_id) {
-            work.again(state, transaction, posted).await?;
+            repeated.push(posted);
         } else {
             work.first(state, transaction, posted).await?;
         }
+    }
+    // Last, because what they bring back to lots that were empty is not among those that pay for the others.
+    for posted in repeated {
+        work.again(state, transaction, posted).await?;
     }
     chassis::step!("usage.charged");
     work.write(state, transaction).await
@@ -182,7 +187,7 @@ impl Work {
     }
 
     /// A request that used less than its last checkpoint said (of its prompt some was read from a cache, or its text has fewer tokens to its
-    /// model): what nobody paid comes off first, and then what was charged, which goes back to the lots that paid it.
+    /// model): what nobody paid comes off first, then what was charged, which goes back to the lots that paid it, and then what was free.
     async fn less(
         &mut self,
         state: &AppState,
@@ -194,6 +199,8 @@ impl Work {
         let unpaid = less.min(before.written_off);
         // What somebody gave back of it before is back already.
         let back = (less - unpaid).min(before.price - refunded(transaction, event.request_id).await?).max(0);
+        let free = less - unpaid - before.price;
+        allowance::give_back(transaction, event.organization_id, &event.model, free, event.started_at).await?;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
         let posting = postings::late_settlement(event.request_id, balances, -back, cost - before.cost, state.clock.now());
         self.payments.give_back(state, transaction, event.organization_id, &posting).await?;

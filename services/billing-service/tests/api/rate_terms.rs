@@ -144,6 +144,27 @@ async fn usage_that_is_told_late_is_charged_beyond_what_was_free_and_no_more() {
     app.assert_clean().await;
 }
 
+/// [B-43] And one that used less has that of the allowance back, too.
+#[tokio::test]
+async fn usage_that_is_told_late_and_is_less_gives_back_what_was_charged_and_then_what_was_free() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    load(&app, &format!("- {{model: sim-large, cost: {PRICES}, free_per_month: 0.0005}}\n")).await;
+    let card = app.count("select max(id) from rate_cards where model = 'sim-large'").await;
+    let tell = async |event: &contracts::usage::UsageEvent| {
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(event).unwrap()).await.expect(200);
+    };
+    let used = || app.count("select used_micros from rate_allowances");
+    let mut event = contracts::usage::UsageEvent { rate_card_id: card, ..app.used(organization).await };
+    (event.usage, event.counted_by) = (money::TokenUsage::text(700, 0), contracts::usage::CountedBy::Abandoned);
+    tell(&event).await;
+    assert_eq!((app.count("select sum(price_micros)::bigint from usage_events").await, used().await), (200, 500));
+    (event.usage, event.counted_by) = (money::TokenUsage::text(300, 0), contracts::usage::CountedBy::Reported);
+    tell(&event).await;
+    assert_eq!((app.count("select sum(price_micros)::bigint from usage_events").await, used().await), (0, 300));
+    app.assert_clean().await;
+}
+
 /// The gateway counts prices, and does not know what is left of an allowance.
 #[tokio::test]
 async fn what_was_free_does_not_count_against_a_limit_of_spending() {

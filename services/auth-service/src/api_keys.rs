@@ -82,9 +82,12 @@ pub struct ListQuery {
 }
 
 /// Make a key. A repetition with the same Idempotency-Key makes no other and shows this one again.
+///
+/// An organization may have 1,000 living keys, and a key may have made 50: one more is answered 409 `too_many_api_keys`.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "api keys", request_body = NewApiKey, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
-    responses((status = 201, body = ApiKeyCreated), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
+    responses((status = 201, body = ApiKeyCreated), (status = 403, body = ProblemBody), (status = 409, body = ProblemBody),
+        (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,
     Extension(context): Extension<RequestContext>,
@@ -140,6 +143,7 @@ async fn make(
         None => Maker::default(),
     };
     let listed = listed(state, principal, &maker, new)?;
+    store::room(&mut open.transaction, principal, listed.created_at).await?;
     let listed = ApiKey { prefix: secret.prefix().to_owned(), last_four: secret.last_four().to_owned(), ..listed };
     store::insert(&mut open.transaction, principal, &listed, secret).await?;
     event.write(&mut open.transaction, &state.clock, &state.random).await?;

@@ -3,6 +3,8 @@
 //! What has an effect is recorded in the transaction of the effect: both are there or neither is. A refusal has no effect, and is
 //! given whether or not it can be recorded.
 
+pub mod retention;
+
 use std::fmt::Display;
 
 use chassis::http::RequestContext;

@@ -37,6 +37,8 @@ chassis::settings! {
         pub key_environment: KeyEnvironment = default "AUTH_KEY_ENVIRONMENT" "live",
         /// Passwords hashed at once; each takes 19 MiB. One more is answered 503.
         pub hash_concurrency: Places = default "AUTH_HASH_CONCURRENCY" "4",
+        /// Days that events of the audit are kept, at least 90; older ones are removed. 0 keeps all.
+        pub audit_retention_days: u32 = default "AUTH_AUDIT_RETENTION_DAYS" "0",
     }
 }
 

@@ -29,6 +29,9 @@ pub enum Error {
     /// The key that would be made under this `Idempotency-Key` was made before, so long ago that its answer is forgotten.
     #[error("the Idempotency-Key was used before")]
     IdempotencyKeyReused,
+    /// There are as many living keys as there may be: whose they are, and how many those may be.
+    #[error("{0} has {1} living API keys and may have no more")]
+    TooManyApiKeys(&'static str, i64),
     /// The assertion is not one of a service that we know.
     #[error("the assertion is not valid")]
     InvalidAssertion,
@@ -79,6 +82,7 @@ impl Error {
             Self::HasherBusy | Self::Database(_) => "unavailable",
             Self::ExceedsCaller(..) => "exceeds_caller",
             Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::TooManyApiKeys(..) => "too_many_api_keys",
             Self::InvalidAssertion => "invalid_assertion",
             Self::ReplayedAssertion => "replayed_assertion",
             Self::NotGranted => "not_granted",
@@ -112,6 +116,8 @@ impl IntoResponse for Error {
             )
             .detail("the key that was made under it cannot be shown any more")
             .field("Idempotency-Key", "must be new for a new request"),
+            Self::TooManyApiKeys(whose, most) => Problem::conflict("too_many_api_keys", "There are as many API keys as there may be")
+                .detail(format!("{whose} may have {most} that live")),
             Self::InvalidAssertion | Self::ReplayedAssertion => Problem::unauthorized(),
             Self::NotGranted => Problem::forbidden(),
             Self::NotFound => Problem::not_found(),

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod discovery;
 pub mod error;
+pub mod housekeeping;
 pub mod internal;
 pub mod me;
 pub mod passwords;
@@ -45,7 +46,9 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0004_keys_and_services",
         "0005_administrators",
         "0006_session_grants",
-        "0007_keys_made_by_keys"
+        "0007_keys_made_by_keys",
+        "0008_retention",
+        "0009_living_keys"
     ],
 };
 

@@ -2,6 +2,7 @@
 
 pub mod lookup;
 mod refresh_token;
+pub mod retention;
 mod rotation;
 
 use axum::Extension;

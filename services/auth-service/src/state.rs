@@ -1,31 +1,24 @@
 //! What handlers share; cheap to clone, split by `FromRef`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRef;
 use chassis::cursor::CursorKey;
 use chassis::host::Host;
-use chassis::outbox::{self, Relay};
-use chassis::postgres::keep_running;
-use chassis::{Clock, Random, idempotency};
-use chrono::TimeDelta;
+use chassis::outbox::Relay;
+use chassis::{Clock, Random};
 use identity::{Authenticator, KeySource, ServiceAuthenticator};
 use sqlx::PgPool;
 
 use crate::api_keys::lookup::LocalLookup;
 use crate::config::{AuthConfig, KeyEnvironment, ServiceKeys};
 use crate::error::Error;
+use crate::housekeeping;
 use crate::passwords::Hasher;
 use crate::secrets::Secrets;
 use crate::service_grants::OperatorGrants;
 use crate::sessions::lookup::LocalSessions;
 use crate::tokens::Tokens;
-
-/// How often old rows are removed.
-const HOUSEKEEPING: Duration = Duration::from_mins(10);
-/// How long answers and published facts are kept.
-const KEEP: TimeDelta = TimeDelta::days(3);
 
 /// Everything a handler may need.
 #[derive(Debug, Clone)]
@@ -52,6 +45,8 @@ pub struct AppState {
     pub services: Arc<ServiceKeys>,
     /// What programs of operators may call.
     pub operator_grants: Arc<OperatorGrants>,
+    /// Days that events of the audit are kept; 0 keeps all.
+    pub audit_retention_days: u32,
     lookup: LocalLookup,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
@@ -85,6 +80,7 @@ impl AppState {
             key_environment: config.key_environment.clone(),
             services: Arc::new(config.service_jwks.clone()),
             operator_grants: Arc::new(config.operator_grants.clone()),
+            audit_retention_days: config.audit_retention_days,
             lookup,
             authenticator,
             service_authenticator,
@@ -104,16 +100,7 @@ impl AppState {
         let lookup = self.lookup.clone();
         host.spawn("api-key-last-used", |stop| async move { lookup.flush_until(&stop).await });
         let state = self.clone();
-        host.spawn("housekeeping", |stop| async move {
-            keep_running("housekeeping", &stop, HOUSEKEEPING, || async {
-                let before = state.clock.now() - KEEP;
-                outbox::prune(&state.pool, before).await?;
-                idempotency::prune(&state.pool, before).await?;
-                crate::internal::prune_assertions(&state.pool, state.clock.now()).await?;
-                Ok(())
-            })
-            .await;
-        });
+        host.spawn("housekeeping", |stop| async move { housekeeping::run(&state, &stop).await });
     }
 }
 

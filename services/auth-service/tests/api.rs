@@ -15,6 +15,10 @@ mod configuration;
 mod documents;
 #[path = "api/forge.rs"]
 mod forge;
+#[path = "api/key_limits.rs"]
+mod key_limits;
+#[path = "api/retention.rs"]
+mod retention;
 #[path = "api/secrets.rs"]
 mod secrets;
 #[path = "api/services.rs"]

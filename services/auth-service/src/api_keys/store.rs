@@ -15,6 +15,10 @@ use crate::error::Error;
 use crate::state::AppState;
 
 const PAGE: usize = 50;
+/// Keys of an organization that may live at once.
+const MOST_OF_ORGANIZATION: i64 = 1_000;
+/// Keys made with one key that may live at once.
+const MOST_OF_MAKER: i64 = 50;
 
 /// What limits the keys that a key makes; nothing, if it is no key that makes them.
 #[derive(Debug, Default)]
@@ -37,6 +41,33 @@ pub async fn maker(transaction: &mut Transaction<'static, Postgres>, organizatio
     .await?
     .ok_or_else(Problem::unauthorized)?;
     Ok(Maker { expires_at: row.expires_at, requests_per_minute: row.requests_per_minute.and_then(|limit| u32::try_from(limit).ok()) })
+}
+
+/// Makes sure that one more key may live; what was revoked or has ended does not count. Keys of an organization are made one after the
+/// other, from here to the end of the transaction: two that count at once would both take the last place.
+///
+/// # Errors
+/// [`Error::TooManyApiKeys`]; the database's.
+pub async fn room(transaction: &mut Transaction<'static, Postgres>, principal: &Principal, now: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('api_keys ' || $1, 0))", principal.organization_id.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    let living = sqlx::query!(
+        r#"select count(*) as "of_organization!", count(*) filter (where created_by_key = $2) as "of_maker!" from api_keys
+           where organization_id = $1 and revoked_at is null and coalesce(expires_at, 'infinity') > $3"#,
+        principal.organization_id.uuid(),
+        principal.api_key_id().map(ApiKeyId::uuid),
+        now
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    if living.of_organization >= MOST_OF_ORGANIZATION {
+        return Err(Error::TooManyApiKeys("an organization", MOST_OF_ORGANIZATION));
+    }
+    if living.of_maker >= MOST_OF_MAKER {
+        return Err(Error::TooManyApiKeys("a key that makes keys", MOST_OF_MAKER));
+    }
+    Ok(())
 }
 
 /// Stores a key; only its digest.

@@ -72,6 +72,7 @@ impl App {
             operator_grants: FromSetting::from_setting("console billing-service billing:admin:read billing:admin:write").unwrap(),
             key_environment: FromSetting::from_setting("test").unwrap(),
             hash_concurrency: Places(8),
+            audit_retention_days: 0,
         };
         let random = Random::system();
         let application = Application::build(config.clone(), clock.clone(), random.clone()).await.unwrap();

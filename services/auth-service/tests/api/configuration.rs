@@ -54,6 +54,7 @@ fn a_setting_that_would_not_work_is_refused_with_its_rule_and_without_its_value(
         ("AUTH_KEY_ENVIRONMENT", "canäry".to_owned()),
         ("AUTH_HASH_CONCURRENCY", "0".to_owned()),
         ("AUTH_HASH_CONCURRENCY", "canary".to_owned()),
+        ("AUTH_AUDIT_RETENTION_DAYS", "canary".to_owned()),
     ] {
         let errors = errors(&usable().with(name, value.clone()));
         assert_eq!(errors.len(), 1, "{name}={value}: {errors:?}");

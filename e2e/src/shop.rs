@@ -92,11 +92,13 @@ async fn buy(stack: &Stack, person: &Person, mut what: Value, balance: i64) -> R
     Ok(session)
 }
 
-/// Fifty streams at once, again and again, until none fits any more.
+/// Fifty streams at once, again and again, until none fits any more. What money does not reach for counts for the limit of requests in a minute
+/// as well, so that no more than fitted last are tried when fewer fit.
 async fn spend_all(person: &Person) -> Result<()> {
     let client = person.openai(&person.key);
+    let mut at_once = 50;
     for _ in 0..40 {
-        let streams = (0..50).map(|_| {
+        let streams = (0..at_once).map(|_| {
             let client = client.clone();
             async move {
                 let mut wanted = request("sim-large", true)?;
@@ -116,6 +118,7 @@ async fn spend_all(person: &Person) -> Result<()> {
             wanted.max_completion_tokens = Some(200);
             return crate::person::expect_error(client.chat().create(wanted).await, 402, "insufficient_quota");
         }
+        at_once = served;
     }
     anyhow::bail!("it could not be spent in two thousand streams")
 }

@@ -1,4 +1,5 @@
--- May this request begin? All limits first, then the money; nothing is written unless all of it is.
+-- May this request begin? All limits first, then the money. A request that no limit refuses is counted in the logs of requests, also
+-- when money does not reach; nothing else is written unless all of it is.
 -- KEYS[1] the organization's lease for all its requests  [2] the one for requests of this model  [3] flights of the shard, by deadline
 --   [4] this flight  [5..] one for each limit
 -- ARGV[1] request  [2] worst-case cost  [3] deadline, milliseconds  [4] note  [5] milliseconds that the note is kept
@@ -18,12 +19,21 @@ for index = 1, #KEYS - 4 do
   local key, kind, most, amount, window, least = limit(index)
   if kind == 'log' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now - window)
-    if redis.call('ZCARD', key) >= most then
+    -- A request that was here before, when money did not reach, has its entry: that one refuses others and not itself.
+    if redis.call('ZCARD', key) >= most and not redis.call('ZSCORE', key, ARGV[1]) then
       local oldest = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
       return {'limited', index, oldest[2] and (oldest[2] + window - now) or window}
     end
   elseif math.max(tonumber(redis.call('GET', key) or '0'), least) + amount > most then
     return {'limited', index, window}
+  end
+end
+-- Before money is looked at: who has none is held to these limits too. Asking again moves the one entry of a request and makes no other.
+for index = 1, #KEYS - 4 do
+  local key, kind, _, _, window = limit(index)
+  if kind == 'log' then
+    redis.call('ZADD', key, now, ARGV[1])
+    redis.call('PEXPIRE', key, window)
   end
 end
 local cost = tonumber(ARGV[2])
@@ -49,10 +59,7 @@ if not lease then
 end
 for index = 1, #KEYS - 4 do
   local key, kind, _, amount, window, least = limit(index)
-  if kind == 'log' then
-    redis.call('ZADD', key, now, ARGV[1])
-    redis.call('PEXPIRE', key, window)
-  else
+  if kind == 'sum' then
     local missing = math.max(least - tonumber(redis.call('GET', key) or '0'), 0)
     redis.call('INCRBY', key, string.format('%.0f', missing + amount))
     redis.call('PEXPIRE', key, window)

@@ -1,4 +1,6 @@
 -- Fills a lease to what billing-service has put into it in all, so that a call which comes twice or late changes nothing.
+-- Answers 'funded', 'closed' or 'lost', or 'superseded:' and the epoch of the later lease: where the database was restored and Redis was not,
+-- nobody else knows how late that is. A replica that reads other answers brings the script that gives them.
 -- KEYS[1] the organization's lease  [2] the shard's instance
 -- ARGV[1] lease  [2] epoch  [3] all that was put into it  [4] what is low  [5] instance it was opened on  [6] '1' when it may be made here
 --   [7] milliseconds of the epoch from which it admits nothing
@@ -18,7 +20,7 @@ if redis.call('HEXISTS', KEYS[1], 'closed:' .. ARGV[1]) == 1 then
   return 'closed'
 end
 if lease[1] and tonumber(lease[2]) > tonumber(ARGV[2]) then
-  return 'superseded'
+  return 'superseded:' .. lease[2]
 end
 if ARGV[6] ~= '1' then
   return 'lost'

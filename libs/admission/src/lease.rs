@@ -43,7 +43,10 @@ pub enum Funded {
     /// It was closed.
     Closed,
     /// There is a later one.
-    Superseded,
+    Superseded {
+        /// Its epoch.
+        epoch: i64,
+    },
     /// The server does not have it any more: what was taken from it cannot be known here.
     Lost,
 }
@@ -96,9 +99,11 @@ impl Admissions {
         match reply.as_str() {
             "funded" => Ok(Funded::Yes),
             "closed" => Ok(Funded::Closed),
-            "superseded" => Ok(Funded::Superseded),
             "lost" => Ok(Funded::Lost),
-            _ => Err(unreadable("a funding")),
+            other => {
+                let epoch = other.strip_prefix("superseded:").and_then(|epoch| epoch.parse().ok());
+                epoch.map(|epoch| Funded::Superseded { epoch }).ok_or_else(|| unreadable("a funding"))
+            }
         }
     }
 

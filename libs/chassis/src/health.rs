@@ -13,12 +13,21 @@ use axum::{Json, Router};
 use futures::future::join_all;
 use http::StatusCode;
 use serde::Serialize;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 /// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it is told that all is well before the checks look again.
+const WELL: Duration = Duration::from_secs(1);
+/// The same of something that is wrong: a service that has just started, or whose dependency is back, is soon ready.
+const WRONG: Duration = Duration::from_millis(100);
 
 type Check = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// `ok`, or what is wrong, by dependency.
+type Outcomes = BTreeMap<&'static str, String>;
 
 /// The checks that decide whether a service is ready; cheap to clone.
 #[derive(Clone, Default)]
@@ -28,6 +37,8 @@ pub struct Readiness(Arc<Inner>);
 struct Inner {
     checks: Mutex<Vec<(&'static str, Check)>>,
     draining: AtomicBool,
+    /// What the checks found last, and when; held while they look.
+    found: AsyncMutex<Option<(Instant, Outcomes)>>,
 }
 
 impl std::fmt::Debug for Readiness {
@@ -67,8 +78,37 @@ impl Readiness {
         self.0.draining.load(Ordering::SeqCst)
     }
 
-    /// Runs all checks at once.
+    /// Runs all checks, together and now.
     pub async fn check(&self) -> Ready {
+        self.told(self.look().await)
+    }
+
+    /// What the checks found within the last second, or, where something is wrong, the last tenth; they run when that is too old. Anybody may ask,
+    /// and however many do, the checks run no more often than that and never twice at a time: whoever asks while they run waits for what they find.
+    /// That the service is draining is told at once.
+    pub async fn recent(&self) -> Ready {
+        if self.draining() {
+            return self.told(Outcomes::new());
+        }
+        // A task of its own: whoever asks and goes away does not end what others wait for, nor have them begin anew.
+        let readiness = self.clone();
+        let found = tokio::spawn(async move { readiness.found().await }).await;
+        self.told(found.unwrap_or_else(|_| Outcomes::from([("checks", "ended unexpectedly".to_owned())])))
+    }
+
+    async fn found(&self) -> Outcomes {
+        let mut found = self.0.found.lock().await;
+        if let Some((at, outcomes)) = &*found
+            && at.elapsed() < kept(outcomes)
+        {
+            return outcomes.clone();
+        }
+        let outcomes = self.look().await;
+        *found = Some((Instant::now(), outcomes.clone()));
+        outcomes
+    }
+
+    async fn look(&self) -> Outcomes {
         let checks = self.0.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let run = checks.into_iter().map(|(name, check)| async move {
             let outcome = match tokio::time::timeout(CHECK_TIMEOUT, check()).await {
@@ -78,11 +118,14 @@ impl Readiness {
             };
             (name, outcome)
         });
-        let mut checks: BTreeMap<_, _> = join_all(run).await.into_iter().collect();
+        join_all(run).await.into_iter().collect()
+    }
+
+    fn told(&self, mut checks: Outcomes) -> Ready {
         if self.draining() {
             checks.insert("draining", "the service is stopping".to_owned());
         }
-        Ready { ready: checks.values().all(|outcome| outcome == "ok"), checks }
+        Ready { ready: are_well(&checks), checks }
     }
 
     /// The routes `/health` and `/ready`.
@@ -91,9 +134,17 @@ impl Readiness {
         Router::new().route("/health", get(|| async { Json(serde_json::json!({"status": "ok"})) })).route(
             "/ready",
             get(move || async move {
-                let ready = readiness.check().await;
+                let ready = readiness.recent().await;
                 (if ready.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(ready))
             }),
         )
     }
+}
+
+fn are_well(outcomes: &Outcomes) -> bool {
+    outcomes.values().all(|outcome| outcome == "ok")
+}
+
+fn kept(outcomes: &Outcomes) -> Duration {
+    if are_well(outcomes) { WELL } else { WRONG }
 }

@@ -23,7 +23,9 @@ const BATCH: i64 = 100;
 const POLL: Duration = Duration::from_millis(200);
 /// Key of the advisory lock that keeps one relay publishing at a time, which is what keeps the order.
 const LOCK: i64 = 0x6f75_7462_6f78;
-/// Entries the stream keeps: followers that were away for longer read the truth elsewhere.
+/// Entries that a stream keeps, some 30 MB of Redis. Whoever was away for longer does not hear of the rest, and not all of it can be read elsewhere:
+/// what an organization may do is asked anew within a minute, and a wallet is made at first contact; but the name and address of a new organization
+/// come here alone, and whoever starts learns here what was revoked while tokens of before may live. So it is many.
 const KEEP: usize = 100_000;
 
 /// A fact to publish.

@@ -204,7 +204,8 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Runs an endless piece of work again and again, pausing after failures; for relays and sweepers.
+/// Runs a piece of work again and again, with a pause in between; for relays and sweepers. Failures are counted, and the Unix time of the last
+/// success is kept, since work that hangs does not fail; of work that goes on until the token is cancelled there is none.
 pub async fn keep_running<Fut>(
     name: &'static str,
     stop: &tokio_util::sync::CancellationToken,
@@ -214,9 +215,17 @@ pub async fn keep_running<Fut>(
     Fut: Future<Output = anyhow::Result<()>>,
 {
     while !stop.is_cancelled() {
-        if let Err(error) = work().await {
-            metrics::counter!("background_failures_total", "task" => name).increment(1);
-            tracing::warn!(task.name = name, error.message = format!("{error:#}"), "a background step failed and will be tried again");
+        match work().await {
+            Ok(()) => {
+                // By the clock of those who look at it, and not by one that a test turns.
+                #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+                let now = crate::clock::Clock::system().now().timestamp() as f64;
+                metrics::gauge!("background_last_success_timestamp_seconds", "task" => name).set(now);
+            }
+            Err(error) => {
+                metrics::counter!("background_failures_total", "task" => name).increment(1);
+                tracing::warn!(task.name = name, error.message = format!("{error:#}"), "a background step failed and will be tried again");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => {}

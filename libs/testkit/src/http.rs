@@ -97,6 +97,16 @@ impl TestClient {
         self.send(Method::POST, path, Some(body.to_string())).await
     }
 
+    /// GET, answered by somebody who takes nothing of the body yet.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn begin(&self, path: &str) -> reqwest::Response {
+        let request = self.inner.get(format!("{}{path}", self.base));
+        let request = self.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.send().await.expect("an answer")
+    }
+
     /// Any request; a body is sent as JSON unless a header says otherwise.
     ///
     /// # Panics

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::error::ApiError;
-use gate::{Gate, Unanswered};
+use gate::{Closed, Gate};
 
 /// Others may take what a lease was filled with before this request does; near the end of a wallet that can go on for a while.
 const TRIES: usize = 64;
@@ -65,33 +65,45 @@ impl Budget {
         }
     }
 
-    /// One at a time: those that waited find the lease filled, or are told that nobody answered.
+    /// One at a time: those that waited find the lease filled, or are told what their question was answered, or that nobody answered it.
     async fn fill_and_take(&self, admission: &Admission<'_>) -> Result<LeaseId, Refusal> {
         let organization_id = admission.organization_id;
         let gate = self.gate(organization_id);
-        let taken = async {
-            let _one_at_a_time = gate.enter().await.map_err(|Unanswered| ApiError::Unavailable("billing"))?;
-            for _ in 0..TRIES {
-                let request = match self.admit(admission).await? {
-                    Ok(lease) => return Ok(lease),
-                    Err(request) => request,
-                };
-                let span = tracing::info_span!("lease", otel.kind = "client");
-                chassis::step!("lease.asking");
-                self.billing.lease(&request).instrument(span).await.map_err(|error| match error {
-                    LeaseError::InsufficientFunds => ApiError::InsufficientQuota,
-                    LeaseError::Unavailable => {
-                        gate.failed();
-                        ApiError::Unavailable("billing")
-                    }
-                })?;
-                chassis::step!("lease.answered");
-            }
-            Err(ApiError::Unavailable("a share of the wallet").into())
-        };
-        let taken = taken.await;
+        let taken = self.take_in_turn(admission, &gate).await;
         self.close_gate(organization_id, gate);
         taken
+    }
+
+    async fn take_in_turn(&self, admission: &Admission<'_>, gate: &Gate) -> Result<LeaseId, Refusal> {
+        let mut turn = gate.enter().await.map_err(|closed| match closed {
+            Closed::Unanswered => ApiError::Unavailable("billing"),
+            Closed::Full => ApiError::TooManyAtOnce("waiting requests"),
+        })?;
+        for _ in 0..TRIES {
+            let request = match self.admit(admission).await? {
+                Ok(lease) => return Ok(lease),
+                Err(request) => request,
+            };
+            if turn.is_refused(&request) {
+                return Err(ApiError::InsufficientQuota.into());
+            }
+            let span = tracing::info_span!("lease", otel.kind = "client");
+            chassis::step!("lease.asking");
+            let answer = self.billing.lease(&request).instrument(span).await;
+            match answer {
+                Ok(_) => {}
+                Err(LeaseError::InsufficientFunds) => {
+                    turn.note_refused(request);
+                    return Err(ApiError::InsufficientQuota.into());
+                }
+                Err(LeaseError::Unavailable) => {
+                    gate.failed();
+                    return Err(ApiError::Unavailable("billing").into());
+                }
+            }
+            chassis::step!("lease.answered");
+        }
+        Err(ApiError::Unavailable("a share of the wallet").into())
     }
 
     /// One round trip. What to ask for, when no lease reaches.

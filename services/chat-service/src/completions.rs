@@ -7,15 +7,14 @@ mod schema;
 mod stream;
 mod whole;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use contracts::RequestId;
 use http::{HeaderMap, HeaderValue};
 use llm::ErrorBody;
 
-use crate::body::HeldBody;
 use crate::caller::Caller;
-use crate::error::ApiError;
 use crate::state::AppState;
 
 /// Asks a model. Fields that are not listed are passed on as they are, in both directions.
@@ -37,17 +36,9 @@ use crate::state::AppState;
         (status = 502, description = "`upstream_failed`", body = ErrorBody),
         (status = 503, description = "`service_unavailable`; `Retry-After` says when.", body = ErrorBody),
         (status = 504, description = "`upstream_timeout`", body = ErrorBody)))]
-pub async fn create(
-    State(state): State<AppState>,
-    Caller(principal): Caller,
-    headers: HeaderMap,
-    body: Result<HeldBody, ApiError>,
-) -> Response {
+pub async fn create(State(state): State<AppState>, Caller(principal): Caller, headers: HeaderMap, body: Body) -> Response {
     let id = RequestId::new(&state.clock, &state.random);
-    let answer = match body {
-        Ok(body) => admission::admit(&state, principal, id, &headers, body).await,
-        Err(unreadable) => Err(unreadable),
-    };
+    let answer = admission::admit(&state, principal, id, &headers, body).await;
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert("x-request-id", value);

@@ -126,7 +126,7 @@ chassis::settings! {
     pub struct LimitsConfig {
         /// Largest request body, in bytes; counts here instead of `TRIVET_HTTP_BODY_LIMIT_BYTES`, because prompts hold images and files.
         pub body_limit: usize = default "CHAT_BODY_LIMIT_BYTES" "33554432",
-        /// Bytes of request bodies in flight at once, not counting those of up to 64 KiB; one more is answered 503. Up to three times as much memory is used. Never less than `CHAT_BODY_LIMIT_BYTES`.
+        /// Bytes of request bodies in flight at once, not counting those of up to 64 KiB; one more is answered 503. One organization holds a quarter of it at most, or one body of the largest size; one more of its bodies is answered 429. Up to three times as much memory is used. Never less than `CHAT_BODY_LIMIT_BYTES`.
         pub body_bytes_in_flight: usize = default "CHAT_BODY_BYTES_IN_FLIGHT" "134217728",
         /// Requests of one API key (or one user) in the window.
         pub requests_per_window: u32 = default "CHAT_REQUESTS_PER_MINUTE" "600",

@@ -50,6 +50,9 @@ pub enum ApiError {
     /// Too many tokens in a minute.
     #[error("too many tokens")]
     TokensLimited(Duration),
+    /// More of something than one organization may have here at once: others have what is left of it.
+    #[error("the organization has too many {0} at once")]
+    TooManyAtOnce(&'static str),
     /// More than may be spent in a period.
     #[error("a spend limit is reached")]
     SpendLimit(LimitScope, LimitPeriod, Duration),
@@ -146,6 +149,10 @@ impl ApiError {
                 let body = ErrorBody::new("tokens", "rate_limit_exceeded", "Too many tokens: try again later.");
                 (StatusCode::TOO_MANY_REQUESTS, body)
             }
+            Self::TooManyAtOnce(what) => {
+                let message = format!("Your organization has too many {what} at once: try again soon.");
+                (StatusCode::TOO_MANY_REQUESTS, ErrorBody::new("requests", "rate_limit_exceeded", message))
+            }
             Self::SpendLimit(scope, period, _) => spend_limit(*scope, *period),
             Self::Unavailable(what) => {
                 server(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, &format!("Try again soon: {what} is not available."))
@@ -174,7 +181,7 @@ impl ApiError {
             Self::RateLimited(after) | Self::TokensLimited(after) | Self::SpendLimit(.., after) | Self::ProviderUnavailable(after) => {
                 Some(*after)
             }
-            Self::Unavailable(_) => Some(RETRY_SOON),
+            Self::Unavailable(_) | Self::TooManyAtOnce(_) => Some(RETRY_SOON),
             _ => None,
         }
     }

@@ -40,8 +40,9 @@ pub fn entitlements_read(answered: bool) {
 }
 
 /// So many bytes more of bodies are held.
-pub fn bodies_held(bytes: u32) {
-    metrics::gauge!("chat_body_bytes_held").increment(bytes);
+#[expect(clippy::cast_precision_loss, reason = "a gauge of megabytes")]
+pub fn bodies_held(bytes: usize) {
+    metrics::gauge!("chat_body_bytes_held").increment(bytes as f64);
 }
 
 /// So many bytes of bodies are held no more.

@@ -130,7 +130,7 @@ impl AppState {
             drain: Arc::new(config.drain.clone()),
             drains: Arc::new(Semaphore::new(config.drain.max_streams)),
             limits: Arc::new(config.limits.clone()),
-            bodies: BodyBudget::new(config.limits.body_bytes_in_flight.max(config.limits.body_limit)),
+            bodies: BodyBudget::new(config.limits.body_bytes_in_flight, config.limits.body_limit),
             tasks: host.tasks(),
             draining: host.draining(),
             // The last quarter of the grace is for telling the clients and for settling.

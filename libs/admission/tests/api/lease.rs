@@ -34,7 +34,7 @@ async fn an_older_lease_never_comes_back_over_a_newer_one_nor_one_that_was_close
     assert_eq!(world.fund(newer, 2, 500, true).await, Funded::Yes);
     assert_eq!(world.fund(world.lease, 1, 900, true).await, Funded::Closed, "its rest is to be asked for");
     let oldest = LeaseId::new(&world.clock, &world.random);
-    assert_eq!(world.fund(oldest, 0, 900, true).await, Funded::Superseded);
+    assert_eq!(world.fund(oldest, 0, 900, true).await, Funded::Superseded { epoch: 2 }, "and how late the later one is");
     assert_eq!(world.remaining().await, 500);
     let closed = world.admissions.close(world.organization, None, world.lease).await.expect("Redis");
     assert_eq!(closed.remaining_micros, Some(100));

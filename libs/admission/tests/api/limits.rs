@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use admission::{Counted, End, Limit, Meter, Verdict, Window};
+use admission::{Counted, End, Funded, Limit, Meter, Verdict, Window};
 
 use crate::world::World;
 
@@ -30,12 +30,46 @@ async fn exactly_the_limit_is_allowed_and_what_refuses_is_named_with_its_wait() 
     assert_eq!(world.remaining().await, 1000 - 5 * 10, "and took nothing");
 }
 
+/// Who has no money is held to limits of requests too; of all others it has used nothing.
 #[tokio::test]
-async fn what_the_lease_refuses_counts_for_no_limit() {
+async fn what_the_lease_refuses_counts_as_a_request_and_for_no_sum() {
     let world = World::with(10).await;
-    let limits = [limit(&world, "key", Meter::Requests, 1, 1), limit(&world, "spend", Meter::Spend, 100, 100)];
+    let limits = [limit(&world, "key", Meter::Requests, 2, 1), limit(&world, "spend", Meter::Spend, 100, 100)];
+    for _ in 0..2 {
+        assert!(matches!(world.admit(&world.event(11), &limits).await, Verdict::Short { .. }));
+    }
+    let Verdict::Limited { limit, retry_after } = world.admit(&world.event(10), &limits).await else { panic!("two are two") };
+    assert!(limit == 0 && retry_after > Duration::ZERO && retry_after <= Duration::from_mins(1));
+    assert!(matches!(world.admit(&world.event(10), &limits[1..]).await, Verdict::Admitted { .. }), "nothing was spent");
+}
+
+/// As chat-service asks, when it has had the lease filled.
+#[tokio::test]
+async fn a_request_that_asks_again_is_counted_once_and_is_not_refused_by_its_own_entry() {
+    let world = World::with(10).await;
+    let limits = [limit(&world, "key", Meter::Requests, 1, 1), limit(&world, "organization", Meter::Requests, 2, 1)];
+    let (first, other) = (world.event(11), world.event(1));
+    for _ in 0..3 {
+        assert!(matches!(world.admit(&first, &limits).await, Verdict::Short { .. }));
+        assert!(matches!(world.admit(&other, &limits).await, Verdict::Limited { limit: 0, .. }), "the first one waits and has the place");
+    }
+    assert_eq!(world.fund(world.lease, 1, 100, false).await, Funded::Yes);
+    assert!(matches!(world.admit(&first, &limits).await, Verdict::Admitted { .. }));
+    assert!(matches!(world.admit(&other, &limits).await, Verdict::Limited { limit: 0, .. }));
+    assert!(matches!(world.admit(&other, &limits[1..]).await, Verdict::Admitted { .. }), "the first one is one of two");
+    assert!(matches!(world.admit(&world.event(1), &limits[1..]).await, Verdict::Limited { limit: 0, .. }));
+}
+
+/// Two limits of requests: what one refuses takes no place of the other, although money would not have reached either.
+#[tokio::test]
+async fn what_one_limit_refuses_is_counted_by_no_other_whether_money_reaches_or_not() {
+    let world = World::with(10).await;
+    let limits = [limit(&world, "organization", Meter::Requests, 2, 1), limit(&world, "key", Meter::Requests, 1, 1)];
     assert!(matches!(world.admit(&world.event(11), &limits).await, Verdict::Short { .. }));
-    assert!(matches!(world.admit(&world.event(10), &limits).await, Verdict::Admitted { .. }));
+    for _ in 0..2 {
+        assert!(matches!(world.admit(&world.event(11), &limits).await, Verdict::Limited { limit: 1, .. }));
+    }
+    assert!(matches!(world.admit(&world.event(10), &limits[..1]).await, Verdict::Admitted { .. }), "one of two was counted");
 }
 
 #[tokio::test]

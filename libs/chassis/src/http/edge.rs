@@ -11,7 +11,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_http::limit::RequestBodyLimitLayer;
 use tracing::{Instrument, Span, field};
 
@@ -25,6 +25,9 @@ use crate::telemetry::propagation::{TRACEPARENT, continue_from};
 
 /// The header of the request id, in and out.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Bodies of strangers that are read at once ([`StrangersBodies`]).
+const STRANGERS_BODIES: usize = 64;
 
 const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("cache-control", "no-store"),
@@ -42,6 +45,21 @@ pub struct RequestContext {
     pub client_ip: IpAddr,
 }
 
+/// Places for reading bodies by which alone it is known who sends them, as where a signature is over the body. They are few: whoever sends such
+/// bodies slowly keeps out those who send others, and not everybody who uses the listener. An extension of each request; each listener has its own.
+#[derive(Debug, Clone)]
+pub struct StrangersBodies(Arc<Semaphore>);
+
+impl StrangersBodies {
+    /// Takes a place, until it is dropped: for as long as the body is read.
+    ///
+    /// # Errors
+    /// 503 with `Retry-After` when there is none left.
+    pub fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| shed())
+    }
+}
+
 /// The shape in which the edge's own refusals are told: problem details, unless the service speaks another API.
 pub type Render = fn(&Problem) -> Response;
 
@@ -54,6 +72,7 @@ pub fn as_problem(problem: &Problem) -> Response {
 #[derive(Clone)]
 struct Edge {
     permits: Arc<Semaphore>,
+    strangers: StrangersBodies,
     timeout: Duration,
     body_timeout: Duration,
     trusted: Arc<[Network]>,
@@ -66,6 +85,7 @@ struct Edge {
 pub fn wrap(router: Router, config: &HttpConfig, render: Render) -> Router {
     let edge = Edge {
         permits: Arc::new(Semaphore::new(config.max_concurrency)),
+        strangers: StrangersBodies(Arc::new(Semaphore::new(STRANGERS_BODIES))),
         timeout: config.timeout.0,
         body_timeout: config.body_timeout.0,
         trusted: config.trusted_proxies.0.clone().into(),
@@ -90,6 +110,7 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
     let span = span(&request, &context);
     let (method, route) = (method(&request), route(&request));
     request.extensions_mut().insert(context.clone());
+    request.extensions_mut().insert(edge.strangers.clone());
     let mut response = admit(&edge, request, next).instrument(span.clone()).await;
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
@@ -110,12 +131,11 @@ async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Res
 }
 
 /// Takes a place among the requests in flight and runs the request in time; a panic becomes a 500. Probes need no place: that all
-/// places are taken is no reason to restart the process.
+/// places are taken is no reason to restart the process, and that it is ready is found out once a second at most, however many ask.
 async fn admit(edge: &Edge, request: Request, next: Next) -> Response {
     let permit = Arc::clone(&edge.permits).try_acquire_owned().ok();
     if permit.is_none() && !is_probe(&route(&request)) {
-        metrics::counter!("http_server_shed_total").increment(1);
-        return (edge.render)(&Problem::unavailable("a free place for this request"));
+        return (edge.render)(&shed());
     }
     let request = request.map(|body| Deadlined::wrap(body, edge.body_timeout));
     let run = AssertUnwindSafe(next.run(request)).catch_unwind();
@@ -129,6 +149,12 @@ async fn admit(edge: &Edge, request: Request, next: Next) -> Response {
         }
         Err(_) => (edge.render)(&Problem::unavailable("an answer in time")),
     }
+}
+
+/// 503: all places are taken.
+fn shed() -> Problem {
+    metrics::counter!("http_server_shed_total").increment(1);
+    Problem::unavailable("a free place for this request")
 }
 
 /// Whether this is the limit layer's own answer, which is plain text; a handler has already said it in its shape.

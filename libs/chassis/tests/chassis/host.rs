@@ -1,15 +1,19 @@
 //! A service's listeners, tasks and end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::routing::get;
+use chassis::health::Readiness;
 use chassis::host::Host;
 use chassis::http::HttpConfig;
+use futures::future::join_all;
+use futures::{FutureExt, poll};
 use testkit::eventually;
 use testkit::http::TestClient;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// A service with one route that answers when it is let go.
@@ -86,4 +90,80 @@ async fn a_task_that_ends_although_the_service_runs_makes_it_not_ready() {
     client.get("/health").await.expect(200);
     stop.cancel();
     running.await.unwrap();
+}
+
+/// A service whose one check counts how often it looks, and is fine while `fine` says so.
+fn counted(readiness: &Readiness, fine: &Arc<AtomicBool>) -> Arc<AtomicU64> {
+    let looks = Arc::new(AtomicU64::new(0));
+    let (count, fine) = (Arc::clone(&looks), Arc::clone(fine));
+    readiness.register("counted", move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        let found = if fine.load(Ordering::SeqCst) { Ok(()) } else { Err("away".to_owned()) };
+        async move { found }
+    });
+    looks
+}
+
+#[tokio::test]
+async fn strangers_who_ask_whether_a_service_is_ready_have_its_checks_look_once_a_second_at_most() {
+    let host = Host::bind(&HttpConfig::for_tests()).await.unwrap();
+    let (public, private) = (TestClient::new(host.public_addr().unwrap()), TestClient::new(host.private_addr().unwrap()));
+    let (looks, stop) = (counted(&host.readiness(), &Arc::new(AtomicBool::new(true))), CancellationToken::new());
+    tokio::spawn(host.run(Router::new(), Router::new(), stop.clone()));
+    let _stop = stop.drop_guard();
+    let began = Instant::now();
+    for _ in 0..5 {
+        let answers = join_all((0..40).map(|number| if number % 2 == 0 { public.get("/ready") } else { private.get("/ready") })).await;
+        assert!(answers.into_iter().all(|answer| answer.expect(200).json["checks"]["counted"] == "ok"));
+    }
+    // The first at once, and each later one a second after the one before it.
+    let looks = looks.load(Ordering::SeqCst);
+    assert!((1..=1 + began.elapsed().as_secs()).contains(&looks), "{looks} looks");
+}
+
+#[tokio::test]
+async fn what_the_checks_found_is_told_until_they_look_again_and_then_what_they_find_then() {
+    let (readiness, fine) = (Readiness::default(), Arc::new(AtomicBool::new(false)));
+    let looks = counted(&readiness, &fine);
+    assert_eq!(readiness.recent().await.checks["counted"], "away");
+    fine.store(true, Ordering::SeqCst);
+    eventually("being ready again", || async { readiness.recent().await.ready.then_some(()) }).await;
+    fine.store(false, Ordering::SeqCst);
+    eventually("being told that it is away", || async { (!readiness.recent().await.ready).then_some(()) }).await;
+    assert_eq!(looks.load(Ordering::SeqCst), 3, "it was looked at more often than it had to be");
+}
+
+#[tokio::test]
+async fn whoever_asks_while_the_checks_look_waits_for_what_they_find_also_when_who_asked_first_has_left() {
+    let readiness = Readiness::default();
+    let (looks, gate) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+    let (count, wait) = (Arc::clone(&looks), Arc::clone(&gate));
+    readiness.register("slow", move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        let wait = Arc::clone(&wait);
+        async move { wait.acquire().await.map(drop).map_err(|error| error.to_string()) }
+    });
+    let mut first = Box::pin(readiness.recent());
+    assert!(poll!(first.as_mut()).is_pending());
+    drop(first);
+    eventually("a look", || async { (looks.load(Ordering::SeqCst) == 1).then_some(()) }).await;
+    let mut others: Vec<_> = (0..10).map(|_| Box::pin(readiness.recent())).collect();
+    for other in &mut others {
+        assert!(poll!(other.as_mut()).is_pending());
+    }
+    gate.add_permits(1);
+    let ready = join_all(others).await;
+    assert!(ready.iter().all(|told| told.checks == ready[0].checks), "{ready:?}");
+    assert_eq!(looks.load(Ordering::SeqCst), 1, "somebody had it looked at again");
+}
+
+/// [B-81]
+#[tokio::test]
+async fn that_a_service_is_stopping_is_told_at_once_although_it_was_just_ready() {
+    let readiness = Readiness::default();
+    counted(&readiness, &Arc::new(AtomicBool::new(true)));
+    assert!(readiness.recent().await.ready);
+    readiness.drain();
+    let told = readiness.recent().now_or_never().unwrap();
+    assert!(!told.ready && told.checks.contains_key("draining"), "{told:?}");
 }

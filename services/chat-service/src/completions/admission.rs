@@ -24,17 +24,19 @@ use crate::state::AppState;
 /// Reading a larger body would hold up the others on the same thread.
 const SMALL_BODY: usize = 256 * 1024;
 
-/// Checks the request, takes a place for the settlement, and starts the call.
+/// Reads the request and checks it, takes a place for the settlement, and starts the call.
 ///
 /// The call is a task of its own: a client that leaves cancels the waiting, never the call, so that what it holds is always
 /// settled.
 ///
 /// # Errors
 /// What the client is told instead of an answer.
-pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: HeldBody) -> Result<Response, ApiError> {
-    let arrived = Instant::now();
+pub async fn admit(state: &AppState, caller: Principal, id: RequestId, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
+    // Before anything is read: who may not call a model takes none of the memory for bodies.
     caller.require(Scope::ChatWrite)?;
-    let HeldBody { bytes, share } = body;
+    let HeldBody { bytes, share } = state.bodies.read(caller.organization_id, headers, body).await?;
+    // The time that a client takes to send its request is its own.
+    let arrived = Instant::now();
     let request = read(bytes).await?;
     let model = state.models.find(request.model()).ok_or(ApiError::ModelNotFound)?;
     let entitlements = state.entitlements.get(caller.organization_id).await?;

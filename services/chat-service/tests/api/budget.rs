@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use chassis::config::Millis;
 use contracts::Shard;
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use llm::ChatRequest;
 use money::TokenUsage;
 use serde_json::json;
@@ -44,6 +46,71 @@ async fn with_money_for_k_requests_exactly_k_of_many_at_once_reach_the_provider(
     assert!(served.iter().all(|status| *status == 200) && refused.iter().all(|status| *status == 402), "{statuses:?}");
     assert_eq!(chat.in_flight().await, u64::try_from(K).expect("a few"));
     drop(feeds);
+}
+
+/// However many an organization without money sends, one question of it at a time is asked, those who waited for the answer share it, and
+/// the places that are left are for others.
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_money_that_there_is_not_share_the_answer_and_one_more_than_may_wait_is_a_429() {
+    // One asks, 256 wait for it, and there is one more.
+    const MANY: usize = 258;
+    let chat = Chat::start().await;
+    chat.neighbors.has(0);
+    // The key and what the organization may do are known from here on.
+    chat.ask(&whole()).await.expect(402);
+    let held = chat.neighbors.hold_leases().await;
+    let (client, body) = (chassis::http::client::builder().build().expect("a client"), whole().to_string());
+    let url = format!("http://{}/v1/chat/completions", chat.address);
+    let mut answers: FuturesUnordered<_> = (0..MANY).map(|_| client.post(&url).bearer_auth(&chat.key).body(body.clone()).send()).collect();
+    let refused = answers.next().await.expect("many were asked").expect("an answer");
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().ok()), (429, Some("1")));
+    drop(held);
+    while let Some(answer) = answers.next().await {
+        assert_eq!(answer.expect("an answer").status(), 402);
+    }
+    // The one before, the first of the many, and the next for all that came while that one was asked.
+    let asked = chat.neighbors.asked().len();
+    assert!(asked <= 3, "{asked}");
+    assert_eq!(chat.admitted().await, 0);
+}
+
+/// Before there is a lease all who come at once have to wait for it, and more come than may wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_is_there_is_refused_to_nobody_however_many_come_before_there_is_a_lease() {
+    const MANY: usize = 300;
+    let chat = Chat::start().await;
+    for _ in 0..MANY {
+        chat.upstream.whole(200, ANSWER);
+    }
+    let held = chat.neighbors.hold_leases().await;
+    let (client, body) = (chassis::http::client::builder().build().expect("a client"), whole().to_string());
+    let url = format!("http://{}/v1/chat/completions", chat.address);
+    let answers = (0..MANY).map(|_| client.post(&url).bearer_auth(&chat.key).body(body.clone()).send());
+    let answers = tokio::spawn(join_all(answers));
+    eventually("all of them have found no lease", || async { (chat.scripts().await >= MANY).then_some(()) }).await;
+    assert_eq!(chat.neighbors.asked().len(), 1);
+    drop(held);
+    let statuses: Vec<u16> =
+        answers.await.expect("all of them").into_iter().map(|answer| answer.expect("an answer").status().as_u16()).collect();
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+/// A wallet that does not reach for one request reaches for a smaller one that waits behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_to_one_is_not_refused_to_who_needs_less() {
+    let cost = cost_of_one(&Chat::start().await).await;
+    let chat = Chat::start().await;
+    chat.neighbors.has(cost - 1);
+    let (large, mut small) = (whole(), whole());
+    small["max_completion_tokens"] = 10.into();
+    for _ in 0..8 {
+        chat.upstream.whole(200, ANSWER);
+    }
+    let bodies = (0..16).map(|number| if number % 2 == 0 { &large } else { &small });
+    let answers = join_all(bodies.map(|body| chat.ask(body))).await;
+    for (number, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.status, if number % 2 == 0 { 402 } else { 200 }, "{number}: {}", answer.text);
+    }
 }
 
 /// [B-40] What was not used can be spent at once.

@@ -133,10 +133,7 @@ impl Chat {
     /// Asks, waits for a text of the answer, and leaves; returns when the service has closed the connection.
     pub async fn leave(&self, body: &Value, text: &str) {
         let mut socket = self.send(body).await;
-        let mut read = Vec::new();
-        while !String::from_utf8_lossy(&read).contains(text) {
-            assert_ne!(socket.read_buf(&mut read).await.expect("more"), 0, "{}", String::from_utf8_lossy(&read));
-        }
+        receive(&mut socket, text).await;
         hang_up(socket).await;
     }
 
@@ -147,13 +144,23 @@ impl Chat {
         hang_up(socket).await;
     }
 
+    /// Announces a body of this length, sends nothing of it, and waits for a text of the answer; what was read.
+    pub async fn announce(&self, length: usize, text: &str) -> String {
+        receive(&mut self.begin(length, "").await, text).await
+    }
+
     async fn send(&self, body: &Value) -> TcpStream {
         let body = body.to_string();
+        self.begin(body.len(), &body).await
+    }
+
+    /// A request with a body of this length, of which this much is sent.
+    async fn begin(&self, length: usize, sent: &str) -> TcpStream {
         let mut socket = TcpStream::connect(self.address).await.expect("a connection");
-        let (key, length) = (&self.key, body.len());
+        let key = &self.key;
         let head =
             format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n");
-        socket.write_all((head + &body).as_bytes()).await.expect("a request is sent");
+        socket.write_all((head + sent).as_bytes()).await.expect("a request is sent");
         socket
     }
 
@@ -162,6 +169,13 @@ impl Chat {
         let keys: Vec<String> =
             redis::cmd("KEYS").arg("trivet:*:flight:*").query_async(&mut self.redis.redis.connection()).await.expect("Redis");
         keys.len()
+    }
+
+    /// How often Redis was asked anything by a script.
+    pub async fn scripts(&self) -> usize {
+        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut self.redis.redis.connection()).await.expect("Redis");
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 
     /// How many are in flight.
@@ -203,6 +217,18 @@ impl Chat {
         self.shutdown.cancel();
         self.running.await.expect("an orderly end");
         self.redis
+    }
+}
+
+/// Reads until this text has come.
+async fn receive(socket: &mut TcpStream, text: &str) -> String {
+    let mut read = Vec::new();
+    loop {
+        let so_far = String::from_utf8_lossy(&read).into_owned();
+        if so_far.contains(text) {
+            return so_far;
+        }
+        assert_ne!(socket.read_buf(&mut read).await.expect("more"), 0, "{so_far}");
     }
 }
 

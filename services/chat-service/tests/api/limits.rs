@@ -5,9 +5,11 @@ use std::time::Duration;
 use chassis::config::Millis;
 use futures::future::join_all;
 use identity::VerifiedApiKey;
+use serde_json::Value;
 use testkit::http::TestClient;
 
 use crate::harness::{Chat, streamed, whole};
+use crate::refusals::assert_shape;
 
 const ANSWER: &str = r#"{"choices":[]}"#;
 
@@ -46,6 +48,30 @@ async fn a_keys_own_limit_counts_for_it_alone_and_ends_with_the_window() {
     chat.key = limited;
     chat.upstream.whole(200, ANSWER);
     testkit::eventually("room in the window", || async { Some(chat.ask(&whole()).await).filter(|answer| answer.status == 200) }).await;
+}
+
+/// Requests without money are work too: an organization that has none is held to its limits, and billing-service is asked no more of it.
+#[tokio::test]
+async fn requests_that_money_does_not_reach_for_count_for_the_limits_of_requests() {
+    for of_organization in [false, true] {
+        let chat = Chat::with(|config| {
+            let limits = &mut config.limits;
+            if of_organization {
+                limits.organization_requests_per_window = Some(3);
+            } else {
+                limits.requests_per_window = 3;
+            }
+        })
+        .await;
+        chat.neighbors.has(0);
+        for _ in 0..3 {
+            chat.ask(&whole()).await.expect(402);
+        }
+        for _ in 0..2 {
+            assert_shape(&chat.ask(&whole()).await, 429, "requests", "rate_limit_exceeded", &Value::Null);
+        }
+        assert_eq!((chat.neighbors.asked().len(), chat.admitted().await), (3, 0));
+    }
 }
 
 /// [trap 14]
@@ -114,4 +140,39 @@ async fn large_bodies_have_so_much_memory_at_once_and_small_ones_do_not_wait_for
     let served = || async { Some(chat.ask(&large(whole())).await).filter(|answer| answer.status == 200) };
     testkit::eventually("memory for a large body", served).await;
     testkit::eventually("nothing is held", || async { (held().await == 0.0).then_some(()) }).await;
+}
+
+/// [trap 14] Each organization has a quarter of the memory, or what one of the largest bodies needs.
+#[tokio::test]
+async fn an_organization_whose_bodies_are_too_large_together_is_told_so_and_no_other_has_less_memory_for_it() {
+    let mut chat = Chat::with(|config| (config.limits.body_limit, config.limits.body_bytes_in_flight) = (100_000, 400_000)).await;
+    let large = |mut body: Value| {
+        body["messages"][0]["content"] = "x".repeat(70_000).into();
+        body
+    };
+    let (clock, random) = (chassis::Clock::system(), chassis::Random::system());
+    let stranger = VerifiedApiKey {
+        api_key_id: identity::ApiKeyId::new(&clock, &random),
+        organization_id: identity::OrganizationId::new(&clock, &random),
+        ..chat.verified.clone()
+    };
+    let stranger = chat.new_key(stranger);
+    let feed = chat.upstream.stream();
+    feed.text("hello");
+    let response = chat.stream(&large(streamed())).await;
+    assert_eq!(response.status(), 200);
+    let refused = chat.ask(&large(whole())).await;
+    assert_shape(&refused, 429, "requests", "rate_limit_exceeded", &Value::Null);
+    assert_eq!(refused.header("retry-after"), "1");
+    chat.upstream.whole(200, ANSWER);
+    chat.ask(&whole()).await.expect(200);
+    let own = std::mem::replace(&mut chat.key, stranger);
+    chat.upstream.whole(200, ANSWER);
+    chat.ask(&large(whole())).await.expect(200);
+    chat.key = own;
+    feed.done();
+    response.text().await.expect("a whole stream");
+    chat.upstream.whole(200, ANSWER);
+    let served = || async { Some(chat.ask(&large(whole())).await).filter(|answer| answer.status == 200) };
+    testkit::eventually("what was given back", served).await;
 }

@@ -56,6 +56,8 @@ struct Inner {
     plans_asked: Mutex<Vec<OrganizationId>>,
     /// Answers about entitlements wait for this.
     plans_gate: Gate<()>,
+    /// Answers about leases wait for this.
+    leases_gate: Gate<()>,
     auth_status: AtomicU16,
     billing_status: AtomicU16,
 }
@@ -79,6 +81,7 @@ impl Neighbors {
             plans: Mutex::default(),
             plans_asked: Mutex::default(),
             plans_gate: Gate::default(),
+            leases_gate: Gate::default(),
             auth_status: AtomicU16::default(),
             billing_status: AtomicU16::default(),
         }))
@@ -146,6 +149,11 @@ impl Neighbors {
         self.0.plans_gate.lock().await
     }
 
+    /// Answers about leases are what is so when this is dropped, and come then.
+    pub async fn hold_leases(&self) -> impl Drop + '_ {
+        self.0.leases_gate.lock().await
+    }
+
     /// What was asked for leases, in order.
     pub fn asked(&self) -> Vec<LeaseRequest> {
         self.0.asked.lock().expect("no panic").clone()
@@ -198,10 +206,11 @@ async fn lease(State(state): State<Neighbors>, headers: HeaderMap, Json(request)
     }
     state.trace(&headers);
     assert_eq!(headers["authorization"], "Bearer for billing-service");
+    state.0.asked.lock().expect("no panic").push(request.clone());
+    drop(state.0.leases_gate.lock().await);
     let shard = Shard::of(request.organization_id);
     let instance = state.0.admissions.instance(shard, "test").await.expect("Redis");
     let (id, funded, is_new) = {
-        state.0.asked.lock().expect("no panic").push(request.clone());
         let mut leases = state.0.leases.lock().expect("no panic");
         let known = leases.get(&request.organization_id).copied();
         let (id, before) = known.unwrap_or_else(|| (LeaseId::new(&Clock::system(), &Random::system()), 0));

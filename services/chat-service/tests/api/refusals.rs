@@ -167,6 +167,16 @@ async fn a_key_without_the_scope_is_a_403() {
     assert_shape(&chat.client().get("/v1/models").await, 403, "invalid_request_error", "missing_scope", &Value::Null);
 }
 
+/// Who may not call a model takes none of the memory for bodies, however long its body takes to come.
+#[tokio::test]
+async fn a_key_without_the_scope_is_refused_before_any_of_its_body_is_read() {
+    let mut chat = Chat::start().await;
+    let scopes = [Scope::ModelsRead].into_iter().collect();
+    chat.key = chat.new_key(VerifiedApiKey { scopes, ..chat.verified.clone() });
+    let answer = chat.announce(32 << 20, "missing_scope").await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
 /// [trap 15] Each is asked once: what a provider refused is not sent again.
 #[tokio::test]
 async fn what_the_provider_refuses_is_told_in_the_right_words_and_costs_nothing() {

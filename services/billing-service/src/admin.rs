@@ -11,6 +11,8 @@ pub mod rates_api;
 pub mod reconcile;
 pub mod reconcile_api;
 mod replay;
+mod subscriptions;
+pub mod subscriptions_api;
 mod usage;
 pub mod usage_api;
 mod wallet;
@@ -34,6 +36,7 @@ pub use self::api::{SCOPE_READ, SCOPE_WRITE};
 pub use self::rates::Rates;
 pub use self::reconcile::Reconcile;
 pub use self::replay::{Events, Stream};
+pub use self::subscriptions::Subscriptions;
 pub use self::usage::{Margin, Usage};
 
 pub use ledger::Ledger;
@@ -57,6 +60,9 @@ pub enum Command {
     /// Wallets and their credit.
     #[command(subcommand)]
     Wallet(Wallet),
+    /// What customers are subscribed to.
+    #[command(subcommand)]
+    Subscriptions(Subscriptions),
     /// Rate cards.
     #[command(subcommand)]
     Rates(Rates),
@@ -155,7 +161,9 @@ pub enum Stripe {
 /// # Errors
 /// What is wrong with the ledger or the file; the database's.
 pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> {
-    let pool = postgres::connect(&config.postgres, "billing-service")?;
+    // One command beside the services, which need the others: it asks a few things at once at most.
+    let few = postgres::PostgresConfig { max_connections: config.postgres.max_connections.min(4), ..config.postgres.clone() };
+    let pool = postgres::connect(&few, "billing-service")?;
     let redis = Redis::connect(&config.redis)?;
     let state = AppState::new(config, pool, redis, Clock::system(), Random::system())?;
     match command {
@@ -163,6 +171,7 @@ pub async fn run(command: Command, config: BillingConfig) -> anyhow::Result<()> 
         Command::Catalog(command) => Box::pin(catalog::run(command, &state)).await?,
         Command::Ledger(command) => ledger::run(command, &state).await?,
         Command::Wallet(command) => wallet::run(command, &state).await?,
+        Command::Subscriptions(command) => Box::pin(self::subscriptions::run(command, &state)).await?,
         Command::Streams(Streams::Replay { stream, decided }) => {
             let replayed = replay::messages(&state, &decided.on(&state), stream).await.map_err(|error| told(&error))?;
             writeln!(stdout(), "{replayed} messages are back")?;

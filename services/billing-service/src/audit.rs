@@ -71,6 +71,15 @@ pub struct Change<'a> {
     pub after: &'a Value,
 }
 
+/// What came of a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// How it was afterwards, of what it is about.
+    pub after: Value,
+    /// Whether an earlier run had done it, and this one changed nothing.
+    pub repeated: bool,
+}
+
 /// What an earlier run of the same command led to, if there was one.
 ///
 /// # Errors

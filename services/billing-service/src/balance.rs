@@ -97,6 +97,7 @@ async fn leased(state: &AppState, organization: OrganizationId) -> Result<i64, E
 }
 
 async fn past(state: &AppState, organization: OrganizationId, at: DateTime<Utc>) -> Result<Balance, Error> {
+    let _place = state.histories.take(organization)?;
     let mut transaction = history(&state.pool).await?;
     let balances = before(&mut transaction, organization, at).await?;
     transaction.commit().await?;

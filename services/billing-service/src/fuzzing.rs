@@ -81,7 +81,8 @@ fn a_cloud_event_is_read_or_refused_by_its_attribute() {
                     Ok(event) => {
                         assert!(!event.id.is_empty() && !event.source.is_empty() && !event.kind.is_empty(), "{text}");
                         for path in [&["pixels".to_owned()][..], &["nested".to_owned(), "a".to_owned()], &["n".to_owned()]] {
-                            outcomes.push(event.decimal(path).map_or_else(|rejection| rejection.detail, |_| "a decimal".to_owned()));
+                            outcomes
+                                .push(event.fields().decimal(path).map_or_else(|rejection| rejection.detail, |_| "a decimal".to_owned()));
                         }
                     }
                     Err(rejection) => {

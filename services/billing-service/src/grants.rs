@@ -25,7 +25,7 @@ mod store;
 mod take_back;
 
 pub use batch::Payments;
-pub use decide::{Decided, WalletChange, decide, owner};
+pub use decide::{WalletChange, decide, owner};
 pub use expiry::{expire, sweep, sweep_until};
 pub use issue::{NewGrant, issue};
 pub use list::{__path_list, Grant, list};

@@ -7,6 +7,7 @@
 mod closing;
 mod fill;
 mod flights;
+pub mod retention;
 mod sizing;
 mod store;
 

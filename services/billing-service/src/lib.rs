@@ -22,6 +22,7 @@ pub mod margin;
 pub mod metering;
 pub mod operations;
 pub mod organizations;
+pub mod places;
 pub mod portal;
 pub mod rates;
 pub mod reservations;
@@ -125,6 +126,14 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0128_meters_over_earlier_events",
         "0129_batches_that_shrink",
         "0130_expired_and_taken_back",
+        "0131_leases_vacuumed",
+        "0132_leases_retention",
+        "0133_deltas_of_an_organization",
+        "0134_months_retired_by_their_rollups",
+        "0135_look_first",
+        "0136_lease_epochs",
+        "0137_endpoints_rest",
+        "0138_definers_search_path",
     ],
 };
 

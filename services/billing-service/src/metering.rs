@@ -3,6 +3,7 @@
 mod cloud_event;
 mod definition;
 mod events;
+mod fields;
 mod ingest;
 mod meters;
 mod placement;

@@ -76,6 +76,7 @@ pub async fn create(
     principal.require(Scope::BillingWrite)?;
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
     checked_url("return_url", &request.return_url)?;
+    let _place = stripe.place(principal.organization_id)?;
     // Each visit is one of its own; one too many harms nobody.
     let visit = state.random.uuid_v7(&state.clock);
     let call = |customer: &str| {
@@ -116,6 +117,7 @@ pub async fn payment_methods(
     let Some(customer) = customers::find(&state, principal.organization_id).await? else {
         return Ok(axum::Json(PaymentMethodList { data: Vec::new(), next_cursor: None }));
     };
+    let _place = stripe.place(principal.organization_id)?;
     Ok(axum::Json(PaymentMethodList { data: cards(stripe, &customer).await?, next_cursor: None }))
 }
 
@@ -129,6 +131,7 @@ pub async fn has_payment_method(state: &AppState, organization: OrganizationId) 
     if customers::card_is_wanted(state, organization).await? {
         return Ok(true);
     }
+    let _place = stripe.place(organization)?;
     let found = there(stripe, Call::get(format!("/customers/{customer}"))).await?;
     Ok(found.is_some_and(|found| {
         let found = Object(&found);

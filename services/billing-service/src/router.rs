@@ -75,6 +75,8 @@ fn private() -> Router<AppState> {
         .route("/v1/admin/status", get(operations::get))
         .route("/v1/admin/wallets/{organization}", get(admin::api::wallet))
         .route("/v1/admin/wallets/{organization}/changes", post(admin::api::change))
+        .route("/v1/admin/subscriptions/{organization}", get(admin::subscriptions_api::list))
+        .route("/v1/admin/subscriptions/{organization}/changes", post(admin::subscriptions_api::change))
         .route("/v1/admin/budgets/{organization}", get(admin::api::budgets))
         .route("/v1/admin/ledger/verification", get(admin::api::verify))
         .route("/v1/admin/ledger/trial-balance", get(admin::api::trial_balance))

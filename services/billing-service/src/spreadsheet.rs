@@ -1,7 +1,5 @@
 //! Amounts and cells as spreadsheets read them.
 
-use std::fmt::Write;
-
 /// Micro-units as a decimal number with all six digits.
 #[must_use]
 pub fn decimal(micros: i64) -> String {
@@ -23,7 +21,11 @@ pub enum Cell<'a> {
     Empty,
 }
 
-/// Appends a row of CSV (RFC 4180). Text that a spreadsheet would take for a formula gets an apostrophe in front.
+/// What a spreadsheet takes for the beginning of a formula, in the widths of East Asian scripts as well.
+const FORMULAS: [char; 13] = ['=', '+', '-', '@', '\t', '\r', '\n', '|', '%', '＝', '＋', '－', '＠'];
+
+/// Appends a row of CSV (RFC 4180). Text that a spreadsheet would take for a formula gets an apostrophe in front, also after what separates
+/// cells where a comma is in decimals.
 pub fn row(csv: &mut String, cells: &[Cell<'_>]) {
     for (index, cell) in cells.iter().enumerate() {
         if index > 0 {
@@ -40,13 +42,23 @@ pub fn row(csv: &mut String, cells: &[Cell<'_>]) {
 }
 
 fn quoted(csv: &mut String, text: &str) {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '|', '%']) { "'" } else { "" };
-    if text.contains([',', '"', '\r', '\n']) {
-        // Writing to a string does not fail.
-        let _ = write!(csv, "\"{guard}{}\"", text.replace('"', "\"\""));
-    } else {
-        csv.push_str(guard);
-        csv.push_str(text);
+    let is_quoted = text.contains([',', ';', '\t', '"', '\r', '\n']);
+    if is_quoted {
+        csv.push('"');
+    }
+    let mut begins = true;
+    for character in text.chars() {
+        if begins && FORMULAS.contains(&character) {
+            csv.push('\'');
+        }
+        begins = matches!(character, ';' | '\t');
+        if character == '"' {
+            csv.push('"');
+        }
+        csv.push(character);
+    }
+    if is_quoted {
+        csv.push('"');
     }
 }
 
@@ -65,12 +77,15 @@ mod tests {
     /// A cell that begins like a formula would be run by whoever opens the file.
     #[test]
     fn no_text_begins_like_a_formula_and_amounts_stay_numbers() {
-        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=\"a\",b"] {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=\"a\",b", "＝1"] {
             let mut csv = String::new();
             row(&mut csv, &[Cell::Text(text), Cell::Amount(-1), Cell::Integer(-7), Cell::Empty]);
             assert!(csv.trim_start_matches('"').starts_with('\''), "{csv}");
             assert!(csv.ends_with(",-0.000001,-7,\r\n"), "{csv}");
         }
+        let mut csv = String::new();
+        row(&mut csv, &[Cell::Text("a;=1"), Cell::Text("a;b"), Cell::Text("a-b=c")]);
+        assert_eq!(csv, "\"a;'=1\",\"a;b\",a-b=c\r\n", "a cell of its own where semicolons are between cells");
     }
 
     proptest! {

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::config::BillingConfig;
 use crate::organizations::AuthEvents;
+use crate::places::Places;
 use crate::stripe::transport::Transport;
 use crate::usage::UsageEvents;
 use crate::{
@@ -59,6 +60,10 @@ pub struct AppState {
     pub stripe_events: Arc<Notify>,
     /// Seals cursors of the list of grants.
     pub grant_cursors: CursorKey,
+    /// For who reads a long history: each holds a connection, of which leases and settlements need some.
+    pub histories: Places,
+    /// For who exports: each lasts as long as its reader takes.
+    pub exports: Places,
     revocations: Revocations,
     authenticator: Authenticator,
     service_authenticator: ServiceAuthenticator,
@@ -84,6 +89,8 @@ impl AppState {
             usage_cursors: CursorKey::derive(&config.secret, "usage"),
             ledger_cursors: CursorKey::derive(&config.secret, "ledger"),
             grant_cursors: CursorKey::derive(&config.secret, "grants"),
+            histories: Places::new(4, 2),
+            exports: Places::new(64, 4),
             stripe: stripe(&config, &random)?,
             config: Arc::new(config),
             pool,

@@ -85,6 +85,7 @@ pub async fn get(
 ) -> Result<Response, Error> {
     principal.require(Scope::BillingRead)?;
     query.check()?;
+    let _place = state.histories.take(principal.organization_id)?;
     let statement = read(&state.pool, principal.organization_id, query.from, query.to).await?;
     Ok(render(&statement, query.format(&headers)))
 }

@@ -11,6 +11,7 @@ pub mod due;
 pub mod grants;
 pub mod machine;
 pub mod moving;
+pub mod operator;
 pub mod period;
 pub mod preview;
 pub mod proration;

@@ -130,24 +130,49 @@ async fn top_up(
     let available = grants::burn::spendable(&lots, &holds, balances, Use::CHAT, now);
     // What a lease for one model keeps of credit for everything is not used up either.
     let bound = grants::burn::bound(&lots, &holds, Use::CHAT, now);
-    let leased = leased.map(|unspent| unspent.all + unspent.models.min(bound));
-    let left = set.monthly_cap_micros.saturating_sub(spent(transaction, organization, now).await?);
-    let amount = size(set.threshold_micros, set.amount_micros, available.saturating_add(leased.unwrap_or(0)), left);
-    let pause = if leased.is_none_or(|leased| available.saturating_add(leased) >= set.threshold_micros) {
+    let with_lease = leased.map(|unspent| available.saturating_add(unspent.all + unspent.models.min(bound)));
+    let pause = match with_lease {
+        Some(available) if available < set.threshold_micros => {
+            let (threshold, amount, cap) = (set.threshold_micros, set.amount_micros, set.monthly_cap_micros);
+            buy(state, transaction, organization, &Low { available, threshold, amount, cap }).await?
+        }
         // What is in the lease may be used in a moment, or Redis may say what it is.
-        PAUSE_WHILE_LEASED
-    } else if plan_brings_credit(transaction, organization, now).await? {
-        PAUSE_WHILE_RENEWED
-    } else if amount <= left {
-        let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
-        want(state, transaction, organization, amount).instrument(span).await?;
-        chassis::step!("top_up.wanted");
-        PAUSE
-    } else {
-        // The cap is reached: nothing can change before the month does, or the settings.
-        PAUSE_AFTER_FAILURE
+        _ => PAUSE_WHILE_LEASED,
     };
     put_off(state, transaction, organization, now + pause).await
+}
+
+/// A wallet below its threshold, in micro-units.
+struct Low {
+    available: i64,
+    threshold: i64,
+    /// What is bought at once, at least.
+    amount: i64,
+    /// What is bought in a month, at most.
+    cap: i64,
+}
+
+/// Has credit bought, unless a plan brings some or the month's cap is reached: for how long nobody need look again.
+async fn buy(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    low: &Low,
+) -> Result<TimeDelta, Error> {
+    let now = state.clock.now();
+    if plan_brings_credit(transaction, organization, now).await? {
+        return Ok(PAUSE_WHILE_RENEWED);
+    }
+    let left = low.cap.saturating_sub(spent(transaction, organization, now).await?);
+    let amount = size(low.threshold, low.amount, low.available, left);
+    if amount > left {
+        // Nothing can change before the month does, or the settings.
+        return Ok(PAUSE_AFTER_FAILURE);
+    }
+    let span = tracing::info_span!(parent: None, "top_up", otel.name = "top up", organization.id = %organization);
+    want(state, transaction, organization, amount).instrument(span).await?;
+    chassis::step!("top_up.wanted");
+    Ok(PAUSE)
 }
 
 /// Whom a look found.

@@ -3,6 +3,8 @@
 
 #[path = "api/admin_api.rs"]
 mod admin_api;
+#[path = "api/admin_subscriptions.rs"]
+mod admin_subscriptions;
 #[path = "api/admin_tables.rs"]
 mod admin_tables;
 #[path = "api/app.rs"]
@@ -39,6 +41,8 @@ mod entitlements;
 mod event_orders;
 #[path = "api/expiry.rs"]
 mod expiry;
+#[path = "api/fair_shares.rs"]
+mod fair_shares;
 #[path = "api/gateway.rs"]
 mod gateway;
 #[path = "api/grants.rs"]
@@ -91,6 +95,8 @@ mod replaced_customers;
 mod replicas;
 #[path = "api/reservations.rs"]
 mod reservations;
+#[path = "api/restore.rs"]
+mod restore;
 #[path = "api/retention.rs"]
 mod retention;
 #[path = "api/rollup_verify.rs"]

@@ -91,11 +91,16 @@ pub async fn change(
 ) -> Result<Response, Error> {
     let decision = decision(&state, &caller, &headers, by)?;
     let done = grants::decide(&state, &decision, organization, &change).await?;
-    let mut response = axum::Json(json!({"action": change.action(), "after": done.after})).into_response();
-    if done.repeated {
+    Ok(answered(done.repeated, &json!({"action": change.action(), "after": done.after})))
+}
+
+/// An answer that says when it is that of an earlier call.
+pub(super) fn answered(repeated: bool, body: &Value) -> Response {
+    let mut response = axum::Json(body).into_response();
+    if repeated {
         response.headers_mut().insert(REPLAYED, header::HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 /// What an organization wants to spend at most.

@@ -34,6 +34,10 @@ const PAGE: i64 = 500;
 /// that most looks at a day or a month are one.
 const LATE: TimeDelta = TimeDelta::hours(6);
 
+/// Alerts of one organization in twenty-four hours at most: more than all its budgets of a day can tell. What those of a minute would tell
+/// beyond is not told.
+const MOST_TOLD: i64 = 3_000;
+
 chassis::define_id!(
     /// Something the organization was told.
     AlertId, "alr"
@@ -193,7 +197,9 @@ async fn tell(
     let id = AlertId::new(&state.clock, &state.random);
     let inserted = sqlx::query!(
         "insert into budget_alerts (id, budget_id, organization_id, period_start, threshold, spent_micros, limit_micros, currency, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict on constraint budget_alerts_once do nothing",
+         select $1, $2, $3, $4, $5, $6, $7, $8, $9
+         where (select count(*) from (select from budget_alerts where organization_id = $3 and created_at > $9::timestamptz - interval '1 day' limit $10) told) < $10
+         on conflict on constraint budget_alerts_once do nothing",
         id.uuid(),
         budget.id,
         budget.organization_id,
@@ -202,7 +208,8 @@ async fn tell(
         spent,
         budget.limit_micros,
         budget.currency,
-        now
+        now,
+        MOST_TOLD
     )
     .execute(&mut **transaction)
     .await?;

@@ -7,7 +7,7 @@ use money::Currency;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::domain::{Amounts, Catalog, CreditPack, Interval, Models, Plan, Prices};
+use super::domain::{Amounts, Catalog, CreditPack, Expiry, Interval, Models, Plan, Prices};
 use super::stored;
 use crate::error::Error;
 use crate::ledger::CREDIT;
@@ -36,8 +36,10 @@ pub struct PlanView {
     trial_days: u32,
     /// What it costs, in the caller's currency once there is one.
     prices: Vec<PriceView>,
-    /// Credit for each month of a period.
+    /// Credit for each month of a period; a year brings that of its twelve months at its beginning.
     included_credit: Vec<AmountView>,
+    /// When that ends; absent where there is none.
+    included_credit_expiry: Option<ExpiryView>,
     /// Seats in the price.
     included_seats: u32,
     /// Seats at most; absent for no limit.
@@ -76,6 +78,31 @@ pub struct AmountView {
     amount_micros: i64,
 }
 
+/// When credit ends.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "expires", rename_all = "snake_case")]
+pub enum ExpiryView {
+    /// With the period it was given for.
+    PeriodEnd,
+    /// Some days after it was given.
+    Days {
+        /// How many.
+        days: u32,
+    },
+    /// Not at all.
+    Never,
+}
+
+impl From<Expiry> for ExpiryView {
+    fn from(expiry: Expiry) -> Self {
+        match expiry {
+            Expiry::PeriodEnd => Self::PeriodEnd,
+            Expiry::Days(days) => Self::Days { days },
+            Expiry::Never => Self::Never,
+        }
+    }
+}
+
 /// Credit for sale.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CreditPackView {
@@ -87,6 +114,8 @@ pub struct CreditPackView {
     prices: Vec<AmountView>,
     /// What it gives, in the currency of credit.
     credit: Vec<AmountView>,
+    /// When that ends.
+    credit_expiry: ExpiryView,
 }
 
 /// What is sold now, in the currency the organization pays in once there was a purchase, until then in all.
@@ -117,6 +146,7 @@ fn plan(code: &str, plan: &Plan, only: Option<Currency>) -> PlanView {
         trial_days: plan.trial_days,
         prices: prices(&plan.prices, &plan.seats.prices, only),
         included_credit: plan.included_credit.as_ref().map(|credit| amounts(&credit.amounts, Some(CREDIT))).unwrap_or_default(),
+        included_credit_expiry: plan.included_credit.as_ref().map(|credit| credit.expires.into()),
         included_seats: plan.seats.included,
         max_seats: plan.seats.max,
         features: plan.features.iter().map(ToString::to_string).collect(),
@@ -135,6 +165,7 @@ fn pack(code: &str, pack: &CreditPack, only: Option<Currency>) -> CreditPackView
         name: pack.name.clone(),
         prices: amounts(&pack.prices, only),
         credit: amounts(&pack.credit, Some(CREDIT)),
+        credit_expiry: pack.expires.into(),
     }
 }
 

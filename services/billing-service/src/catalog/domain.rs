@@ -59,7 +59,7 @@ impl fmt::Display for Code {
 pub type Amounts = BTreeMap<Currency, i64>;
 
 /// How often is paid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Interval {
     /// Each calendar month.

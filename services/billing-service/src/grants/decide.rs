@@ -15,7 +15,7 @@ use super::lot::{GrantId, Source, Use};
 use super::spend::{pay, spendable};
 use super::store::{self, Movement};
 use super::take_back::refund_usage;
-use crate::audit::{self, Change, Decision};
+use crate::audit::{self, Change, Decided, Decision};
 use crate::error::Error;
 use crate::ledger::{self, postings};
 use crate::state::AppState;
@@ -101,15 +101,6 @@ impl WalletChange {
             _ => Ok(()),
         }
     }
-}
-
-/// What came of a decision.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
-    /// How the wallet was after it.
-    pub after: Value,
-    /// Whether an earlier run had done it, and this one changed nothing.
-    pub repeated: bool,
 }
 
 /// Carries out a decision once, whoever repeats it under its key.

@@ -53,10 +53,23 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
                 return Ok(Lease { id: lease.id, epoch: lease.epoch, funded_micros: lease.funded });
             }
             Funded::Lost => closing::lost(state, lease.id).await?,
-            Funded::Closed | Funded::Superseded => {}
+            Funded::Superseded { epoch } => overtake(state, &lease, epoch).await?,
+            Funded::Closed => {}
         }
     }
     Err(Error::LeaseUnavailable)
+}
+
+/// Redis has a later lease than this one. If this one has ended meanwhile, that is as it should be. If it has not, the later one is of a time that
+/// the database does not know: it was restored, and Redis was not. Then this one comes after it, if Redis never had it; and if Redis had it, nobody
+/// knows what was taken from it, and what it holds is kept as that of a lease that was lost. (One that was `opening` when the backup was made
+/// and that Redis had in the end is past its deadline by the time that anybody asks for it, and does not come here.)
+async fn overtake(state: &AppState, lease: &StoredLease, later: i64) -> Result<(), Error> {
+    let is = in_transaction!(state.pool, |transaction| { store::rise(transaction, lease.id, later).await })?;
+    if is.as_deref() == Some("open") {
+        closing::lost(state, lease.id).await?;
+    }
+    Ok(())
 }
 
 async fn fund(state: &AppState, lease: &StoredLease) -> Result<Funded, Error> {

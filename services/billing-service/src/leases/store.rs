@@ -184,6 +184,30 @@ fn deadline(state: &AppState, now: DateTime<Utc>, until: Option<DateTime<Utc>>) 
     until.map_or(end, |until| until.min(end))
 }
 
+/// Has a lease come after all that Redis has, if that is not too late for it: while it is `opening` nothing was taken from it. `later` is the epoch
+/// of one that Redis has. Hold and id stay, so that a funding which is under way is for the same lease still. The state of the lease; none when it
+/// does not exist, or comes after the other one already.
+///
+/// # Errors
+/// The database's.
+pub async fn rise(transaction: &mut Transaction<'static, Postgres>, id: LeaseId, later: i64) -> Result<Option<String>, Error> {
+    let found = find(transaction, id).await?.map(|(lease, _)| lease);
+    // Somebody else may have been told of the other one too.
+    let Some(lease) = found.filter(|lease| lease.epoch <= later) else { return Ok(None) };
+    if lease.state == "opening" {
+        tracing::warn!(lease.id = %id, epoch = lease.epoch, later, "Redis has later leases than the database, which was restored: the next one comes after them");
+        sqlx::query!(
+            "update leases set epoch = (select greatest(max(epoch), $2) + 1 from leases where organization_id = $3) where id = $1",
+            id.uuid(),
+            later,
+            lease.organization_id.uuid()
+        )
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(Some(lease.state))
+}
+
 /// Notes that Redis has it.
 pub async fn opened(state: &AppState, id: LeaseId) -> Result<(), Error> {
     sqlx::query!("update leases set state = 'open' where id = $1 and state = 'opening'", id.uuid()).execute(&state.pool).await?;

@@ -7,10 +7,12 @@ use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::journal::journaled;
 use crate::error::Error;
+use crate::rollups::{Bookmark, Taken, along_indexes};
 use crate::state::AppState;
 
 /// What the first seal follows.
@@ -49,11 +51,13 @@ impl Chain {
     }
 }
 
-/// Seals until the token is cancelled; any number of replicas may.
+/// Seals until the token is cancelled; any number of replicas may. A transaction that took longer to commit than those after it may wait for its
+/// seal for a minute.
 pub async fn seal_until(state: &AppState, stop: &CancellationToken) {
+    let bookmark = Mutex::new(Bookmark::default());
     keep_running("ledger-sealer", stop, EVERY, || async {
-        seal(state).await?;
-        Ok(())
+        let mut bookmark = bookmark.lock().await;
+        Ok(bookmark.look(BATCH, |after| async move { seal_after(state, after).await.map(Some) }).await?)
     })
     .await;
 }
@@ -65,8 +69,7 @@ pub async fn seal_until(state: &AppState, stop: &CancellationToken) {
 pub async fn seal(state: &AppState) -> Result<i64, Error> {
     let mut sealed = 0;
     loop {
-        let batch: Result<i64, Error> = in_transaction!(state.pool, |transaction| { seal_batch(state, transaction).await });
-        let batch = batch?;
+        let batch = seal_after(state, 0).await?.rows;
         sealed += batch;
         if batch < BATCH {
             return Ok(sealed);
@@ -74,20 +77,25 @@ pub async fn seal(state: &AppState) -> Result<i64, Error> {
     }
 }
 
+/// Seals a batch of what waits after a position.
+async fn seal_after(state: &AppState, after: i64) -> Result<Taken, Error> {
+    in_transaction!(state.pool, |transaction| { seal_batch(state, transaction, after).await })
+}
+
 /// One sealer at a time, so that the next one sees the seal it has to follow. Writers of the ledger never wait for it: it reads what
-/// is committed, and what commits meanwhile waits for the next batch, however low its position.
-async fn seal_batch(state: &AppState, transaction: &mut Transaction<'static, Postgres>) -> Result<i64, Error> {
+/// is committed, and what commits meanwhile waits for another batch, however low its position.
+async fn seal_batch(state: &AppState, transaction: &mut Transaction<'static, Postgres>, after: i64) -> Result<Taken, Error> {
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).fetch_one(&mut **transaction).await?;
+    along_indexes(transaction).await?;
     let positions = sqlx::query_scalar!(
-        "with next as (select position from ledger_unsealed order by position limit $1)
-         delete from ledger_unsealed u using next where u.position = next.position returning u.position",
-        BATCH
+        "delete from ledger_unsealed where ctid = any (array(
+           select ctid from ledger_unsealed where position > $2 order by position limit $1)) returning position",
+        BATCH,
+        after
     )
     .fetch_all(&mut **transaction)
     .await?;
-    if positions.is_empty() {
-        return Ok(0);
-    }
+    let Some(last) = positions.iter().max().copied() else { return Ok(Taken { rows: 0, last: 0 }) };
     let rows = sqlx::query!(
         r#"select position as "position!", id as "id!", kind as "kind!", external_key as "external_key!", organization_id,
              occurred_at as "occurred_at!", accounts as "accounts!", owners as "owners!: Vec<Option<uuid::Uuid>>", kinds as "kinds!",
@@ -99,7 +107,7 @@ async fn seal_batch(state: &AppState, transaction: &mut Transaction<'static, Pos
     .await?;
     let digests: Vec<(i64, [u8; 32])> = rows.into_iter().map(|row| (row.position, journaled!(row).digest())).collect();
     write(state, transaction, &digests).await?;
-    Ok(i64::try_from(digests.len()).unwrap_or(i64::MAX))
+    Ok(Taken { rows: i64::try_from(digests.len()).unwrap_or(i64::MAX), last })
 }
 
 async fn write(state: &AppState, transaction: &mut Transaction<'static, Postgres>, digests: &[(i64, [u8; 32])]) -> Result<(), Error> {

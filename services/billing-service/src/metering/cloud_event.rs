@@ -3,9 +3,10 @@
 use chassis::Problem;
 use chrono::{DateTime, Utc};
 use http::{HeaderMap, StatusCode, header};
-use money::Decimal;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::fields::Fields;
 
 /// Events in a batch at most.
 pub const MAX_BATCH: usize = 1_000;
@@ -186,34 +187,10 @@ impl CloudEvent {
         self.data.as_deref().map_or("null", RawValue::get)
     }
 
-    /// What is at a path of `data`, as text: what Postgres' `#>>` gives for members of objects.
+    /// What is in `data`, to be looked at by each meter of its type.
     #[must_use]
-    pub fn at(&self, path: &[String]) -> Option<String> {
-        let mut here: &RawValue = self.data.as_deref()?;
-        for name in path {
-            let members: std::collections::HashMap<String, &RawValue> = serde_json::from_str(here.get()).ok()?;
-            here = members.get(name)?;
-        }
-        match here.get() {
-            "null" => None,
-            text if text.starts_with('"') => serde_json::from_str(text).ok(),
-            text => Some(text.to_owned()),
-        }
-    }
-
-    /// The exact decimal at a path: a JSON number, or a text with plain digits.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub fn decimal(&self, path: &[String]) -> Result<Decimal, Rejection> {
-        let broken = |rule: String| Rejection::new("invalid_value", format!("data.{} {rule}", path.join(".")));
-        let text = self.at(path).ok_or_else(|| broken("must be given".to_owned()))?;
-        // As where it is added up.
-        let exponent = text.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent.trim_start_matches(['+', '-']));
-        if exponent.len() > 2 {
-            return Err(broken("must have an exponent of at most two digits".to_owned()));
-        }
-        text.parse().map_err(|error: money::InvalidDecimal| broken(error.to_string()))
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::of(self.data.as_deref())
     }
 }
 
@@ -274,7 +251,12 @@ mod tests {
     fn a_value_is_read_digit_by_digit_and_what_is_no_decimal_is_refused() {
         let value = |data: &str| {
             let path = ["a".to_owned(), "b".to_owned()];
-            event(&format!(r#","data":{data}"#)).unwrap().decimal(&path).map(|value| value.to_string()).map_err(|rejection| rejection.code)
+            event(&format!(r#","data":{data}"#))
+                .unwrap()
+                .fields()
+                .decimal(&path)
+                .map(|value| value.to_string())
+                .map_err(|rejection| rejection.code)
         };
         assert_eq!(value(r#"{"a":{"b":0.1}}"#), Ok("0.1".to_owned()));
         assert_eq!(value(r#"{"a":{"b":"123456789012345678.000000000001"}}"#), Ok("123456789012345678.000000000001".to_owned()));

@@ -4,7 +4,8 @@ use chassis::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::cloud_event::{CloudEvent, Rejection};
+use super::cloud_event::Rejection;
+use super::fields::Fields;
 
 /// Bytes of a value that events are grouped by, and of all of them together.
 const LONGEST_GROUP: usize = 256;
@@ -83,7 +84,7 @@ pub struct Definition {
     /// What counts are kept apart by.
     #[serde(default)]
     pub group_by: Vec<Group>,
-    /// Which events; all must hold.
+    /// Which events: those for which each of these holds.
     #[serde(default)]
     pub filters: Vec<Filter>,
     /// That an event may also count in other meters of the same type and value is meant so.
@@ -157,18 +158,18 @@ impl Definition {
         same && !self.filters.iter().any(apart)
     }
 
-    /// Whether an event is one that this meter counts.
+    /// Whether an event of this type with these fields is one that this meter counts.
     #[must_use]
-    pub fn lets_in(&self, event: &CloudEvent) -> bool {
-        let holds = |filter: &Filter| event.at(&filter.path).is_some_and(|value| filter.values.contains(&value));
-        self.event_type == event.kind && self.filters.iter().all(holds)
+    pub fn lets_in(&self, event_type: &str, fields: &mut Fields<'_>) -> bool {
+        let mut holds = |filter: &Filter| fields.at(&filter.path).is_some_and(|value| filter.values.contains(&value));
+        self.event_type == event_type && self.filters.iter().all(&mut holds)
     }
 
     /// What it is grouped by is part of the key of its sums, and an index has no room for more.
-    fn check_groups(&self, event: &CloudEvent) -> Result<(), Rejection> {
-        let values = self.group_by.iter().filter_map(|group| Some((group, event.at(&group.path)?.len())));
+    fn check_groups(&self, fields: &mut Fields<'_>) -> Result<(), Rejection> {
         let mut all = 0;
-        for (group, length) in values {
+        for group in &self.group_by {
+            let length = fields.at(&group.path).map_or(0, |value| value.len());
             all += length;
             if length > LONGEST_GROUP || all > LONGEST_GROUPS {
                 let rule =
@@ -183,11 +184,11 @@ impl Definition {
     ///
     /// # Errors
     /// The rule that it breaks: an event that cannot be counted must not look as if it was.
-    pub fn check_value(&self, event: &CloudEvent) -> Result<(), Rejection> {
-        self.check_groups(event)?;
+    pub fn check_value(&self, fields: &mut Fields<'_>) -> Result<(), Rejection> {
+        self.check_groups(fields)?;
         match (self.aggregation, &self.value_path) {
-            (Aggregation::Sum | Aggregation::Max, Some(path)) => event.decimal(path).map(|_| ()),
-            (Aggregation::Unique, Some(path)) => match event.at(path) {
+            (Aggregation::Sum | Aggregation::Max, Some(path)) => fields.decimal(path).map(|_| ()),
+            (Aggregation::Unique, Some(path)) => match fields.at(path) {
                 Some(value) if value.len() <= 256 => Ok(()),
                 _ => Err(Rejection::new("invalid_value", format!("data.{} must be given, with at most 256 bytes", path.join(".")))),
             },

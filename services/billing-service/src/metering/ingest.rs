@@ -127,7 +127,10 @@ fn sort_out(
             }
         };
         let occurred_at = event.time.unwrap_or(now);
-        let value = meters.iter().filter(|meter| meter.lets_in(&event)).try_for_each(|meter| meter.check_value(&event));
+        let mut fields = event.fields();
+        let value = meters
+            .iter()
+            .try_for_each(|meter| if meter.lets_in(&event.kind, &mut fields) { meter.check_value(&mut fields) } else { Ok(()) });
         let place = || rules.place(occurred_at, now).map_err(|error| Rejection::new(error.code(), error.to_string()));
         match value.and_then(|()| place()) {
             Err(rejection) => results.push(result(index, &event, Status::Rejected, Some(&rejection))),

@@ -22,8 +22,10 @@ use crate::error::Error;
 use crate::rollups::earlier;
 use crate::state::AppState;
 
-/// Meters of an organization at most: each event is compared with each of its type.
+/// Meters of an organization at most.
 const MOST: usize = 200;
+/// Meters of one type of events at most: each event is looked at by each of its type.
+const MOST_OF_A_TYPE: usize = 50;
 
 /// A meter.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -81,7 +83,7 @@ pub async fn create(
 pub async fn list(State(state): State<AppState>, Authenticated(principal): Authenticated) -> Result<axum::Json<Meters>, Error> {
     principal.require(Scope::BillingRead)?;
     let mut transaction = state.pool.begin().await?;
-    Ok(axum::Json(Meters { data: of(&mut transaction, principal.organization_id).await? }))
+    Ok(axum::Json(Meters { data: show_overlaps(of(&mut transaction, principal.organization_id).await?) }))
 }
 
 /// Keeps meters from being made while events are taken: an event counts in a meter either when it is taken or when the meter is made.
@@ -116,6 +118,10 @@ async fn make(
     let others = of(transaction, organization).await?;
     if others.len() >= MOST {
         return Err(Problem::conflict("too_many_meters", "The organization has as many meters as it may").into());
+    }
+    if others.iter().filter(|other| other.definition.event_type == definition.event_type).count() >= MOST_OF_A_TYPE {
+        let problem = Problem::conflict("too_many_meters", "The organization has as many meters of this type of events as it may");
+        return Err(problem.field("event_type", format!("must have less than {MOST_OF_A_TYPE} meters")).into());
     }
     let overlaps_with: Vec<MeterId> = others.iter().filter(|other| definition.overlaps(&other.definition)).map(|other| other.id).collect();
     if !overlaps_with.is_empty() && !definition.allow_overlap {
@@ -158,7 +164,7 @@ async fn insert(transaction: &mut Transaction<'static, Postgres>, organization: 
     Ok(())
 }
 
-/// The meters of an organization, by name.
+/// The meters of an organization, by name; with which others each [overlaps](show_overlaps) is not looked at.
 ///
 /// # Errors
 /// The database's.
@@ -185,6 +191,11 @@ pub async fn of(transaction: &mut Transaction<'static, Postgres>, organization: 
         let (id, overlaps_with) = (MeterId::from_uuid(row.id), Vec::new());
         meters.push(Meter { id, definition, overlaps_with, is_complete: row.is_complete, created_at: row.created_at });
     }
+    Ok(meters)
+}
+
+/// Says of each meter with which others it overlaps: all pairs are compared, which is for who asks what there is, and not for each event.
+fn show_overlaps(mut meters: Vec<Meter>) -> Vec<Meter> {
     let overlaps = |meter: &Meter| {
         let others = meters.iter().filter(|other| other.id != meter.id && meter.definition.overlaps(&other.definition));
         others.map(|other| other.id).collect::<Vec<_>>()
@@ -194,5 +205,5 @@ pub async fn of(transaction: &mut Transaction<'static, Postgres>, organization: 
         meter.definition.allow_overlap = !overlaps.is_empty();
         meter.overlaps_with = overlaps;
     }
-    Ok(meters)
+    meters
 }

@@ -1,6 +1,6 @@
 //! `GET /v1/meters/{id}/usage`: what a meter counted, by hour, day or month in UTC; every window is half-open [B-60].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::State;
 use chassis::Problem;
@@ -17,8 +17,10 @@ use super::definition::{Aggregation, Group};
 use crate::error::Error;
 use crate::state::AppState;
 
-/// Windows in an answer at most, each with any number of groups.
+/// Windows in an answer at most.
 const MOST: i64 = 1_000;
+/// Values in an answer at most, of all windows and groups: it is made in memory.
+const MOST_VALUES: usize = 10_000;
 
 /// How long a window is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
@@ -116,10 +118,11 @@ impl WindowQuery {
 
     fn names(&self, known: &[Group]) -> Result<Vec<String>, Problem> {
         let names = self.group_by.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty()).map(str::to_owned);
-        let names: Vec<String> = names.collect();
+        // Once is enough, however often somebody says it.
+        let names: BTreeSet<String> = names.collect();
         match names.iter().find(|name| !known.iter().any(|group| &group.name == *name)) {
             Some(_) => Err(Problem::invalid_field("group_by", "must name groups of the meter")),
-            None => Ok(names),
+            None => Ok(names.into_iter().collect()),
         }
     }
 }
@@ -157,6 +160,7 @@ async fn windows(
     names: &[String],
 ) -> Result<Vec<MeterWindow>, Error> {
     let grain = if query.window == Window::Hour { "hour" } else { "day" };
+    let one_too_many = i64::try_from(MOST_VALUES + 1).unwrap_or(i64::MAX);
     let rows = if aggregation == Aggregation::Unique {
         sqlx::query_as!(
             Row,
@@ -165,12 +169,13 @@ async fn windows(
                  count(distinct value)::text as "value!"
                from (select window_start, groups, value from meter_values where meter_id = $1 and window_start >= $2 and window_start < $3
                      union all select hour, groups, value from meter_deltas where meter_id = $1 and hour >= $2 and hour < $3) both_of_them
-               group by 1, 2 order by 1, 2"#,
+               group by 1, 2 order by 1, 2 limit $6"#,
             id.uuid(),
             query.from,
             query.to,
             query.window.as_str(),
-            names
+            names,
+            one_too_many
         )
         .fetch_all(&state.pool)
         .await?
@@ -183,18 +188,23 @@ async fn windows(
                from (select window_start, groups, events, amount, most from meter_rollups
                      where meter_id = $1 and grain = $7 and window_start >= $2 and window_start < $3
                      union all select hour, groups, events, amount, most from meter_deltas where meter_id = $1 and hour >= $2 and hour < $3) both_of_them
-               group by 1, 2 having $6 <> 'max' or max(most) is not null order by 1, 2"#,
+               group by 1, 2 having $6 <> 'max' or max(most) is not null order by 1, 2 limit $8"#,
             id.uuid(),
             query.from,
             query.to,
             query.window.as_str(),
             names,
             aggregation.as_str(),
-            grain
+            grain,
+            one_too_many
         )
         .fetch_all(&state.pool)
         .await?
     };
+    if rows.len() > MOST_VALUES {
+        let rule = format!("must be less: windows and groups come to more than {MOST_VALUES} values");
+        return Err(Problem::invalid_field("to", &rule).field("group_by", rule).into());
+    }
     let window = |row: Row| MeterWindow { start: row.start, end: query.window.end(row.start), groups: row.groups.0, value: row.value };
     Ok(rows.into_iter().map(window).collect())
 }

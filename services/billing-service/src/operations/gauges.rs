@@ -13,6 +13,38 @@ pub enum Limit {
     Below(i64),
 }
 
+/// What is read by itself: where one part cannot be read, the others are known all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Rows of Postgres.
+    Postgres,
+    /// What is left of leases: which there are is in Postgres, and how much in Redis.
+    Leases,
+    /// Streams and flights in Redis.
+    Streams,
+    /// The memory of Redis.
+    Memory,
+    /// The clock of this machine beside that of Postgres.
+    Clock,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 5] = [Self::Postgres, Self::Leases, Self::Streams, Self::Memory, Self::Clock];
+
+    /// Its name, for people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Postgres => "Postgres",
+            Self::Leases => "leases",
+            Self::Streams => "streams",
+            Self::Memory => "memory of Redis",
+            Self::Clock => "clock",
+        }
+    }
+}
+
 /// Something that is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Gauge {
@@ -22,6 +54,8 @@ pub struct Gauge {
     pub unit: Unit,
     /// What its values are kept apart by, if by anything.
     pub label: Option<&'static str>,
+    /// What it is read with.
+    pub part: Part,
     /// What it is.
     pub help: &'static str,
     /// From where on somebody has to look.
@@ -29,24 +63,36 @@ pub struct Gauge {
 }
 
 macro_rules! gauges {
-    ($($name:literal [$unit:ident $($label:literal)?] $limit:expr, $help:literal;)*) => {
+    ($($name:literal [$unit:ident $($label:literal)? $(in $part:ident)?] $limit:expr, $help:literal;)*) => {
         /// Everything that is measured, in the order in which it is shown.
-        pub const GAUGES: &[Gauge] = &[$(Gauge { name: $name, unit: Unit::$unit, label: gauges!(@label $($label)?), help: $help, limit: $limit }),*];
+        pub const GAUGES: &[Gauge] = &[$(Gauge {
+            name: $name,
+            unit: Unit::$unit,
+            label: gauges!(@label $($label)?),
+            part: gauges!(@part $($part)?),
+            help: $help,
+            limit: $limit,
+        }),*];
     };
     (@label) => { None };
     (@label $label:literal) => { Some($label) };
+    // Most are in Postgres.
+    (@part) => { Part::Postgres };
+    (@part $part:ident) => { Part::$part };
 }
 
 gauges! {
-    "billing_flights" [Count] Limit::None, "Requests in flight that have taken from a lease.";
+    "billing_flights" [Count in Streams] Limit::None, "Requests in flight that have taken from a lease.";
     "billing_leases" [Count "state"] Limit::None, "Leases that are not closed.";
     "billing_lease_held_micros" [Count "currency"] Limit::None, "Micro-units that leases hold in the ledger.";
-    "billing_lease_remaining_micros" [Count "currency"] Limit::None, "Micro-units that open leases have left in Redis: what can be admitted without asking for more.";
+    "billing_lease_remaining_micros" [Count "currency" in Leases] Limit::None, "Micro-units that open leases have left in Redis: what can be admitted without asking for more.";
     "billing_lease_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue lease should have ended.";
     "billing_reservation_overdue_seconds" [Seconds] Limit::Above(300), "Since the longest overdue single hold should have ended.";
-    "billing_settle_lag_seconds" [Seconds] Limit::Above(30), "Age of the oldest usage event that is not posted.";
-    "stream_lag_messages" [Count "stream"] Limit::Above(50_000), "Entries of a usage stream that are not posted.";
-    "stream_set_aside_messages" [Count "stream"] Limit::Above(0), "Entries that were rejected too often and wait for an operator.";
+    "billing_settle_lag_seconds" [Seconds in Streams] Limit::Above(30), "Age of the oldest usage event that is not posted.";
+    "stream_lag_messages" [Count "stream" in Streams] Limit::Above(3_000), "Entries of a usage stream that are not posted.";
+    "stream_set_aside_messages" [Count "stream" in Streams] Limit::Above(0), "Entries that were rejected too often and wait for an operator.";
+    "redis_memory_used_percent" [Percent in Memory] Limit::Above(70), "Of the memory that Redis may have (maxmemory), how much it uses; none where it may have any.";
+    "billing_clock_difference_seconds" [Seconds in Clock] Limit::Above(5), "By how much at least the clock of this machine is ahead of that of Postgres, or behind it.";
     "billing_rollup_deltas" [Count "of"] Limit::Above(500_000), "Changes that are not in the rollups yet; they are counted all the same.";
     "billing_meter_incomplete_age_seconds" [Seconds] Limit::Above(86_400), "Age of the oldest meter that has not counted all events that came before it.";
     "billing_stripe_events" [Count "state"] Limit::None, "Events of Stripe that have had no effect yet.";

@@ -1,18 +1,11 @@
-//! The values, read: a few statements for what is in Postgres, a few commands for each shard of Redis and one for each open lease.
+//! The values, read part by part: what cannot be read in one says nothing of the others.
 
-use std::collections::BTreeMap;
+use futures::future::join_all;
 
-use contracts::Shard;
-use futures::{StreamExt, TryStreamExt, stream};
-use identity::OrganizationId;
-use redis::streams::StreamRangeReply;
-
-use super::gauges::{GAUGES, Gauge};
+use super::gauges::{GAUGES, Gauge, Part};
+use super::{clock, under_way};
 use crate::error::Error;
 use crate::state::AppState;
-
-/// Leases whose remainder is asked for at once: they share a connection.
-const AT_ONCE: usize = 64;
 
 /// A value.
 #[derive(Debug, Clone)]
@@ -27,7 +20,7 @@ pub struct Reading {
 
 impl Reading {
     /// None for what is not in the table of gauges.
-    fn new(name: &str, label: String, value: i64) -> Option<Self> {
+    pub(super) fn new(name: &str, label: String, value: i64) -> Option<Self> {
         let gauge = GAUGES.iter().find(|gauge| gauge.name == name)?;
         Some(Self { gauge, label, value })
     }
@@ -39,13 +32,58 @@ impl Reading {
     }
 
     /// Sets the metric.
-    pub fn set(&self, value: i64) {
+    pub fn set(&self) {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
-        let value = value as f64;
+        let value = self.value as f64;
+        self.put(value);
+    }
+
+    /// Sets the metric to zero: there is nothing of it any more.
+    pub fn set_to_zero(&self) {
+        self.put(0.0);
+    }
+
+    /// Sets the metric to "not a number", which Prometheus has for what is not known.
+    pub fn set_to_unknown(&self) {
+        self.put(f64::NAN);
+    }
+
+    fn put(&self, value: f64) {
         match self.gauge.label {
             Some(label) => metrics::gauge!(self.gauge.name, label => self.label.clone()).set(value),
             None => metrics::gauge!(self.gauge.name).set(value),
         }
+    }
+}
+
+/// What became of reading a part.
+pub type Outcome = (Part, Result<Vec<Reading>, Error>);
+
+/// Reads each part, all at once: one that waits in vain keeps no other.
+pub async fn parts(state: &AppState) -> Vec<Outcome> {
+    join_all(Part::ALL.map(|part| async move { (part, part_of(state, part).await) })).await
+}
+
+/// Reads everything, or nothing.
+///
+/// # Errors
+/// The database's or Redis's, of the first part that cannot be read.
+pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
+    let all: Result<Vec<_>, Error> = parts(state).await.into_iter().map(|(_, readings)| readings).collect();
+    Ok(all?.concat())
+}
+
+async fn part_of(state: &AppState, part: Part) -> Result<Vec<Reading>, Error> {
+    match part {
+        Part::Postgres => {
+            let mut readings = rows(state).await?;
+            readings.extend(differences(state).await?);
+            Ok(readings)
+        }
+        Part::Leases => under_way::remainders(state).await,
+        Part::Streams => under_way::streams(state).await,
+        Part::Memory => under_way::memory(state).await,
+        Part::Clock => clock::difference(&state.pool).await,
     }
 }
 
@@ -55,12 +93,8 @@ struct Row {
     value: i64,
 }
 
-/// Reads everything.
-///
-/// # Errors
-/// The database's or Redis's.
-pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
-    let mut readings = Vec::new();
+/// Counts and ages, in one statement, along indexes made for them.
+async fn rows(state: &AppState) -> Result<Vec<Reading>, Error> {
     let rows = sqlx::query_as!(
         Row,
         r#"with today as (select currency, sum(price_micros)::bigint as price, sum(cost_micros)::bigint as cost from usage_by_day
@@ -106,11 +140,7 @@ pub async fn read(state: &AppState) -> Result<Vec<Reading>, Error> {
     .await?;
     // What is due in the future is not overdue: an age is never below zero.
     let not_before = |row: &Row| if row.name.ends_with("_seconds") { row.value.max(0) } else { row.value };
-    readings.extend(rows.into_iter().filter_map(|row| Reading::new(&row.name, row.label.clone(), not_before(&row))));
-    readings.extend(remainders(state).await?);
-    readings.extend(differences(state).await?);
-    streams(state, &mut readings).await?;
-    Ok(readings)
+    Ok(rows.into_iter().filter_map(|row| Reading::new(&row.name, row.label.clone(), not_before(&row))).collect())
 }
 
 /// What the last comparison with Stripe found; nothing where there was none yet.
@@ -123,58 +153,4 @@ async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     .await?;
     let of = |label: &str| if label.is_empty() { "billing_reconciliation_notes" } else { "billing_reconciliation_differences" };
     Ok(rows.into_iter().filter_map(|(label, value)| Reading::new(of(&label), label, value)).collect())
-}
-
-/// What can be admitted yet without asking for more, by currency: what is left of the open leases in Redis.
-async fn remainders(state: &AppState) -> Result<Vec<Reading>, Error> {
-    // All of them before Redis is asked: nobody keeps a connection meanwhile.
-    let open = sqlx::query!("select organization_id, model, currency from leases where state = 'open'").fetch_all(&state.pool).await?;
-    let left = stream::iter(open).map(|lease| {
-        Ok::<_, Error>(async move {
-            let left = state.admissions.remaining(OrganizationId::from_uuid(lease.organization_id), lease.model.as_deref()).await?;
-            Ok((lease.currency, left.map_or(0, |(_, micros)| micros)))
-        })
-    });
-    let sums = left.try_buffer_unordered(AT_ONCE).try_fold(BTreeMap::new(), |mut sums, (currency, micros)| async move {
-        let sum: &mut i64 = sums.entry(currency).or_default();
-        *sum = sum.saturating_add(micros);
-        Ok(sums)
-    });
-    Ok(sums.await?.into_iter().filter_map(|(currency, micros)| Reading::new("billing_lease_remaining_micros", currency, micros)).collect())
-}
-
-/// What is on its way in Redis. Ages are by Redis's clock, which the ids of entries are of.
-async fn streams(state: &AppState, readings: &mut Vec<Reading>) -> Result<(), Error> {
-    let mut connection = state.redis.connection();
-    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
-    let (mut flights, mut oldest) = (0, None);
-    let usage = Shard::all().map(|shard| (shard.usage_stream(), Some(shard)));
-    let others = [contracts::events::AUTH_STREAM, contracts::entitlements::BILLING_STREAM].map(|stream| (stream.to_owned(), None));
-    for (stream, shard) in usage.chain(others) {
-        let (length, set_aside, first): (i64, i64, StreamRangeReply) = redis::pipe()
-            .cmd("XLEN")
-            .arg(&stream)
-            .cmd("XLEN")
-            .arg(format!("{stream}:dead"))
-            .cmd("XRANGE")
-            .arg(&stream)
-            .arg("-")
-            .arg("+")
-            .arg("COUNT")
-            .arg(1)
-            .query_async(&mut connection)
-            .await?;
-        if let Some(shard) = shard {
-            // What was posted is removed: what is there waits.
-            readings.extend(Reading::new("stream_lag_messages", stream.clone(), length));
-            let millis = first.ids.first().and_then(|entry| entry.id.split('-').next()?.parse::<i64>().ok());
-            oldest = oldest.into_iter().chain(millis).min();
-            flights += i64::try_from(state.admissions.in_flight(shard).await?).unwrap_or(i64::MAX);
-        }
-        readings.extend(Reading::new("stream_set_aside_messages", stream, set_aside));
-    }
-    let lag = oldest.map_or(0, |millis| (seconds - millis / 1000).max(0));
-    readings.extend(Reading::new("billing_settle_lag_seconds", String::new(), lag));
-    readings.extend(Reading::new("billing_flights", String::new(), flights));
-    Ok(())
 }

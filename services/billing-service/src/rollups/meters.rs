@@ -3,21 +3,27 @@
 use chassis::in_transaction;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{BATCH, LOCK};
+use super::{BATCH, LOCK, Taken, begin, is_full};
 use crate::error::Error;
 
-/// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
+/// Adds the first batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
 ///
 /// # Errors
 /// The database's.
 pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
+    Ok(is_full(fold_after(pool, 0).await?))
+}
+
+/// Adds a batch of the deltas after an id; nothing while another replica does it.
+pub(super) async fn fold_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK).fetch_one(&mut **transaction).await?;
-        if !mine {
-            return Ok(false);
+        if !begin(transaction, LOCK).await? {
+            return Ok(None);
         }
-        let taken = sqlx::query_scalar!(
-            r#"with taken as (delete from meter_deltas where id in (select id from meter_deltas order by id limit $1) returning *),
+        let taken = sqlx::query_as!(
+            Taken,
+            r#"with taken as (delete from meter_deltas where ctid = any (array(
+                   select ctid from meter_deltas where id > $2 order by id limit $1)) returning *),
                  distinct_values as (insert into meter_values (meter_id, window_start, groups, value)
                    select distinct meter_id, hour, groups, value from taken where value is not null on conflict do nothing),
                  windows as (select 'hour' as grain, hour as window_start, * from taken
@@ -26,12 +32,11 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
                    select meter_id, grain, window_start, groups, sum(events), sum(amount), max(most) from windows group by 1, 2, 3, 4
                    on conflict (meter_id, grain, window_start, groups) do update
                    set events = old.events + excluded.events, amount = old.amount + excluded.amount, most = greatest(old.most, excluded.most))
-               select count(*) as "taken!" from taken"#,
-            BATCH
-        )
-        .fetch_one(&mut **transaction)
-        .await?;
-        Ok(taken == BATCH)
+               select count(*) as "rows!", coalesce(max(id), 0) as "last!" from taken"#,
+            BATCH,
+            after
+        );
+        Ok(Some(taken.fetch_one(&mut **transaction).await?))
     })
 }
 

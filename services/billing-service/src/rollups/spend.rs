@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::sleep;
 
-use super::{BATCH, LOCK};
+use super::{BATCH, LOCK, Taken, begin, is_full};
 use crate::error::Error;
 
 /// Between two batches that are forgotten.
@@ -15,41 +15,55 @@ const BREATH: Duration = Duration::from_millis(100);
 /// How often somebody else may be found at it before the rest waits for another hour.
 const TRIES: u32 = 100;
 
-/// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
+/// Adds the first batch of deltas of each kind to the rollups; whether there may be more. Does nothing while another replica does it.
 ///
 /// # Errors
 /// The database's.
 pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
+    let people = fold_people_after(pool, 0).await?;
+    Ok(is_full(fold_tags_after(pool, 0).await?) || is_full(people))
+}
+
+/// Adds a batch of what people spent, of the deltas after an id; nothing while another replica does it.
+pub(super) async fn fold_people_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        let mine =
-            sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK + 2).fetch_one(&mut **transaction).await?;
-        if !mine {
-            return Ok(false);
+        if !begin(transaction, LOCK + 2).await? {
+            return Ok(None);
         }
-        let taken = sqlx::query_scalar!(
-            r#"with taken as (delete from spend_deltas where id in (select id from spend_deltas order by id limit $1) returning *),
+        let taken = sqlx::query_as!(
+            Taken,
+            r#"with taken as (delete from spend_deltas where ctid = any (array(
+                   select ctid from spend_deltas where id > $2 order by id limit $1)) returning *),
                  rolled as (insert into spend_rollups as old (organization_id, user_id, currency, day, price_micros)
                    select organization_id, user_id, currency, day, sum(price_micros) from taken group by 1, 2, 3, 4
                    on conflict (organization_id, user_id, currency, day) do update set price_micros = old.price_micros + excluded.price_micros)
-               select count(*) as "taken!" from taken"#,
-            BATCH
-        )
-        .fetch_one(&mut **transaction)
-        .await?;
-        Ok(fold_tags(transaction).await? == BATCH || taken == BATCH)
+               select count(*) as "rows!", coalesce(max(id), 0) as "last!" from taken"#,
+            BATCH,
+            after
+        );
+        Ok(Some(taken.fetch_one(&mut **transaction).await?))
     })
 }
 
-async fn fold_tags(transaction: &mut Transaction<'static, Postgres>) -> Result<i64, Error> {
-    let taken = sqlx::query_scalar!(
-        r#"with taken as (delete from tag_spend_deltas where id in (select id from tag_spend_deltas order by id limit $1) returning *),
-             rolled as (insert into tag_spend_rollups as old (organization_id, tag, currency, day, price_micros)
-               select organization_id, tag, currency, day, sum(price_micros) from taken group by 1, 2, 3, 4
-               on conflict (organization_id, tag, currency, day) do update set price_micros = old.price_micros + excluded.price_micros)
-           select count(*) as "taken!" from taken"#,
-        BATCH
-    );
-    Ok(taken.fetch_one(&mut **transaction).await?)
+/// The same of what had a tag.
+pub(super) async fn fold_tags_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
+    in_transaction!(pool, |transaction| {
+        if !begin(transaction, LOCK + 2).await? {
+            return Ok(None);
+        }
+        let taken = sqlx::query_as!(
+            Taken,
+            r#"with taken as (delete from tag_spend_deltas where ctid = any (array(
+                   select ctid from tag_spend_deltas where id > $2 order by id limit $1)) returning *),
+                 rolled as (insert into tag_spend_rollups as old (organization_id, tag, currency, day, price_micros)
+                   select organization_id, tag, currency, day, sum(price_micros) from taken group by 1, 2, 3, 4
+                   on conflict (organization_id, tag, currency, day) do update set price_micros = old.price_micros + excluded.price_micros)
+               select count(*) as "rows!", coalesce(max(id), 0) as "last!" from taken"#,
+            BATCH,
+            after
+        );
+        Ok(Some(taken.fetch_one(&mut **transaction).await?))
+    })
 }
 
 /// Takes away the sums of tags that no budget looks at any more, and a month later than that, so that nobody compares them meanwhile. Some at

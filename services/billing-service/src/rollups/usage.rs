@@ -4,22 +4,27 @@ use chassis::in_transaction;
 use chrono::{DateTime, Months, NaiveTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
 
-use super::{BATCH, LOCK, spend};
+use super::{BATCH, LOCK, Taken, begin, is_full, spend};
 use crate::error::Error;
 
-/// Adds a batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
+/// Adds the first batch of deltas to the rollups; whether there may be more. Does nothing while another replica does it.
 ///
 /// # Errors
 /// The database's.
 pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
+    Ok(is_full(fold_after(pool, 0).await?))
+}
+
+/// Adds a batch of the deltas after an id; nothing while another replica does it.
+pub(super) async fn fold_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        let mine =
-            sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK + 1).fetch_one(&mut **transaction).await?;
-        if !mine {
-            return Ok(false);
+        if !begin(transaction, LOCK + 1).await? {
+            return Ok(None);
         }
-        let taken = sqlx::query_scalar!(
-            r#"with taken as (delete from usage_deltas where id in (select id from usage_deltas order by id limit $1) returning *),
+        let taken = sqlx::query_as!(
+            Taken,
+            r#"with taken as (delete from usage_deltas where ctid = any (array(
+                   select ctid from usage_deltas where id > $2 order by id limit $1)) returning *),
                  windows as (select 'hour' as grain, hour as window_start, * from taken
                    union all select 'day', date_trunc('day', hour, 'UTC'), * from taken),
                  rolled as (insert into usage_rollups as old (grain, window_start, organization_id, model, api_key_id, currency, requests,
@@ -42,12 +47,11 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
                      images = old.images + excluded.images,
                      price_micros = old.price_micros + excluded.price_micros,
                      cost_micros = old.cost_micros + excluded.cost_micros)
-               select count(*) as "taken!" from taken"#,
-            BATCH
-        )
-        .fetch_one(&mut **transaction)
-        .await?;
-        Ok(taken == BATCH)
+               select count(*) as "rows!", coalesce(max(id), 0) as "last!" from taken"#,
+            BATCH,
+            after
+        );
+        Ok(Some(taken.fetch_one(&mut **transaction).await?))
     })
 }
 

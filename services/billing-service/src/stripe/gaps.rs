@@ -1,6 +1,9 @@
 //! Events that never came [B-23]: Stripe gives up on a delivery after some days, and an endpoint can be switched off by mistake. From
 //! time to time its list of events is looked through, and what is missing is put into the inbox, where it is handled like any other.
 //! That is all: nothing here has an effect of its own.
+//!
+//! How far the list is known also says whether the service was away, as after a restore from a backup: then what it wants of Stripe may have been
+//! done before, by a database that knew more than this one, and is looked for first.
 
 use std::time::Duration;
 
@@ -31,6 +34,11 @@ const OVERLAP: TimeDelta = TimeDelta::minutes(15);
 const PAGES: usize = 10;
 /// With so many events waiting in the inbox, no more are brought.
 const FULL: i64 = 1000;
+/// A list that is unknown for longer was looked at by nobody meanwhile.
+const AWAY: TimeDelta = TimeDelta::hours(1);
+/// After the list is known again, so long what is wanted is looked for before it is done: as long as it takes to decide what became due meanwhile,
+/// and to try what Stripe would not do in the first day.
+const LOOKS_FIRST: TimeDelta = TimeDelta::hours(48);
 
 /// How far the list was looked through.
 #[derive(Debug)]
@@ -110,6 +118,27 @@ pub async fn round(state: &AppState, stripe: &Transport, pages: usize) -> Result
     Ok(round)
 }
 
+/// Whether what is wanted of Stripe may have been done before this database knew of it: it was away, or was until a short time ago. Where the
+/// list was never looked through there is nothing to tell it by, and in a new installation nothing that was done before.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn looks_first(state: &AppState) -> Result<bool, Error> {
+    let now = state.clock.now();
+    let looks = sqlx::query_scalar!(
+        r#"select exists (select from stripe_event_position where known_until > 'epoch' and (known_until < $1 or look_first_until > $2)) as "looks!""#,
+        away_since(state, now),
+        now
+    );
+    Ok(looks.fetch_one(&state.pool).await?)
+}
+
+/// Who has not looked at the list since then was away: an hour before, or two rounds where those are longer.
+fn away_since(state: &AppState, now: DateTime<Utc>) -> DateTime<Utc> {
+    let rounds = TimeDelta::from_std(state.config.stripe.gaps.0.saturating_mul(2)).unwrap_or(TimeDelta::MAX);
+    now.checked_sub_signed(rounds.max(AWAY)).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
 /// Events in the inbox that are not handled yet, as far as that matters.
 async fn waiting(state: &AppState) -> Result<i64, Error> {
     let waiting = sqlx::query_scalar!(
@@ -148,13 +177,18 @@ async fn insert(state: &AppState, page: &Value) -> Result<u64, Error> {
     Ok(inserted.rows_affected())
 }
 
-/// The walk has come so far; with nothing behind it, it is done.
+/// The walk has come so far; with nothing behind it, it is done. That it has filled a long gap is noted by the same statement: between the two nobody
+/// would look first.
 async fn note(state: &AppState, until: DateTime<Utc>, after: Option<&str>) -> Result<(), Error> {
     sqlx::query!(
         "update stripe_event_position set walk_after = $2, walk_until = case when $2::text is null then null else $1::timestamptz end,
-            known_until = case when $2::text is null then greatest(known_until, $1) else known_until end",
+            known_until = case when $2::text is null then greatest(known_until, $1) else known_until end,
+            look_first_until = case when $2::text is null and known_until > 'epoch' and known_until < $3
+                then greatest(look_first_until, $4) else look_first_until end",
         until,
-        after
+        after,
+        away_since(state, until),
+        state.clock.now() + LOOKS_FIRST
     )
     .execute(&state.pool)
     .await?;

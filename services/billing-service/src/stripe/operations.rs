@@ -142,11 +142,32 @@ pub(super) async fn replaces_customer(state: &AppState, stripe: &Transport, due:
     customers::replace_if_gone(state, stripe, organization, customer).await
 }
 
-/// What an earlier try made, if it did [B-64, B-65].
+/// What looking for an operation at Stripe came to.
+pub(super) enum Look {
+    /// It was done: what Stripe calls what it made.
+    Made(String),
+    /// It was begun; that was taken away.
+    PutAway,
+    /// Nothing of it is there.
+    Nothing,
+}
+
+impl From<Option<String>> for Look {
+    fn from(made: Option<String>) -> Self {
+        made.map_or(Self::Nothing, Self::Made)
+    }
+}
+
+/// Whether it can be seen at Stripe that such a wish was had. Others do no harm when they are had twice: they set, and do not add.
+pub(super) fn can_be_found(kind: &str) -> bool {
+    matches!(kind, "subscription.charge" | "top_up.charge" | "payment.refund" | "balance.return")
+}
+
+/// What an earlier try made, if it did [B-64, B-65]: nothing of what cannot be found.
 ///
 /// # Errors
 /// Stripe's; the database's.
-pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Look, Error> {
     match due.kind.as_str() {
         "subscription.charge" | "top_up.charge" => {
             let key = format!("{}-{}", due.key(), due.attempts);
@@ -157,33 +178,30 @@ pub(super) async fn look_up(state: &AppState, stripe: &Transport, due: &mut Due)
             // An earlier try may have been made with a customer that another has taken the place of since.
             for gone in customers::former(state, due.organization.ok_or(MALFORMED)?).await? {
                 if let Some(made) = collect::left(stripe, &gone, &due.operation, &key, is_owed).await? {
-                    return Ok(Some(made));
+                    return Ok(Look::Made(made));
                 }
             }
             let found = collect::find(stripe, &customer, &due.operation).await?;
             // Half of an invoice is put away.
             due.looks = found.as_ref().is_some_and(|found| Object(found).text("status") == Some("draft"));
-            let resumed = match found {
-                Some(found) => collect::resume(stripe, Object(&found), &key).await?,
-                None => None,
-            };
+            let Some(found) = found else { return Ok(Look::Nothing) };
+            let resumed = collect::resume(stripe, Object(&found), &key).await?;
             due.looks = false;
             match resumed {
-                Some(asked) => Ok(Some(unless_unpayable(stripe, due, asked).await?)),
-                None => Ok(None),
+                Some(asked) => Ok(Look::Made(unless_unpayable(stripe, due, asked).await?)),
+                None => Ok(Look::PutAway),
             }
         }
         "payment.refund" => {
             let intent = due.payload["payment_intent"].as_str().ok_or(MALFORMED)?;
             let list = Call::get("/refunds").with("payment_intent", intent);
-            made_by(stripe, &list, due).await
+            Ok(made_by(stripe, &list, due).await?.into())
         }
         "balance.return" => {
             let customer = customer(state, stripe, due).await?;
-            made_by(stripe, &Call::get(format!("/customers/{customer}/balance_transactions")), due).await
+            Ok(made_by(stripe, &Call::get(format!("/customers/{customer}/balance_transactions")), due).await?.into())
         }
-        // Done twice they are done once: they set, and do not add.
-        _ => Ok(None),
+        _ => Ok(Look::Nothing),
     }
 }
 

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::backoff;
-use super::operations;
+use super::facts::invoice;
+use super::operations::{self, Look};
 use super::transport::{Transport, TransportError};
+use super::{backoff, gaps};
 use crate::error::Error;
 use crate::intents;
 use crate::state::AppState;
@@ -57,6 +58,8 @@ pub struct Due {
     refusals: i32,
     /// Whether this try is looking at what earlier ones did, or putting that away: what is refused then is not the wish.
     pub looks: bool,
+    /// Whether it was found done by a look: a database that was restored does not know what the one before it did, nor what was told of it.
+    was_done: bool,
     created_at: DateTime<Utc>,
     /// The trace in which it was wanted.
     traceparent: Option<String>,
@@ -106,7 +109,7 @@ pub async fn step(state: &AppState, stripe: &Transport) -> Result<bool, Error> {
     if let Some(wanted_in) = &due.traceparent {
         continue_from(&span, wanted_in);
     }
-    match perform(state, stripe, &mut due).instrument(span).await {
+    match perform_and_catch_up(state, stripe, &mut due).instrument(span).await {
         Ok(external_id) => {
             chassis::step!("intent.performed");
             mark_sent(state, &due, external_id.as_deref()).await?;
@@ -149,6 +152,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
         same_failures: row.same_failures,
         refusals: row.refusals,
         looks: false,
+        was_done: false,
         created_at: row.created_at,
         traceparent: row.traceparent,
     }))
@@ -185,6 +189,15 @@ async fn mark_sent(state: &AppState, due: &Due, external_id: Option<&str>) -> Re
     })
 }
 
+/// Has the effect once, and catches up with what Stripe told of it before it was wanted here. Not after it is marked: nobody would come back to it.
+async fn perform_and_catch_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    let made = perform(state, stripe, due).await?;
+    if let Some(made) = made.as_deref().filter(|_| due.kind == "subscription.charge") {
+        invoice::catch_up(state, stripe, made, due.was_done).await?;
+    }
+    Ok(made)
+}
+
 /// Has the effect once. When the customer is gone at Stripe, there is nobody to collect from under the stored key: once more, from the
 /// customer that takes its place.
 async fn perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
@@ -210,18 +223,46 @@ async fn use_new_key(state: &AppState, due: &mut Due) -> Result<(), Error> {
     Ok(())
 }
 
-/// Under the stored key as long as that tells this operation from others; after that by looking first.
+/// Under the stored key as long as that tells this operation from others; after that by looking first. After a restore the key alone does not tell:
+/// Stripe may have forgotten it since it was used, or remember it for what was decided then.
 async fn perform_for_customer(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
     if let Some(dropped) = operations::drop_top_up(state, stripe, due).await? {
         return Ok(dropped.paid);
     }
     let old = due.attempts > 1 && state.clock.now() - due.created_at > KEY_LIFE;
     if old || due.same_failures >= SAME_FAILURES {
-        if let Some(found) = operations::look_up(state, stripe, due).await? {
-            return Ok(Some(found));
-        }
-        use_new_key(state, due).await?;
+        return look_and_perform(state, stripe, due).await;
     }
+    if !operations::can_be_found(&due.kind) {
+        return operations::perform(state, stripe, due).await;
+    }
+    if gaps::looks_first(state).await? {
+        match operations::look_up(state, stripe, due).await? {
+            Look::Made(found) => {
+                due.was_done = true;
+                return Ok(Some(found));
+            }
+            // The key would play back the making of what is gone.
+            Look::PutAway => use_new_key(state, due).await?,
+            // The key is as good as ever: with another one a try whose answer is lost would not be known again.
+            Look::Nothing => {}
+        }
+    }
+    match operations::perform(state, stripe, due).await {
+        Err(Error::Stripe(error)) if error.status() == Some(400) && error.code() == Some("idempotency_error") => {
+            look_and_perform(state, stripe, due).await
+        }
+        performed => performed,
+    }
+}
+
+/// The stored key no longer tells what was done: it is looked for, and done under a new one if it was not.
+async fn look_and_perform(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
+    if let Look::Made(found) = operations::look_up(state, stripe, due).await? {
+        due.was_done = true;
+        return Ok(Some(found));
+    }
+    use_new_key(state, due).await?;
     operations::perform(state, stripe, due).await
 }
 

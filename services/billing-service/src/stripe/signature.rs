@@ -24,26 +24,50 @@ pub enum InvalidSignature {
     NoMatch,
 }
 
-/// Accepts when any `v1` of the header fits any of the secrets; unknown schemes and broken hex spoil nothing.
+/// What a header says: when a body was signed, and how. Whether that is so is known when the body is there.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    time: &'a str,
+    signatures: Vec<Vec<u8>>,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads a header; unknown schemes and broken hex spoil nothing.
+    ///
+    /// # Errors
+    /// [`InvalidSignature::Malformed`], [`InvalidSignature::OutOfTolerance`].
+    pub fn read(header: &'a str, now: DateTime<Utc>) -> Result<Self, InvalidSignature> {
+        let pairs: Vec<(&str, &str)> = header.split(',').filter_map(|part| part.trim().split_once('=')).collect();
+        let time = pairs.iter().find(|(key, _)| *key == "t").ok_or(InvalidSignature::Malformed)?.1;
+        let signed: i64 = time.parse().map_err(|_| InvalidSignature::Malformed)?;
+        let mut signatures = pairs.iter().filter(|(key, _)| *key == "v1").map(|(_, value)| *value).peekable();
+        signatures.peek().ok_or(InvalidSignature::Malformed)?;
+        if now.timestamp().abs_diff(signed) > TOLERANCE_SECONDS.unsigned_abs() {
+            return Err(InvalidSignature::OutOfTolerance);
+        }
+        Ok(Self { time, signatures: signatures.filter_map(decode_hex).collect() })
+    }
+
+    /// Accepts a body when any `v1` of the header fits it with any of the secrets.
+    ///
+    /// # Errors
+    /// [`InvalidSignature::NoMatch`].
+    pub fn verify(&self, body: &[u8], secrets: &[SecretString]) -> Result<(), InvalidSignature> {
+        let fits = |secret: &SecretString| {
+            let mac = mac(secret, self.time, body);
+            // Compared in constant time by the MAC itself.
+            self.signatures.iter().any(|signature| mac.clone().is_some_and(|mac| mac.verify_slice(signature).is_ok()))
+        };
+        if secrets.iter().any(fits) { Ok(()) } else { Err(InvalidSignature::NoMatch) }
+    }
+}
+
+/// Reads the header of a body, and accepts it or not.
 ///
 /// # Errors
 /// [`InvalidSignature`].
 pub fn verify(header: &str, body: &[u8], secrets: &[SecretString], now: DateTime<Utc>) -> Result<(), InvalidSignature> {
-    let pairs: Vec<(&str, &str)> = header.split(',').filter_map(|part| part.trim().split_once('=')).collect();
-    let time = pairs.iter().find(|(key, _)| *key == "t").ok_or(InvalidSignature::Malformed)?.1;
-    let signed: i64 = time.parse().map_err(|_| InvalidSignature::Malformed)?;
-    let mut signatures = pairs.iter().filter(|(key, _)| *key == "v1").map(|(_, value)| *value).peekable();
-    signatures.peek().ok_or(InvalidSignature::Malformed)?;
-    if now.timestamp().abs_diff(signed) > TOLERANCE_SECONDS.unsigned_abs() {
-        return Err(InvalidSignature::OutOfTolerance);
-    }
-    let signatures: Vec<Vec<u8>> = signatures.filter_map(decode_hex).collect();
-    let fits = |secret: &SecretString| {
-        let mac = mac(secret, time, body);
-        // Compared in constant time by the MAC itself.
-        signatures.iter().any(|signature| mac.clone().is_some_and(|mac| mac.verify_slice(signature).is_ok()))
-    };
-    if secrets.iter().any(fits) { Ok(()) } else { Err(InvalidSignature::NoMatch) }
+    Claim::read(header, now)?.verify(body, secrets)
 }
 
 fn mac(secret: &SecretString, time: &str, body: &[u8]) -> Option<Hmac<Sha256>> {

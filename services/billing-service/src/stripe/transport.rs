@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::{ExposeSecret, Random, SecretString};
+use identity::OrganizationId;
 use reqwest::{Client, Method, Response};
 use serde::Deserialize;
 use serde_json::Value;
@@ -17,10 +18,15 @@ use tracing::Instrument;
 
 use super::call::Call;
 use super::pace::Pace;
-use super::patience::{PATIENCE, retry};
+use super::patience::{PATIENCE, asker, retry, waited_for};
+use crate::places::{Place, Places};
 
 /// Longest time that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests at once that ask Stripe each time they are made ([`Transport::place`]).
+const PLACES: usize = 64;
+/// Of them those of one organization: two people may look at its cards and open the portal.
+const PLACES_OF_ONE: usize = 4;
 
 /// Why a call did not succeed. Nothing of Stripe's prose: it may quote what customers typed.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +52,8 @@ pub enum TransportError {
     /// There was no answer: whether there was an effect is not known.
     #[error("Stripe cannot be reached: {0}")]
     Unreachable(reqwest::Error),
-    /// There was no answer while somebody waited for it: whether there was an effect, or will be, is not known.
+    /// There was no answer while somebody waited for it: whether there was an effect, or will be, is not known. Or so many wait already that there
+    /// would be none, and nothing was asked.
     #[error("Stripe did not answer in time")]
     Late,
     /// The answer is not what was expected.
@@ -118,6 +125,7 @@ pub struct Transport {
     base: String,
     key: SecretString,
     pace: Pace,
+    places: Places,
     random: Random,
 }
 
@@ -128,7 +136,17 @@ impl Transport {
     /// When TLS cannot be set up.
     pub fn new(base: &str, key: SecretString, per_second: u32, random: Random) -> Result<Self, reqwest::Error> {
         let client = chassis::http::client::builder().connect_timeout(Duration::from_secs(5)).timeout(TIMEOUT).build()?;
-        Ok(Self { client, base: format!("{}/v1", base.trim_end_matches('/')), key, pace: Pace::of(per_second), random })
+        let (base, pace) = (format!("{}/v1", base.trim_end_matches('/')), Pace::of(per_second));
+        Ok(Self { client, base, key, pace, places: Places::new(PLACES, PLACES_OF_ONE), random })
+    }
+
+    /// A place, until it is dropped, for a request of an organization's that asks Stripe each time it is made. The organization has few, so that it
+    /// does not take the turns of all who wait for an answer, however often it asks.
+    ///
+    /// # Errors
+    /// [`TransportError::Late`] when there is none left.
+    pub fn place(&self, organization: OrganizationId) -> Result<Place, TransportError> {
+        self.places.take(organization).map_err(|_| TransportError::Late)
     }
 
     /// Sends a request of our own making, once. The answer is read as it is: a field that is missing is missed where it is needed, and
@@ -144,9 +162,9 @@ impl Transport {
     /// The same for somebody who waits for the answer, a few seconds in all: tried again with the same key, as Stripe wants it.
     ///
     /// # Errors
-    /// [`TransportError`] of the last try.
+    /// [`TransportError`] of the last try; [`TransportError::Late`], at once, when too many wait already.
     pub async fn ask_patiently(&self, call: &Call) -> Result<Value, TransportError> {
-        retry(&self.random, PATIENCE, || self.ask(call)).await
+        waited_for(retry(&self.random, PATIENCE, || self.ask(call))).await
     }
 
     /// The same where nobody waits, but a failure would have much begun anew: as long as one call may take.
@@ -169,7 +187,7 @@ impl Transport {
         let span = tracing::info_span!("stripe", otel.name = %format!("{method} {route}"), otel.kind = "client", http.request.method = %method,
             url.template = %route, http.response.status_code = tracing::field::Empty);
         async {
-            self.pace.turn().await;
+            self.pace.turn(asker()).await?;
             let mut call = self.client.request(method, format!("{}{path}{query}", self.base));
             call = call.bearer_auth(self.key.expose_secret()).header("stripe-version", VERSION.as_str());
             if let Some(key) = key {

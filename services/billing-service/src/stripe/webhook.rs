@@ -1,22 +1,29 @@
 //! `POST /stripe/webhooks`: an event is verified, stored, and only then acknowledged [B-1 to B-15].
 
-use axum::body::Bytes;
-use axum::extract::State;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Bytes, HttpBody, to_bytes};
+use axum::extract::{Request, State};
 use chassis::Problem;
-use chassis::http::edge::payload_too_large;
+use chassis::http::body::{is_too_large, timed_out};
+use chassis::http::edge::{StrangersBodies, payload_too_large};
 use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::facts::Family;
-use super::signature;
+use super::signature::{Claim, InvalidSignature};
 use super::storable::{instant, without_nul};
 use crate::error::Error;
 use crate::state::AppState;
 
 /// Larger than any event Stripe sends [B-8].
 const MAX_BYTES: usize = 512 * 1024;
+
+/// Stripe sends an event in one piece. Whoever sends one slowly has its place for so long, and is most likely not Stripe.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longer than any id of Stripe's, and short enough for an index.
 pub(super) const MAX_ID: usize = 255;
@@ -37,21 +44,57 @@ pub(super) struct Event {
 /// Take an event from Stripe.
 #[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = String, content_type = "application/json"),
     responses((status = 200), (status = 400), (status = 404), (status = 413), (status = 503)))]
-pub async fn receive(State(state): State<AppState>, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Error> {
+pub async fn receive(
+    State(state): State<AppState>,
+    Extension(places): Extension<StrangersBodies>,
+    request: Request,
+) -> Result<StatusCode, Error> {
     let secrets = &state.config.stripe.webhook_secrets.0;
     // Never "verify with an empty key": without a secret there is no such place [B-7].
     if secrets.is_empty() {
         return Err(Error::NotFound);
     }
-    if body.len() > MAX_BYTES {
-        return Err(payload_too_large().into());
-    }
-    let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok()).ok_or_else(|| refused("must be present"))?;
-    signature::verify(header, &body, secrets, state.clock.now()).map_err(|invalid| refused(&invalid.to_string()))?;
+    let header = signature_of(request.headers())?;
+    let invalid = |invalid: InvalidSignature| refused(&invalid.to_string());
+    let claim = Claim::read(&header, state.clock.now()).map_err(invalid)?;
+    let body = body_of(request, &places).await?;
+    claim.verify(&body, secrets).map_err(invalid)?;
     chassis::step!("webhook.verified");
     store(&state, &body).await?;
     chassis::step!("webhook.stored");
     Ok(StatusCode::OK)
+}
+
+/// What a request says of its signature, before anything of its body is waited for.
+fn signature_of(headers: &HeaderMap) -> Result<String, Error> {
+    let header = headers.get("stripe-signature").and_then(|value| value.to_str().ok());
+    header.map(ToOwned::to_owned).ok_or_else(|| refused("must be present"))
+}
+
+/// The body, by which it is known whether it is Stripe's: whoever else sends it, slowly, takes one of few places until it has come. Stripe comes
+/// again when there is none.
+async fn body_of(request: Request, places: &StrangersBodies) -> Result<Bytes, Problem> {
+    let body = request.into_body();
+    if body.size_hint().lower() > MAX_BYTES as u64 {
+        return Err(payload_too_large());
+    }
+    let _place = places.place()?;
+    let whole = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BYTES)).await.map_err(|_| late())?;
+    whole.map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &axum::Error) -> Problem {
+    if is_too_large(error) {
+        payload_too_large()
+    } else if timed_out(error) {
+        late()
+    } else {
+        Problem::bad_request("unreadable_body", "The body could not be read")
+    }
+}
+
+fn late() -> Problem {
+    Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", "The body did not come in time")
 }
 
 fn refused(rule: &str) -> Error {

@@ -33,7 +33,7 @@ pub struct ChangeRequest {
 }
 
 /// What is to become of a subscription.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Change {
     /// Another plan: at once when it costs at least as much, else when the period ends.

@@ -238,6 +238,19 @@ pub async fn living(connection: &mut PgConnection, organization: OrganizationId)
     rows.into_iter().map(|row| Ok(Stored { id: SubscriptionId::from_uuid(row.id), subscription: read(row.state)? })).collect()
 }
 
+/// The newest subscriptions of an organization, also those that are over.
+///
+/// # Errors
+/// The database's.
+pub async fn newest(connection: &mut PgConnection, organization: OrganizationId) -> Result<Vec<Stored>, Error> {
+    let rows = sqlx::query!(
+        "select id, state from subscriptions where organization_id = $1 order by created_at desc, id desc limit 100",
+        organization.uuid()
+    );
+    let rows = rows.fetch_all(connection).await?.into_iter();
+    rows.map(|row| Ok(Stored { id: SubscriptionId::from_uuid(row.id), subscription: read(row.state)? })).collect()
+}
+
 /// One subscription of an organization.
 ///
 /// # Errors

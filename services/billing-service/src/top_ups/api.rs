@@ -63,7 +63,7 @@ pub async fn get(State(state): State<AppState>, Authenticated(principal): Authen
     Ok(axum::Json(read(&state.pool, principal.organization_id).await?))
 }
 
-/// Set how credit is topped up. It is paid with the card that paid last, or that was chosen in the portal; there must be one. A top-up that finds
+/// Set how credit is topped up. It is paid with the card that paid on a checkout page last, or was made the default one in the portal; there must be one. A top-up that finds
 /// none later is not collected from the next one that comes: it has failed.
 #[utoipa::path(put, path = "/v1/auto-top-up", tag = "payments", request_body = AutoTopUp, security(("bearer" = [])),
     responses((status = 200, body = AutoTopUp), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),

@@ -9,8 +9,8 @@ use chassis::http::Query;
 use chassis::postgres::begin_planned_anew;
 use chassis::problem::ProblemBody;
 use chrono::{DateTime, Utc};
-use futures::Stream;
 use futures::stream::try_unfold;
+use futures::{Stream, StreamExt};
 use http::header;
 use identity::{Authenticated, OrganizationId, Scope};
 use serde::Deserialize;
@@ -79,7 +79,12 @@ pub async fn export(
         return Err(Problem::invalid_field("to", "must be after from").into());
     }
     check_instants(&[query.from, query.to])?;
+    let place = state.exports.take(principal.organization_id)?;
     let rows = chunks(state.pool.clone(), Some(principal.organization_id), query.from, query.to, query.format);
+    // Until the last row was taken, or nobody takes them any more.
+    let rows = rows.inspect(move |_| {
+        let _ = &place;
+    });
     Ok(([(header::CONTENT_TYPE, query.format.content_type())], Body::from_stream(rows)).into_response())
 }
 

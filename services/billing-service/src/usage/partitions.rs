@@ -1,8 +1,9 @@
 //! The months of the usage table: made ahead of time, and taken out when they are older than the retention and nothing needs them. Events
-//! of other services go in the same task, reports of usage that Stripe has, sums of tags, and alerts.
+//! of other services go in the same task, reports of usage that Stripe has, sums of tags, alerts, and leases that ended.
 
 use std::time::Duration;
 
+use chassis::in_transaction;
 use chassis::postgres::keep_running;
 use chrono::{DateTime, Months, Utc};
 use sqlx::PgPool;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budgets;
 use crate::config::UsageConfig;
 use crate::error::Error;
+use crate::leases;
 use crate::metering::retention;
 use crate::rollups;
 use crate::state::AppState;
@@ -32,8 +34,10 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         let reports = meters::retention::keep(&state.pool, now).await.map(drop);
         let tags = rollups::spend::forget(&state.pool).await.map(drop);
         let alerts = budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now).await;
+        // Last, because these may take the longest.
+        let leases = leases::retention::keep(state, stop).await;
         let mut first = Ok(());
-        for taken in [usage, events, reports, tags, alerts] {
+        for taken in [usage, events, reports, tags, alerts, leases] {
             if let Err(error) = &taken {
                 tracing::error!(error.message = error.chain(), "what is old of one kind was not taken out");
             }
@@ -54,16 +58,30 @@ pub async fn keep(pool: &PgPool, config: &UsageConfig, now: DateTime<Utc>) -> Re
         tracing::info!(usage.partitions = made, "months of usage were made");
     }
     let Some(before) = retired_before(config.retention_months, now) else { return Ok(()) };
-    let retired =
-        sqlx::query_scalar!(r#"select usage_partitions_retire($1, $2) as "name!""#, before, config.detach).fetch_all(pool).await?;
-    for partition in retired {
+    let retired = retire(pool, before, config.detach).await;
+    // Whatever keeps the next one, and also what another replica left.
+    while let Some(dropped) = sqlx::query_scalar!(r#"select usage_partitions_drop() as "name!""#).fetch_optional(pool).await? {
+        tracing::info!(usage.partition = dropped, "a month of usage that is not kept was dropped");
+    }
+    retired
+}
+
+/// Takes months out, one after the other, the oldest first, until one has to stay.
+async fn retire(pool: &PgPool, before: DateTime<Utc>, detach: bool) -> Result<(), Error> {
+    loop {
+        let retired: Result<Option<String>, Error> = in_transaction!(pool, |transaction| {
+            // What a month came to is added up first, and nobody waits for that.
+            sqlx::query!("set local statement_timeout = '10min'").execute(&mut **transaction).await?;
+            let retired = sqlx::query_scalar!(r#"select usage_partitions_retire($1, $2) as "name!""#, before, detach);
+            Ok(retired.fetch_optional(&mut **transaction).await?)
+        });
+        let Some(partition) = retired? else { return Ok(()) };
         tracing::info!(
             usage.partition = partition,
-            usage.detached = config.detach,
+            usage.detached = detach,
             "a month of usage is older than the retention and was taken out"
         );
     }
-    Ok(())
 }
 
 /// Months that end at or before this instant are too old; none when all are kept.

@@ -38,8 +38,8 @@ pub struct Posted {
 /// Posts one.
 ///
 /// # Errors
-/// [`Error::NotFound`] for an unknown lease or card; [`Error::ReservationConflict`] when the request was recorded with other usage; the
-/// database's.
+/// [`Error::NotFound`] for the lease of somebody else, an unknown card, or an organization without a wallet;
+/// [`Error::ReservationConflict`] when the request was recorded with other usage; the database's.
 pub async fn post_one(state: &AppState, posted: Posted) -> Result<Settlement, Error> {
     let request_id = posted.event.request_id;
     let batch = [posted];
@@ -125,22 +125,38 @@ impl Work {
         let card = self.card(event)?;
         // What is free of it returns to the wallet: the gateway does not know what is left of an allowance.
         let Charge { price, free, cost } = rates::charge(transaction, event.organization_id, card, &event.usage, event.started_at).await?;
-        let lease = self.holds.get_mut(&event.lease_id).filter(|hold| hold.organization_id == event.organization_id);
-        let lease = lease.ok_or(Error::NotFound)?;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;
-        // A lease that ended before its request was told holds less than that, or nothing.
-        let held = posted.taken.clamp(0, lease.held);
-        lease.held -= held;
-        self.touched.insert(event.lease_id, *lease);
+        let held = self.take(posted)?;
+        let lease = held.map(|_| event.lease_id);
+        let held = held.unwrap_or(0);
         let bill = Bill { price, reserved: event.reserved_micros, held, available: self.available(event, balances, price) };
         let charged = state.config.overage.charge(transaction, (event.organization_id, event.request_id), bill).await?;
         let posting = postings::settlement(event.request_id, held, balances, charged, cost, state.clock.now());
         self.post(event, posting);
-        self.rows.push(record(posted, (charged, price - charged), cost));
+        self.rows.push(record(posted, lease, (charged, price - charged), cost));
         self.known.insert(event.request_id);
         self.freed(posted, free + (price - charged));
         metrics::counter!("billing_settlements_total", "outcome" => event.outcome.as_str()).increment(1);
         Ok(())
+    }
+
+    /// What the request's lease has for it, taken from that; none of one that the database does not know. Refused, it would be refused for ever, and
+    /// what was used lost: the database was restored from before it was opened, or the lease has been over for so long that it was removed.
+    fn take(&mut self, posted: &Posted) -> Result<Option<i64>, Error> {
+        let event = &posted.event;
+        let Some(lease) = self.holds.get_mut(&event.lease_id) else {
+            metrics::counter!("billing_settlements_of_unknown_leases_total").increment(1);
+            tracing::warn!(organization.id = %event.organization_id, request.id = %event.request_id, lease.id = %event.lease_id, "a request was paid from a lease that the database does not know: its wallet pays");
+            return Ok(None);
+        };
+        if lease.organization_id != event.organization_id {
+            return Err(Error::NotFound);
+        }
+        // A lease that ended before its request was told holds less than that, or nothing.
+        let held = posted.taken.clamp(0, lease.held);
+        lease.held -= held;
+        self.touched.insert(event.lease_id, *lease);
+        Ok(Some(held))
     }
 
     /// A request that is recorded, or that stood in this batch before.
@@ -256,7 +272,7 @@ impl Work {
     }
 }
 
-fn record(posted: &Posted, (price, written_off): (i64, i64), cost: i64) -> Record {
+fn record(posted: &Posted, lease_id: Option<LeaseId>, (price, written_off): (i64, i64), cost: i64) -> Record {
     let event = &posted.event;
     Record {
         request_id: event.request_id,
@@ -271,7 +287,7 @@ fn record(posted: &Posted, (price, written_off): (i64, i64), cost: i64) -> Recor
         written_off,
         cost,
         trace_id: posted.trace_id.clone(),
-        lease_id: Some(event.lease_id),
+        lease_id,
         tags: event.tags.clone(),
     }
 }

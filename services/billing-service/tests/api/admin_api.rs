@@ -29,13 +29,14 @@ fn changes(organization: OrganizationId) -> String {
     format!("/v1/admin/wallets/{organization}/changes")
 }
 
-const READS: [&str; 15] = [
+const READS: [&str; 16] = [
     "/v1/admin/status",
     "/v1/admin/audit",
     "/v1/admin/ledger/verification",
     "/v1/admin/ledger/journal?from=2000-01-01T00:00:00Z&to=2100-01-01T00:00:00Z",
     "/v1/admin/wallets/org_0197f0a0000070008000000000000001",
     "/v1/admin/budgets/org_0197f0a0000070008000000000000001",
+    "/v1/admin/subscriptions/org_0197f0a0000070008000000000000001",
     "/v1/admin/margin?by=day&from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z",
     "/v1/admin/margin/alerts",
     "/v1/admin/stripe/meters",
@@ -67,6 +68,10 @@ async fn nobody_gets_at_the_verbs_of_operators_without_their_scopes() {
         ("/v1/admin/stripe/meter-reports/replay".to_owned(), json!({"by": by()})),
         ("/v1/admin/stripe/reconcile".to_owned(), json!({"by": by(), "repair": ["all"]})),
         ("/v1/admin/catalog/move".to_owned(), json!({"by": by(), "plan": "pro"})),
+        (
+            format!("/v1/admin/subscriptions/{organization}/changes"),
+            json!({"by": by(), "subscription_id": "sub_0197f0a0000070008000000000000001", "change": {"kind": "cancel"}, "at_once": true}),
+        ),
     ];
     let reader = app.service(SCOPE_READ);
     for path in READS {

@@ -190,6 +190,30 @@ async fn a_budget_that_cannot_be_looked_at_is_set_aside_and_keeps_no_other_from_
     assert_eq!(app.count(aside).await, 1);
 }
 
+/// Each minute is another period with thresholds of its own, and each alert a message to each endpoint.
+#[tokio::test]
+async fn an_organization_that_was_told_three_thousand_times_in_a_day_is_told_no_more_before_it_is_over_and_others_are() {
+    let app = App::start().await;
+    let ((ada, client), (eve, other)) = (owner(&app), owner(&app));
+    for client in [&client, &other] {
+        client.post("/v1/budgets", &budget(&json!({"period": "day", "thresholds": [50]}))).await.expect(201);
+    }
+    let many = "insert into budget_alerts (id, budget_id, organization_id, period_start, threshold, spent_micros, limit_micros, currency, created_at)
+        select gen_random_uuid(), b.id, b.organization_id, '2000-01-01'::timestamptz + n * interval '1 minute', 'percent:50', 1, 1, 'USD', $2
+        from budgets b, generate_series(1, 3000) n where b.organization_id = $1";
+    sqlx::query(many).bind(ada.uuid()).bind(app.clock.now()).execute(&app.database.owner).await.unwrap();
+    for organization in [ada, eve] {
+        spend(&app, organization).await;
+    }
+    assert_eq!(evaluate_all(&app.state()).await.unwrap(), 1);
+    assert_eq!(other.get("/v1/budget-alerts").await.expect(200).json["data"].as_array().unwrap().len(), 1);
+    app.turn.advance(Duration::from_hours(24));
+    spend(&app, ada).await;
+    evaluate_all(&app.state()).await.unwrap();
+    let newest = client.get("/v1/budget-alerts").await.expect(200).json["data"][0].clone();
+    assert_eq!(newest["spent_micros"], 1500);
+}
+
 /// [B-79]
 #[tokio::test]
 async fn what_was_told_is_listed_to_its_organization_newest_first_by_budget_and_without_any_endpoint() {

@@ -143,6 +143,58 @@ async fn a_secret_is_replaced_while_messages_go_on_and_a_lost_answer_is_asked_fo
     eve.post(&path, &json!({})).await.expect(404);
 }
 
+/// With many messages, each of which has tries of its own, it would take the places of everybody else for hours.
+#[tokio::test]
+async fn an_endpoint_that_fails_again_and_again_rests_as_a_whole_and_when_it_answers_nothing_waits() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(5).await;
+    client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 7).await;
+    let rests = || async { client.get("/v1/webhook-endpoints").await.expect(200).json["data"][0]["rests_until"].clone() };
+    eventually("it rests", || async { rests().await.is_string().then_some(()) }).await;
+    assert_eq!(received.lock().unwrap().len(), 5);
+    let early = "select count(*) from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+                 where d.state <> 'waiting' or d.next_attempt_at < e.rests_until";
+    assert_eq!(app.count(early).await, 0, "no message has a turn before it has rested");
+    let state = app.state();
+    let mut transaction = state.pool.begin().await.unwrap();
+    enqueue(&state, &mut transaction, ada, "later", "test", &json!({})).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(app.count(early).await, 0, "nor one that is written meanwhile");
+    app.turn.advance(Duration::from_mins(1));
+    let delivered = "select count(*) from webhook_deliveries where state = 'delivered'";
+    eventually("it answers, and has them all", || async { (app.count(delivered).await == 8).then_some(()) }).await;
+    assert_eq!(rests().await, Value::Null);
+}
+
+/// One at a time is tried while it rests: all of them would have their tries after months.
+#[tokio::test]
+async fn what_has_waited_for_three_days_is_set_aside_when_its_endpoint_rests_again_and_waits_anew_when_it_is_sent_for_again() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (url, received) = receiver(usize::MAX).await;
+    client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 7).await;
+    eventually("it rests", || async { (received.lock().unwrap().len() == 5).then_some(()) }).await;
+    app.turn.advance(Duration::from_hours(73));
+    eventually("it is tried again", || async { (received.lock().unwrap().len() == 6).then_some(()) }).await;
+    let failed = "select count(*) from webhook_deliveries where state = 'failed'";
+    eventually("the others are set aside", || async { (app.count(failed).await == 6).then_some(()) }).await;
+    let page = client.get("/v1/webhook-deliveries").await.expect(200);
+    let listed = page.json["data"].as_array().unwrap();
+    let aside: Vec<_> = listed.iter().filter(|delivery| delivery["state"] == "failed").collect();
+    assert!(aside.iter().all(|delivery| delivery["last_error"].is_string()), "{aside:?}");
+    let path = format!("/v1/webhook-deliveries/{}/replay", aside[0]["id"].as_str().unwrap());
+    client.post(&path, &json!({})).await.expect(202);
+    eventually("it is tried by itself", || async { (received.lock().unwrap().len() == 7).then_some(()) }).await;
+    let last = "select count(*) from webhook_deliveries where state = 'waiting' and replayed_at is not null";
+    eventually("it waits, and the one that was tried before it does not", || async {
+        (app.count(last).await == 1 && app.count(failed).await == 6).then_some(())
+    })
+    .await;
+}
+
 /// One endpoint is asked one thing at a time, and who never answers holds up nobody else, also with messages for every lane.
 #[tokio::test]
 async fn an_endpoint_that_hangs_has_one_message_in_flight_and_delays_no_other_endpoint() {

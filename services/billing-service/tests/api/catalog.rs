@@ -7,7 +7,7 @@ use billing_service::catalog::{Catalog, Code, Interval, parse, stored};
 use billing_service::subscriptions::command::Command;
 use billing_service::subscriptions::moving;
 use billing_service::subscriptions::terms::Terms;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::repository;
 
 use super::app::App;
@@ -39,6 +39,10 @@ async fn what_was_applied_is_sold_and_applying_it_again_changes_nothing() {
     let plans = client.get("/v1/plans").await.expect(200).json;
     let codes: Vec<&str> = plans["plans"].as_array().unwrap().iter().map(|plan| plan["code"].as_str().unwrap()).collect();
     assert_eq!((codes, plans["credit_packs"].as_array().unwrap().len()), (vec!["free", "pro", "team"], 2));
+    let ends = |of: &Value| of["included_credit_expiry"].clone();
+    let (free, pro, team) = (ends(&plans["plans"][0]), ends(&plans["plans"][1]), ends(&plans["plans"][2]));
+    assert_eq!((free, pro, team), (Value::Null, json!({"expires": "period_end"}), json!({"expires": "days", "days": 90})));
+    assert_eq!(plans["credit_packs"][0]["credit_expiry"]["expires"], "never");
     let rows = "select (select count(*) from catalog_versions) * 1000000 + (select count(*) from plan_versions) * 10000 + (select count(*) from prices) * 100
                 + (select count(*) from intents) + (select count(*) from audit_log)";
     let before = app.count(rows).await;

@@ -1,11 +1,20 @@
 //! What strangers and tenants get.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::app::{App, GRANT};
+use super::shop::Shop;
+use axum::Router;
 use chassis::config::Millis;
+use futures::future::join_all;
+use identity::OrganizationId;
 use serde_json::{Value, json};
+use testkit::eventually;
 use testkit::http::{Answer, TestClient};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 /// [B-79]
 #[tokio::test]
@@ -152,4 +161,77 @@ async fn the_list_of_transactions_goes_on_by_its_cursor_to_the_first_one() {
     assert_eq!(rows[250]["kind"], "signup_grant");
     assert_eq!(rows[0]["entries"], json!([{"account": "wallet", "currency": "USD", "amount_micros": 1}]));
     app.assert_clean().await;
+}
+
+/// A Stripe that answers when the semaphore is closed, and not before; with how often it was asked, and its address.
+async fn held_stripe() -> (Arc<AtomicUsize>, Arc<Semaphore>, String) {
+    let (asked, held) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let (count, wait) = (asked.clone(), held.clone());
+    let router = Router::new().fallback(move || {
+        let (count, wait) = (count.clone(), wait.clone());
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            assert!(wait.acquire().await.is_err(), "it answers before it is let go");
+            axum::Json(json!({"id": "cus_1", "data": []}))
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (asked, held, url)
+}
+
+/// The organization is one of Stripe's customers.
+async fn known_at_stripe(app: &App, organization: OrganizationId) {
+    let row = "insert into stripe_customers (organization_id, email, name, idempotency_key, customer_id, next_attempt_at, created_at)
+         values ($1, '', 'Ada', $2, $2, now(), now())";
+    let customer = format!("cus_{organization}");
+    sqlx::query(row).bind(organization.uuid()).bind(customer).execute(&app.database.owner).await.unwrap();
+}
+
+fn cards(client: &TestClient) -> JoinHandle<Answer> {
+    let client = client.clone();
+    tokio::spawn(async move { client.get("/v1/payment-methods").await })
+}
+
+/// [B-67] [B-79]
+#[tokio::test]
+async fn an_organization_that_asks_for_its_cards_again_and_again_takes_no_more_than_its_places_at_stripe() {
+    let (asked, held, url) = held_stripe().await;
+    let app = App::with(|config| (config.stripe.secret_key, config.stripe.api_base) = (Some("sk_test_x".to_owned().into()), url)).await;
+    let ((eve, hers), (bob, his)) = (app.organization(), app.organization());
+    known_at_stripe(&app, eve).await;
+    known_at_stripe(&app, bob).await;
+    let asked_of_it = async |times: usize| {
+        eventually("it is asked", || async { (asked.load(Ordering::SeqCst) == times).then_some(()) }).await;
+    };
+    let mut answers: Vec<_> = (0..4).map(|_| cards(&hers)).collect();
+    asked_of_it(4).await;
+    for refused in join_all((0..20).map(|_| hers.get("/v1/payment-methods"))).await {
+        assert_eq!(refused.expect(503).header("retry-after"), "1");
+    }
+    answers.push(cards(&his));
+    asked_of_it(5).await;
+    held.close();
+    for answer in answers {
+        answer.await.unwrap().expect(200);
+    }
+    hers.get("/v1/payment-methods").await.expect(200);
+}
+
+/// [B-67] More than would have their turns while anybody waits.
+#[tokio::test]
+async fn a_flood_of_looks_at_cards_does_not_keep_somebody_else_from_buying() {
+    let shop = Shop::with(|config| config.stripe.requests_per_second = 20).await;
+    let ((_, eve), (_, bob)) = (shop.customer(), shop.customer());
+    shop.pack(&eve, "small").await.expect(201);
+    let flood = join_all((0..128).map(|_| eve.get("/v1/payment-methods")));
+    let (answers, page) = tokio::join!(flood, shop.pack(&bob, "small"));
+    page.expect(201);
+    let (refused, answered): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status == 503);
+    assert!(!refused.is_empty() && refused.iter().all(|answer| answer.header("retry-after") == "1"));
+    assert!(!answered.is_empty());
+    for answer in answered {
+        answer.expect(200);
+    }
 }

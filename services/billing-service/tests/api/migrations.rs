@@ -2,6 +2,9 @@
 
 use super::app::App;
 use billing_service::MIGRATIONS;
+use chassis::postgres::Migrations;
+use sqlx::{Connection, Executor, PgConnection};
+use testkit::postgres::PostgresServer;
 
 /// Migrations from this one on keep the rules.
 const SINCE: &str = "0050";
@@ -106,4 +109,30 @@ async fn a_crash_of_the_database_empties_no_table() {
            and relpersistence <> 'p' and relname not like 'house\\_moves%'",
     );
     assert_eq!(emptied.fetch_all(&app.database.owner).await.unwrap(), Vec::<String>::new());
+}
+
+/// A month that was detached has each foreign key for itself.
+#[tokio::test]
+async fn no_table_refers_to_leases_any_more_nor_does_a_month_that_was_detached_before() {
+    let server = PostgresServer::start().await.unwrap();
+    server.empty("old", "billing_migrator").await.unwrap();
+    let mut owner = PgConnection::connect(&server.url("billing_migrator", "old")).await.unwrap();
+    let retention = MIGRATIONS.files.iter().position(|(name, _)| *name == "0132_leases_retention").unwrap();
+    Migrations { files: &MIGRATIONS.files[..retention], ..MIGRATIONS }.apply(&mut owner).await.unwrap();
+    owner.execute("alter table usage_events detach partition usage_events_default").await.unwrap();
+    let referring = "select count(*) from pg_constraint where contype = 'f' and confrelid = 'leases'::regclass and conparentid = 0";
+    assert_eq!(sqlx::query_scalar::<_, i64>(referring).fetch_one(&mut owner).await.unwrap(), 2);
+    MIGRATIONS.apply(&mut owner).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>(referring).fetch_one(&mut owner).await.unwrap(), 0);
+}
+
+/// Where whoever calls may make temporary tables, one of his own would stand in the place of the table that is meant.
+#[tokio::test]
+async fn functions_with_their_owners_rights_look_for_temporary_tables_last() {
+    let app = App::start().await;
+    let otherwise = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and prosecdef
+        and not coalesce(proconfig, '{}') @> array['search_path=public, pg_temp']";
+    let all = "select count(*) from pg_proc where pronamespace = 'public'::regnamespace and prosecdef";
+    assert_eq!(app.count(otherwise).await, 0);
+    assert!(app.count(all).await > 10);
 }

@@ -1,11 +1,20 @@
 //! How the service says that it is well, and when it is not.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use billing_service::admin::SCOPE_READ;
 use billing_service::audit::Decision;
 use billing_service::grants::{WalletChange, decide};
-use billing_service::operations::{GAUGES, Line, Status, status};
+use billing_service::operations::{GAUGES, Line, Shown, Status, read, status};
+use chassis::postgres::{connect, keep_running};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use redis::InfoDict;
 use serde_json::json;
 use testkit::eventually::eventually;
+use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::wallet::run;
@@ -31,6 +40,8 @@ async fn a_service_that_is_well_says_so_with_every_measure_and_ends_with_success
         assert!(found.lines.iter().any(|line| line.metric == gauge.name), "{} is not shown", gauge.name);
         assert!(found.table().contains(gauge.name));
     }
+    let apart = line(&found, "billing_clock_difference_seconds", "").value;
+    assert_eq!(apart, 0, "of the machine's clock, and not of the one that tests turn");
     run(&app, &["status"]).await.unwrap();
     run(&app, &["status", "--json"]).await.unwrap();
     let served = app.service(SCOPE_READ).get("/v1/admin/status").await.expect(200).json;
@@ -130,4 +141,133 @@ async fn the_measures_are_on_the_metrics_page_with_what_they_mean() {
     .await;
     assert!(text.contains("# HELP billing_ledger_unsealed Transactions that are under no seal yet."), "{text}");
     assert!(text.contains("# TYPE billing_ledger_unsealed gauge"), "{text}");
+}
+
+/// The gauges that one test sets: those of the process are all tests'.
+#[derive(Debug, Default)]
+struct Gauges(Mutex<HashMap<String, Arc<AtomicU64>>>);
+
+impl Gauges {
+    /// The value of a gauge that was set, by its name, or its name and label.
+    fn get(&self, name: &str) -> Option<f64> {
+        self.0.lock().unwrap().get(name).map(|value| f64::from_bits(value.load(Ordering::SeqCst)))
+    }
+}
+
+impl Recorder for Gauges {
+    fn describe_counter(&self, _key: KeyName, _unit: Option<Unit>, _description: SharedString) {}
+
+    fn describe_gauge(&self, _key: KeyName, _unit: Option<Unit>, _description: SharedString) {}
+
+    fn describe_histogram(&self, _key: KeyName, _unit: Option<Unit>, _description: SharedString) {}
+
+    fn register_counter(&self, _key: &Key, _metadata: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _metadata: &Metadata<'_>) -> Gauge {
+        let name = key.labels().fold(key.name().to_owned(), |name, label| format!("{name} {}", label.value()));
+        Gauge::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
+    }
+
+    fn register_histogram(&self, _key: &Key, _metadata: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_unknown_and_why_and_all_else_is_known() {
+    let mut app = App::start().await;
+    let away = connect(&app.database.config, "test").unwrap();
+    away.close().await;
+    let without_postgres = app.state_with(away);
+    let unknown = |status: &Status| status.unknown.iter().map(|unknown| unknown.part).collect::<Vec<_>>();
+    let found = status(&without_postgres).await.unwrap();
+    assert_eq!(unknown(&found), ["Postgres", "leases", "clock"], "{found:?}");
+    assert_eq!((found.fine, line(&found, "billing_flights", "").value), (false, 0));
+    app.redis.kill();
+    let found = of(&app).await;
+    assert_eq!(unknown(&found), ["streams", "memory of Redis"], "{found:?}");
+    assert!(!found.fine && found.unknown.iter().all(|unknown| unknown.why.starts_with("Redis failed: ")), "{found:?}");
+    assert_eq!(line(&found, "billing_ledger_unsealed", "").value, 0);
+    assert!(found.lines.iter().all(|line| line.metric != "stream_lag_messages"), "{found:?}");
+    let table = found.table();
+    assert!(table.lines().any(|line| line.starts_with("stream_lag_messages ") && line.ends_with("UNKNOWN")), "{table}");
+    let told = run(&app, &["status"]).await.unwrap_err().to_string();
+    assert!(told.contains("not known: streams (Redis failed: ") && !told.contains("RUNBOOK"), "{told}");
+    let served = app.service(SCOPE_READ).get("/v1/admin/status").await.expect(200).json;
+    assert_eq!((&served["fine"], &served["unknown"][0]["part"]), (&json!(false), &json!("streams")));
+    let nothing = status(&without_postgres).await.unwrap_err();
+    assert!(nothing.is_outage(), "{nothing:?}");
+}
+
+#[tokio::test]
+async fn a_gauge_that_cannot_be_read_is_no_number_until_it_can_and_the_others_go_on() {
+    let gauges = Gauges::default();
+    let _recorded = metrics::set_default_local_recorder(&gauges);
+    let mut app = App::start().await;
+    // Its next time is in half a minute.
+    eventually("the service has set them itself", || async { gauges.get("billing_ledger_unsealed") }).await;
+    let (state, shown) = (app.state(), Shown::default());
+    let set_aside = format!("stream_set_aside_messages {}", contracts::events::AUTH_STREAM);
+    let names = ["billing_flights", set_aside.as_str(), "billing_stripe_events_set_aside"];
+    let measured = || names.map(|name| gauges.get(name).unwrap().to_string());
+    shown.refresh(&state).await.unwrap();
+    assert_eq!(measured(), ["0", "0", "0"]);
+    app.redis.kill();
+    app.as_owner(
+        "insert into stripe_events (event_id, kind, livemode, payload, state, created_at, received_at)
+           values ('evt_1', 'x', false, '{}', 'parked', '2030-01-01', '2030-01-01')",
+    )
+    .await;
+    let told = shown.refresh(&state).await.unwrap_err().to_string();
+    assert!(told.contains("streams: Redis failed") && !told.contains("Postgres"), "{told}");
+    assert_eq!(measured(), ["NaN", "NaN", "1"]);
+    app.redis.restart().await.unwrap();
+    shown.refresh(&state).await.unwrap();
+    assert_eq!(measured(), ["0", "0", "1"]);
+}
+
+#[tokio::test]
+async fn redis_that_is_nearly_full_is_beyond_its_limit_and_without_a_limit_there_is_nothing_to_measure() {
+    let app = App::start().await;
+    let name = "redis_memory_used_percent";
+    let mut connection = app.redis.redis.connection();
+    let percent = async || read(&app.state()).await.unwrap().iter().find(|reading| reading.gauge.name == name).map(|reading| reading.value);
+    assert_eq!(percent().await, None);
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1gb"]).query_async(&mut connection).await.unwrap();
+    assert!(percent().await.is_some_and(|percent| percent < 10));
+    run(&app, &["status"]).await.unwrap();
+    let info: InfoDict = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
+    let used: String = info.get("used_memory").unwrap();
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", used.as_str()]).query_async(&mut connection).await.unwrap();
+    let found = of(&app).await;
+    assert!(line(&found, name, "").beyond && !found.fine, "{found:?}");
+    let told = run(&app, &["status"]).await.unwrap_err().to_string();
+    assert!(told.contains("docs/operations/RUNBOOK.md#redis_memory_used_percent"), "{told}");
+}
+
+#[tokio::test]
+async fn work_that_succeeds_says_when_and_work_that_fails_does_not() {
+    let gauges = Gauges::default();
+    let _recorded = metrics::set_default_local_recorder(&gauges);
+    let app = App::start().await;
+    let now = async || app.count("select floor(extract(epoch from clock_timestamp()))::bigint").await;
+    let (before, stop) = (now().await, CancellationToken::new());
+    let succeed = || async {
+        stop.cancel();
+        anyhow::Ok(())
+    };
+    keep_running("a success", &stop, Duration::ZERO, succeed).await;
+    let stop = CancellationToken::new();
+    let fail = || async {
+        stop.cancel();
+        Err::<(), _>(anyhow::anyhow!("it fails"))
+    };
+    keep_running("a failure", &stop, Duration::ZERO, fail).await;
+    let at = |task: &str| gauges.get(&format!("background_last_success_timestamp_seconds {task}"));
+    #[expect(clippy::cast_possible_truncation, reason = "whole seconds")]
+    let succeeded = at("a success").unwrap() as i64;
+    assert!((before..=now().await).contains(&succeeded), "by the machine's clock: {succeeded}");
+    assert_eq!(at("a failure"), None);
 }

@@ -33,7 +33,7 @@ pub async fn with_a_pack() -> Desk {
 
 /// The same with a plan besides, that was renewed.
 pub async fn with_a_plan() -> Desk {
-    let desk = with_a_pack().await;
+    let desk = Box::pin(with_a_pack()).await;
     desk.shop.pay(&desk.shop.plan(&desk.client, "team").await.expect(201));
     desk.shop.settle().await;
     desk.shop.pass(Duration::from_hours(32 * 24));

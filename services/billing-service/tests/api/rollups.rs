@@ -3,7 +3,7 @@
 use super::app::App;
 use billing_service::config::UsageConfig;
 use billing_service::margin::{By, look, report};
-use billing_service::rollups::{differences, spend, usage};
+use billing_service::rollups::{Worker, differences, spend, usage};
 use billing_service::usage::{Format, Overage, PAGE, chunks, partitions};
 use chassis::config::Millis;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use futures::future::join_all;
 use identity::OrganizationId;
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgConnection};
 use testkit::eventually::eventually;
 
 pub async fn insert(app: &App, organization: OrganizationId, rows: i64, select: &str) {
@@ -118,6 +118,8 @@ async fn a_request_is_in_usage_once_in_whichever_months_and_also_when_its_month_
     assert_eq!(chassis::postgres::constraint(&refused), Some("usage_requests_pkey"));
 }
 
+const SUMS: &str = "select coalesce(string_agg(price_micros::bigint::text, ' ' order by day), '') from tag_spend_by_day where tag = 'x'";
+
 /// There may be as many tags as requests.
 #[tokio::test]
 async fn sums_of_tags_are_kept_for_as_long_as_a_budget_looks_at_them_and_are_right_after_a_rebuild() {
@@ -135,17 +137,165 @@ async fn sums_of_tags_are_kept_for_as_long_as_a_budget_looks_at_them_and_are_rig
     )
     .await;
     usage::rebuild(pool).await.unwrap();
-    let sums = "select coalesce(string_agg(price_micros::bigint::text, ' ' order by day), '') from tag_spend_by_day where tag = 'x'";
-    let sums = || async { sqlx::query_scalar::<_, String>(sums).fetch_one(&app.database.owner).await.unwrap() };
+    let sums = || async { sqlx::query_scalar::<_, String>(SUMS).fetch_one(&app.database.owner).await.unwrap() };
     assert_eq!(sums().await, "30 30");
     while spend::fold(pool).await.unwrap() {}
     assert_eq!(differences(pool).await.unwrap(), Vec::<String>::new());
-    app.as_owner("insert into tag_spend_rollups select organization_id, tag, currency, min(day) - interval '32 days', 7 from tag_spend_rollups group by 1, 2, 3")
-        .await;
-    assert_eq!(sums().await, "7 30 30");
+    // In one transaction, for the service forgets by itself too, when it has just begun.
+    let mut before = app.database.owner.begin().await.unwrap();
+    let older = "insert into tag_spend_rollups select organization_id, tag, currency, min(day) - interval '32 days', 7 from tag_spend_rollups group by 1, 2, 3";
+    sqlx::query(older).execute(&mut *before).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, String>(SUMS).fetch_one(&mut *before).await.unwrap(), "7 30 30");
+    before.commit().await.unwrap();
     spend::forget(pool).await.unwrap();
     assert_eq!(sums().await, "30 30");
     assert_eq!(differences(pool).await.unwrap(), Vec::<String>::new());
+}
+
+/// A request with a tag, of somebody, in January.
+async fn insert_one(connection: &mut PgConnection, organization: OrganizationId) {
+    let statement = "insert into usage_events (request_id, organization_id, user_id, tags, model, provider, input_tokens, cached_input_tokens, cache_write_tokens,
+           output_tokens, reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by,
+           outcome, started_at, ended_at, recorded_at)
+         select gen_random_uuid(), $1, $1, '[\"x\"]', 'sim-large', 'simulator', 1, 0, 0, 1, 0, 0, 0, min(id), 'USD', 10, 8, 'reported', 'completed',
+           timestamptz '2030-01-01Z', timestamptz '2030-01-02Z', timestamptz '2030-01-02Z' from rate_cards";
+    sqlx::query(statement).bind(organization.uuid()).execute(connection).await.unwrap();
+}
+
+/// [B-61] Ids are given in another order than they become visible, and a worker does not begin at the first one each time.
+#[tokio::test]
+async fn what_is_committed_long_after_what_came_later_is_added_all_the_same() {
+    let app = App::with(|config| config.usage.roll_up = Millis(std::time::Duration::from_hours(1))).await;
+    let (pool, (organization, _), mut worker) = (&app.database.pool, app.organization(), Worker::default());
+    let waiting =
+        "select (select count(*) from usage_deltas) + (select count(*) from spend_deltas) + (select count(*) from tag_spend_deltas)";
+    let mut early = app.database.owner.begin().await.unwrap();
+    insert_one(&mut early, organization).await;
+    for _ in 0..4 {
+        insert_one(&mut pool.acquire().await.unwrap(), organization).await;
+        worker.add(pool).await.unwrap();
+    }
+    early.commit().await.unwrap();
+    // The service's own worker may have been at it at one of these, which is none then.
+    for _ in 0..70 {
+        worker.add(pool).await.unwrap();
+    }
+    assert_eq!(app.count(waiting).await, 0);
+    assert_rolled_up(&app).await;
+    for sums in
+        ["select sum(price_micros)::bigint from usage_rollups where grain = 'day'", "select sum(price_micros)::bigint from spend_rollups"]
+    {
+        assert_eq!(app.count(sums).await, 50, "{sums}");
+    }
+}
+
+/// What each month came to, by currency, as the rows say that are in the table.
+async fn of_rows(app: &App) -> Vec<String> {
+    let sums = "select to_char(ended_at at time zone 'UTC', 'YYYY-MM') || ' ' || currency || ' ' || count(*) || ' ' || sum(price_micros) || ' ' || sum(cost_micros)
+        from usage_events group by to_char(ended_at at time zone 'UTC', 'YYYY-MM'), currency order by 1";
+    sqlx::query_scalar(sums).fetch_all(&app.database.owner).await.unwrap()
+}
+
+/// As it was noted when they were taken out.
+async fn noted(app: &App) -> Vec<String> {
+    let sums = "select to_char(month, 'YYYY-MM') || ' ' || currency || ' ' || requests || ' ' || price_micros || ' ' || cost_micros from usage_retired order by 1";
+    sqlx::query_scalar(sums).fetch_all(&app.database.owner).await.unwrap()
+}
+
+/// A service that adds to its rollups when the test says so, with months from January on.
+async fn with_months() -> App {
+    let app = App::with(|config| config.usage.roll_up = Millis(std::time::Duration::from_hours(1))).await;
+    partitions::keep(&app.database.pool, &DETACHED, app.clock.now()).await.unwrap();
+    app
+}
+
+/// Adds all there is to the rollups.
+async fn fold(app: &App) {
+    while usage::fold(&app.database.pool).await.unwrap() || spend::fold(&app.database.pool).await.unwrap() {}
+}
+
+const DETACHED: UsageConfig = UsageConfig { roll_up: Millis(std::time::Duration::from_secs(1)), retention_months: 3, detach: true };
+const MONTHS: &str =
+    "select count(*) from pg_inherits where inhparent = 'usage_events'::regclass and inhrelid::regclass::text ~ '_2030_0[1-4]$'";
+
+/// [B-61]
+#[tokio::test]
+async fn what_is_noted_of_a_month_that_goes_is_what_its_rows_came_to_and_it_stays_while_the_rollups_are_behind() {
+    let app = with_months().await;
+    let (pool, (ada, _), (eve, _)) = (&app.database.pool, app.organization(), app.organization());
+    let keep = async || partitions::keep(pool, &DETACHED, "2030-08-01T00:00:00Z".parse().unwrap()).await.unwrap();
+    insert(&app, ada, 300, PLAIN).await;
+    insert(&app, eve, 50, ABANDONED).await;
+    app.as_owner(
+        "insert into usage_events (request_id, organization_id, model, provider, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens,
+           reasoning_tokens, audio_input_tokens, audio_output_tokens, rate_card_id, currency, price_micros, cost_micros, counted_by, outcome, started_at, ended_at,
+           recorded_at)
+         select gen_random_uuid(), organization_id, model, provider, 1, 0, 0, 1, 0, 0, 0, rate_card_id, 'EUR', 3, 2, counted_by, outcome, started_at,
+           ended_at + interval '40 days', recorded_at from usage_events where counted_by = 'reported' limit 40",
+    )
+    .await;
+    fold(&app).await;
+    // Some move to the next month, others end in it at last.
+    let replaced =
+        "update usage_events set counted_by = 'reported', price_micros = 77, cost_micros = 70, ended_at = timestamptz '2030-02-03Z'
+        where request_id in (select request_id from usage_events where counted_by = 'abandoned' order by request_id limit 25)";
+    assert_eq!(sqlx::query(replaced).execute(pool).await.unwrap().rows_affected(), 25);
+    let came_to = of_rows(&app).await;
+    assert_eq!(came_to.len(), 3, "{came_to:?}");
+    keep().await;
+    assert_eq!((app.count(MONTHS).await, noted(&app).await.len()), (4, 0), "something is not in the rollups");
+    fold(&app).await;
+    keep().await;
+    assert_eq!((app.count(MONTHS).await, noted(&app).await), (0, came_to));
+    let detached = "select (select count(*) from usage_events_2030_01) + (select count(*) from usage_events_2030_02)";
+    assert_eq!((app.count(detached).await, app.count("select count(*) from usage_events").await), (390, 0));
+    let by_day = "select sum(price_micros)::bigint from usage_by_day";
+    let before = app.count(by_day).await;
+    usage::rebuild(pool).await.unwrap();
+    assert_eq!(app.count(by_day).await, before, "a rebuild lost what has no rows any more");
+    assert_rolled_up(&app).await;
+}
+
+/// [B-61]
+#[tokio::test]
+async fn usage_that_comes_while_a_month_is_added_up_keeps_that_month_until_it_is_in_the_rollups() {
+    let app = with_months().await;
+    let (pool, (organization, _), now) = (&app.database.pool, app.organization(), "2030-08-01T00:00:00Z".parse().unwrap());
+    let keep = async || partitions::keep(pool, &DETACHED, now).await;
+    // Making months waits for the table, too.
+    partitions::keep(pool, &UsageConfig { retention_months: 0, ..DETACHED }, now).await.unwrap();
+    insert_one(&mut pool.acquire().await.unwrap(), organization).await;
+    fold(&app).await;
+    let mut late = app.database.owner.begin().await.unwrap();
+    insert_one(&mut late, organization).await;
+    let waits = "select count(*) from pg_locks where relation = 'usage_events'::regclass and mode = 'AccessExclusiveLock' and not granted
+        and database = (select oid from pg_database where datname = current_database())";
+    // On a slow machine it may have given way by then; the month stays either way.
+    let (_, ()) = tokio::join!(keep(), async {
+        eventually("the month was added up", || async { (app.count(waits).await == 1).then_some(()) }).await;
+        late.commit().await.unwrap();
+    });
+    assert_eq!((app.count(MONTHS).await, noted(&app).await.len()), (4, 0));
+    fold(&app).await;
+    let came_to = of_rows(&app).await;
+    keep().await.unwrap();
+    assert_eq!((app.count(MONTHS).await, noted(&app).await), (0, came_to));
+}
+
+#[tokio::test]
+async fn a_month_that_is_not_kept_is_dropped_also_when_whoever_took_it_out_did_not_come_to_it() {
+    let app = with_months().await;
+    let (pool, (organization, _)) = (&app.database.pool, app.organization());
+    insert_one(&mut pool.acquire().await.unwrap(), organization).await;
+    fold(&app).await;
+    let taken = "select usage_partitions_retire('2030-05-01Z', false)";
+    assert_eq!(sqlx::query_scalar::<_, String>(taken).fetch_all(pool).await.unwrap(), ["usage_events_2030_01"], "one at a time");
+    let gone = "select count(*) from pg_class where relname in ('usage_gone_2030_01', 'usage_events_2030_01')";
+    assert_eq!((app.count(gone).await, app.count("select count(*) from usage_events").await), (1, 0));
+    partitions::keep(pool, &DETACHED, "2030-06-01T00:00:00Z".parse().unwrap()).await.unwrap();
+    assert_eq!((app.count(gone).await, app.count(MONTHS).await), (0, 2), "February was detached, March is young enough");
+    assert_eq!(app.count("select count(*) from pg_class where relname = 'usage_events_2030_02'").await, 1);
+    assert_eq!(app.count("select sum(price_micros)::bigint from usage_retired").await, 10);
 }
 
 #[tokio::test]

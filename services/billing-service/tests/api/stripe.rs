@@ -12,6 +12,8 @@ use serde_json::json;
 use stripe_simulator::{API_VERSION, Fault, FaultKind};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const SECRETS: [&str; 2] = ["whsec_old", "whsec_new"];
 
@@ -52,6 +54,59 @@ async fn each_secret_is_accepted_and_anything_else_is_refused_with_nothing_store
     deliver(&app, &stripe_event("evt_a", "x"), SECRETS[0]).await.expect(200);
     deliver(&app, &stripe_event("evt_b", "x"), SECRETS[1]).await.expect(200);
     assert_eq!(app.count("select count(*) from stripe_events").await, 2);
+}
+
+/// A request to the endpoint that has begun: its head, and so much of its body.
+async fn begun(app: &App, headers: &str, body: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(app.public.address()).await.unwrap();
+    let request = format!("POST /stripe/webhooks HTTP/1.1\r\nhost: x\r\n{headers}\r\n{body}");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    socket
+}
+
+/// A header as Stripe might send it now, for no body in particular.
+fn signed_now(app: &App) -> String {
+    format!("stripe-signature: t={},v1=00\r\n", app.clock.now().timestamp())
+}
+
+/// [B-8] What is to come of their bodies never comes.
+#[tokio::test]
+async fn who_says_nothing_of_a_signature_or_announces_too_much_is_refused_before_the_body_is_waited_for() {
+    let app = with_webhooks().await;
+    let (signature, large) = (signed_now(&app), 512 * 1024 + 1);
+    let chunk = format!("{large:x}\r\n{}", "x".repeat(large));
+    for (headers, body, status) in [
+        ("content-length: 100\r\n".to_owned(), "", "400"),
+        ("transfer-encoding: chunked\r\n".to_owned(), "", "400"),
+        ("stripe-signature: t=1,v1=00\r\ncontent-length: 100\r\n".to_owned(), "", "400"),
+        ("stripe-signature: invented\r\ncontent-length: 100\r\n".to_owned(), "", "400"),
+        (format!("{signature}content-length: {large}\r\n"), "", "413"),
+        (format!("{signature}content-length: {}\r\n", 2 << 20), "", "413"),
+        (format!("{signature}transfer-encoding: chunked\r\n"), chunk.as_str(), "413"),
+    ] {
+        let (mut socket, mut answer) = (begun(&app, &headers, body).await, [0; 12]);
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{headers}");
+    }
+    assert_eq!(app.count("select count(*) from stripe_events").await, 0);
+}
+
+/// [B-13] As many as there are places for: their bodies begin and do not go on. Stripe is told to come again, and customers notice nothing.
+#[tokio::test]
+async fn bodies_that_do_not_come_to_their_end_take_the_places_of_events_and_of_nobody_else() {
+    let app = with_webhooks().await;
+    let (_, client) = app.organization();
+    let headers = signed_now(&app) + "content-length: 100\r\n";
+    let slow = join_all((0..64).map(|_| begun(&app, &headers, "{"))).await;
+    let event = stripe_event("evt_1", "x");
+    let refused =
+        eventually("no place", || async { Some(deliver(&app, &event, SECRETS[0]).await).filter(|answer| answer.status == 503) }).await;
+    assert_eq!((refused.string("code").as_str(), refused.header("retry-after")), ("unavailable", "1"));
+    post(&app.public, &event).await.expect(400);
+    client.get("/v1/balance").await.expect(200);
+    drop(slow);
+    eventually("a place", || async { (deliver(&app, &event, SECRETS[0]).await.status == 200).then_some(()) }).await;
+    assert_eq!(app.count("select count(*) from stripe_events").await, 1);
 }
 
 /// [B-9]

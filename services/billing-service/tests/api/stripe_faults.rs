@@ -1,15 +1,18 @@
 //! What goes wrong between us and Stripe, and costs nothing.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use billing_service::error::Error;
 use billing_service::state::AppState;
 use billing_service::stripe::call::Call;
 use billing_service::stripe::facts::{self, Family, Fetched};
-use chassis::in_transaction;
+use billing_service::stripe::transport::{Transport, TransportError};
+use chassis::{Random, in_transaction};
 use chrono::TimeDelta;
+use futures::future::join_all;
 use serde_json::json;
-use stripe_simulator::{Fault, FaultKind};
+use stripe_simulator::{Fault, FaultKind, Options, StripeSimulator};
 use testkit::eventually;
 
 use super::shop::Shop;
@@ -191,6 +194,32 @@ async fn a_page_whose_answer_was_lost_is_the_same_page_when_it_is_asked_for_agai
     shop.pay(&page);
     shop.settle().await;
     assert_eq!(shop.app.balance(&client).await, (10_000_000, 0));
+}
+
+/// [B-67] A hundred want an answer at once: some have it within a second or so, the others are told at once that they have none, and what nobody
+/// waits for is done meanwhile and not after them.
+#[tokio::test]
+async fn those_who_wait_for_an_answer_leave_turns_to_what_nobody_waits_for_however_many_they_are() {
+    let stripe = StripeSimulator::start(Options::default()).await.unwrap();
+    let transport = Transport::new(&stripe.url, "sk_test_x".to_owned().into(), 20, Random::system()).unwrap();
+    let (call, ended) = (Call::get("/customers"), Mutex::new(Vec::new()));
+    let waiting = (0..100).map(|_| async {
+        let answer = transport.ask_patiently(&call).await;
+        ended.lock().unwrap().push("somebody waits");
+        answer
+    });
+    let others = (0..5).map(|_| async {
+        transport.ask(&call).await.unwrap();
+        ended.lock().unwrap().push("nobody waits");
+    });
+    let (answers, _) = tokio::join!(join_all(waiting), join_all(others));
+    // Those whose turn comes within a second, one each tenth; a machine that is busy at the beginning lets in some more.
+    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    assert!((11..=20).contains(&answered), "{answered}");
+    assert!(answers.iter().all(|answer| matches!(answer, Ok(_) | Err(TransportError::Late))), "{answers:?}");
+    let ended = ended.into_inner().unwrap();
+    assert!(ended[..80].iter().all(|who| *who == "somebody waits"), "who has no turn was not told so at once: {ended:?}");
+    assert_eq!(ended.last(), Some(&"somebody waits"), "what nobody waits for came last");
 }
 
 /// A new account behind the same address, as after a simulator that forgot everything: who buys again is a new customer there.

@@ -2,9 +2,9 @@
 
 use super::app::{App, GRANT};
 use billing_service::admin::{self, Command};
-use billing_service::audit::Decision;
+use billing_service::audit::{Decided, Decision};
 use billing_service::error::Error;
-use billing_service::grants::{Decided, NewGrant, Source, WalletChange, decide};
+use billing_service::grants::{NewGrant, Source, WalletChange, decide};
 use billing_service::ledger::seal::seal;
 use billing_service::ledger::verify::differences;
 use billing_service::ledger::{self, postings};

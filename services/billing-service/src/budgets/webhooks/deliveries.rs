@@ -77,7 +77,8 @@ pub async fn enqueue(
     let states = sqlx::query_scalar!(
         "insert into webhook_deliveries (id, endpoint_id, organization_id, message_id, kind, payload, state, last_error, next_attempt_at, created_at)
          select id, endpoint, $3, $4, $5, $6, case when is_full then 'failed' else 'waiting' end,
-           case when is_full then 'too many messages wait for the endpoint' end, $7, $7
+           case when is_full then 'too many messages wait for the endpoint' end,
+           greatest($7, (select rests_until from webhook_endpoints e where e.id = endpoint)), $7
          from unnest($1::uuid[], $2::uuid[]) as told (id, endpoint) cross join lateral (select count(*) >= $8 as is_full from (
            select from webhook_deliveries where endpoint_id = endpoint and state = 'waiting' limit $8) waiting) w
          on conflict on constraint webhook_deliveries_once do nothing returning state",
@@ -153,7 +154,7 @@ pub async fn replay(
 ) -> Result<StatusCode, Error> {
     principal.require(Scope::BillingWrite)?;
     let replayed = sqlx::query!(
-        "update webhook_deliveries d set state = 'waiting', attempts = 0, next_attempt_at = $3, delivered_at = null
+        "update webhook_deliveries d set state = 'waiting', attempts = 0, next_attempt_at = $3, replayed_at = $3, delivered_at = null
          from webhook_endpoints e where d.organization_id = $1 and d.id = $2 and e.id = d.endpoint_id and e.deleted_at is null",
         principal.organization_id.uuid(),
         id.uuid(),

@@ -38,6 +38,8 @@ pub struct Endpoint {
     created_at: DateTime<Utc>,
     /// Until when messages are signed with its former secret as well, while one secret takes the place of another.
     former_secret_until: Option<DateTime<Utc>>,
+    /// Until when nothing is sent to it, because it failed again and again.
+    rests_until: Option<DateTime<Utc>>,
     #[serde(skip)]
     secret_version: i32,
 }
@@ -70,7 +72,7 @@ pub async fn list(State(state): State<AppState>, Authenticated(principal): Authe
 
 async fn all(state: &AppState, connection: &mut PgConnection, organization: OrganizationId) -> Result<Vec<Endpoint>, Error> {
     let rows = sqlx::query!(
-        "select id, url, created_at, former_until, secret_version from webhook_endpoints
+        "select id, url, created_at, former_until, rests_until, secret_version from webhook_endpoints
          where organization_id = $1 and deleted_at is null order by created_at, id",
         organization.uuid()
     );
@@ -80,6 +82,7 @@ async fn all(state: &AppState, connection: &mut PgConnection, organization: Orga
         url: row.url,
         created_at: row.created_at,
         former_secret_until: row.former_until.filter(|until| *until > now),
+        rests_until: row.rests_until.filter(|until| *until > now),
         secret_version: row.secret_version,
     });
     Ok(endpoints.collect())
@@ -125,6 +128,7 @@ async fn register(
         url: url.to_owned(),
         created_at: state.clock.now(),
         former_secret_until: None,
+        rests_until: None,
         secret_version: 1,
     };
     sqlx::query!(

@@ -1,14 +1,16 @@
 //! Sends what is waiting. The attempt is noted first, with the instant of the next one, and no lock is held while the receiver is asked
 //! [B-82]; so a message comes at least once, always with the same id. An endpoint is asked one thing at a time, and an organization's
-//! endpoints two at a time: who answers slowly, or not at all, holds up nobody but itself.
+//! endpoints two at a time, and one that fails again and again is asked less and less often: who answers slowly, or not at all, holds up
+//! nobody but itself.
 
 use std::time::Duration;
 
 use chassis::http::client;
 use chassis::in_transaction;
 use chassis::postgres::keep_running;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
+use sqlx::{Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,8 +27,15 @@ const LANES: usize = 8;
 const OF_ONE: i64 = 2;
 /// The advisory lock of claims ("hook" in ASCII): how many endpoints of an organization are busy is only known while nobody else claims.
 const LOCK: i64 = 0x686f_6f6b;
-/// Tries before a message is set aside: with their pauses, about three hours.
+/// Tries before a message is set aside: with their pauses, about three hours where its endpoint does not rest meanwhile.
 const MAX_ATTEMPTS: i32 = 12;
+/// Failures in a row from which on an endpoint rests as a whole: a minute at first, and twice as long after each of the next.
+const RESTS_AFTER: i32 = 5;
+/// So long at most, in minutes.
+const LONGEST_REST: f64 = 15.0;
+/// What has waited for so long when its endpoint rests again is set aside: of an endpoint that rests one message at a time is tried, and all of
+/// them would have their twelve tries after months.
+const LONGEST_WAIT: TimeDelta = TimeDelta::days(3);
 
 struct Due {
     id: Uuid,
@@ -38,6 +47,8 @@ struct Due {
     secret_version: i32,
     former_until: Option<DateTime<Utc>>,
     busy_until: DateTime<Utc>,
+    /// Until when it rests, or rested.
+    rests_until: Option<DateTime<Utc>>,
 }
 
 /// Sends until the token is cancelled.
@@ -74,11 +85,10 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
     let next_attempt_at = backoff::next(state, backoff::seconds(due.attempts + 1));
     in_transaction!(state.pool, |transaction| {
         // The endpoint first, as whoever deletes it does it.
-        sqlx::query!("update webhook_endpoints set busy_until = null where id = $1 and busy_until = $2", due.endpoint_id, due.busy_until)
-            .execute(&mut **transaction)
-            .await?;
+        asked(state, transaction, &due, error.is_some()).await?;
         sqlx::query!(
-            "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5, next_attempt_at = $6
+            "update webhook_deliveries set state = $2, last_status = $3, last_error = $4, delivered_at = $5,
+               next_attempt_at = greatest($6, (select rests_until from webhook_endpoints where id = endpoint_id))
              where id = $1 and state = 'waiting'",
             due.id,
             outcome,
@@ -92,6 +102,50 @@ pub async fn step(state: &AppState) -> Result<bool, Error> {
         Ok::<_, Error>(())
     })?;
     Ok(true)
+}
+
+/// An endpoint was asked. When it fails for the fifth time in a row and from then on, all that waits for it waits until it has rested; when it
+/// answers again, nothing waits any more.
+async fn asked(state: &AppState, transaction: &mut Transaction<'static, Postgres>, due: &Due, failed: bool) -> Result<(), Error> {
+    let rests_until = sqlx::query_scalar!(
+        "update webhook_endpoints set busy_until = null, failures = case when $3 then least(failures, 1000) + 1 else 0 end,
+           rests_until = case when $3 and failures + 1 >= $4
+             then $5::timestamptz + interval '1 minute' * least(2 ^ least(failures + 1 - $4, 10), $6::float8) end
+         where id = $1 and busy_until = $2 returning rests_until",
+        due.endpoint_id,
+        due.busy_until,
+        failed,
+        RESTS_AFTER,
+        state.clock.now(),
+        LONGEST_REST
+    );
+    let rests_until = rests_until.fetch_optional(&mut **transaction).await?.flatten();
+    let answers_again = (!failed && due.rests_until.is_some()).then(|| state.clock.now());
+    let Some(all_wait_until) = rests_until.or(answers_again) else { return Ok(()) };
+    sqlx::query!(
+        "update webhook_deliveries set next_attempt_at = $2
+         where endpoint_id = $1 and state = 'waiting' and case when $3 then next_attempt_at < $2 else next_attempt_at > $2 end",
+        due.endpoint_id,
+        all_wait_until,
+        failed
+    )
+    .execute(&mut **transaction)
+    .await?;
+    if rests_until.is_some() { set_aside(state, transaction, due).await } else { Ok(()) }
+}
+
+/// What has waited for long enough, except for what was just tried.
+async fn set_aside(state: &AppState, transaction: &mut Transaction<'static, Postgres>, due: &Due) -> Result<(), Error> {
+    let failed = sqlx::query!(
+        "update webhook_deliveries set state = 'failed', last_error = coalesce(last_error, 'its endpoint has not answered for days')
+         where endpoint_id = $1 and state = 'waiting' and id <> $2 and coalesce(replayed_at, created_at) < $3",
+        due.endpoint_id,
+        due.id,
+        state.clock.now() - LONGEST_WAIT
+    );
+    let failed = failed.execute(&mut **transaction).await?.rows_affected();
+    metrics::counter!("webhook_deliveries_failed_total").increment(failed);
+    Ok(())
 }
 
 /// Notes an attempt, and that its endpoint is being asked, for a minute at most should this process die. Two replicas never note the
@@ -125,7 +179,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
                    select due.* from due where due.endpoint_id in (select id from free)
                    union all select f.* from first_of_each f where f.next_attempt_at <= $1),
                  next as (
-                   select f.id, e.id as endpoint_id, e.url, e.secret_version, e.former_until from first f join webhook_endpoints e on e.id = f.endpoint_id
+                   select f.id, e.id as endpoint_id, e.url, e.secret_version, e.former_until, e.rests_until from first f join webhook_endpoints e on e.id = f.endpoint_id
                    left join busy b on b.organization_id = e.organization_id
                    where e.deleted_at is null and (e.busy_until is null or e.busy_until <= $1) and coalesce(b.asked, 0) < $2
                    order by f.next_attempt_at, f.id limit 1 for no key update of e skip locked),
@@ -134,7 +188,7 @@ async fn claim(state: &AppState) -> Result<Option<Due>, Error> {
                update webhook_deliveries d set attempts = d.attempts + 1, next_attempt_at = $1 + interval '1 minute' from next, asked
                where d.id = next.id and d.state = 'waiting'
                returning d.id, d.endpoint_id, d.message_id, d.payload, d.attempts, next.url, next.secret_version,
-                 next.former_until as "former_until?", asked.busy_until as "busy_until!""#,
+                 next.former_until as "former_until?", next.rests_until as "rests_until?", asked.busy_until as "busy_until!""#,
             now,
             OF_ONE
         );

@@ -2,6 +2,7 @@
 //! belongs to is read from the metadata that we gave it; period and subscription fields of Stripe's own, which moved between versions
 //! of its API [B-73], are not needed.
 
+use chassis::in_transaction;
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use money::Currency;
@@ -9,12 +10,14 @@ use serde_json::{Value, json};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
-use super::turn::Turn;
+use super::Family;
+use super::turn::{self, Turn};
 use crate::error::Error;
 use crate::sales::{self, ChargeRef, PaidBy, Payment};
 use crate::state::AppState;
 use crate::stripe::collect;
 use crate::stripe::object::Object;
+use crate::stripe::transport::Transport;
 use crate::subscriptions::command::Command;
 use crate::subscriptions::{SubscriptionId, store};
 use crate::top_ups;
@@ -146,6 +149,27 @@ pub(super) async fn apply(
     Ok(true)
 }
 
+/// A charge has this invoice, which may be older than the charge: a database that was restored is told of what was paid, and may decide only after
+/// that for what it was. What was told then had no effect, and nobody tells it again; so the invoice is looked at as if its event came now, if
+/// it `was_done` before, or was seen while nobody knew for what it is.
+///
+/// # Errors
+/// Stripe's; the database's; what its effect may fail with. Nothing has changed then.
+pub(in crate::stripe) async fn catch_up(state: &AppState, stripe: &Transport, invoice: &str, was_done: bool) -> Result<(), Error> {
+    let unknown = sqlx::query_scalar!(
+        r#"select exists (select from stripe_invoices where invoice_id = $1 and source is null) as "unknown!""#,
+        invoice
+    );
+    if !was_done && !unknown.fetch_one(&state.pool).await? {
+        return Ok(());
+    }
+    let Some(fetched) = super::fetch(state, stripe, Family::Invoice, invoice).await? else { return Ok(()) };
+    in_transaction!(state.pool, |transaction| {
+        let turn = turn::take(transaction, &[], Some(&fetched)).await?;
+        super::apply(state, transaction, &fetched, &turn).await.map(drop)
+    })
+}
+
 /// It was voided before it was paid.
 async fn voided(
     state: &AppState,
@@ -201,16 +225,20 @@ async fn collected(
         return Ok(Some(Collected::TopUp(top_up)));
     }
     let Some(charge) = invoice.metadata::<Uuid>("charge_id") else { return Ok(None) };
+    // By its operation, where nobody knows its charge: older versions named charges at random, and one that was decided anew since has another name.
     let row = sqlx::query!(
-        "select subscription_id, period_start, reason from subscription_charges where id = $1 and organization_id = $2",
+        "select id, subscription_id, period_start, reason from subscription_charges
+         where organization_id = $2 and id = any (array[$1, (select (payload ->> 'charge_id')::uuid from intents
+           where idempotency_key = $3 and kind = 'subscription.charge')]) order by id <> $1 limit 1",
         charge,
-        organization.uuid()
+        organization.uuid(),
+        invoice.metadata::<String>("operation")
     )
     .fetch_optional(&mut **transaction)
     .await?;
     Ok(row.map(|row| {
         let subscription = SubscriptionId::from_uuid(row.subscription_id);
-        Collected::Charge(ChargeRef { subscription, period_start: row.period_start, reason: row.reason }, charge)
+        Collected::Charge(ChargeRef { subscription, period_start: row.period_start, reason: row.reason }, row.id)
     }))
 }
 

@@ -98,7 +98,13 @@ pub(super) async fn charges(connection: &mut PgConnection, run: Uuid) -> Result<
              select charge, count(*) as invoices, count(*) filter (where status = 'paid') as paid,
                count(*) filter (where status in ('draft', 'open', 'uncollectible')) as payable,
                count(*) filter (where status = 'void') as void, (array_agg(id order by at desc) filter (where status = 'void'))[1] as voided
-             from (select r.* from reconciliation_listed l cross join jsonb_to_record(l.object) as r (id text, charge uuid, status text, at bigint)
+             from (
+               -- By its operation, where nobody knows its charge, as when it was collected.
+               select r.id, r.status, r.at, coalesce(known.id, (i.payload ->> 'charge_id')::uuid, r.charge) as charge
+               from reconciliation_listed l
+               cross join jsonb_to_record(l.object) as r (id text, charge uuid, operation text, status text, at bigint)
+               left join subscription_charges known on known.id = r.charge
+               left join intents i on known.id is null and i.idempotency_key = r.operation and i.kind = 'subscription.charge'
                where l.run_id = $1 and l.list = 'invoices') t where charge is not null group by charge),
            p as (
              select coalesce(c.id, p.source_id) as charge, count(*) as payments

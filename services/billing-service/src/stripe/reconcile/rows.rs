@@ -136,7 +136,7 @@ pub(super) fn invoice(known: &Known, invoice: Object<'_>, rows: &mut Rows) -> Re
     // A long list of lines is not all here, and not summed.
     let agrees = sums.agree() || invoice.at("lines").0["has_more"] == true;
     let row = json!({"id": id, "organization": organization, "customer": invoice.related("customer"), "status": status,
-        "currency": currency.code(), "total": sums.total, "applied": sums.balance, "agrees": agrees, "charge": charge, "at": at});
+        "currency": currency.code(), "total": sums.total, "applied": sums.balance, "agrees": agrees, "charge": charge, "operation": invoice.metadata::<String>("operation"), "at": at});
     rows.insert((List::Invoices, id.to_owned()), row);
     Ok(())
 }

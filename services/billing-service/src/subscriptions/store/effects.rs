@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use identity::OrganizationId;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
+use uuid::{Builder, Uuid};
 
 use crate::entitlements;
 use crate::error::Error;
@@ -72,7 +74,7 @@ async fn insert_charge(
     owner: Owner,
     charge: &Charge,
 ) -> Result<(), Error> {
-    let id = state.random.uuid_v7(&state.clock);
+    let id = charge_id(owner, charge.period_start, &charge.reason);
     sqlx::query!(
         "insert into subscription_charges (id, subscription_id, organization_id, period_start, reason, currency, lines, total_micros, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -184,6 +186,14 @@ fn charge_key(period_start: DateTime<Utc>, reason: &str) -> String {
     format!("{}-{reason}", period_start.timestamp_millis())
 }
 
+/// The id of a charge, for good: it stands in the metadata of the invoice, and a database that was restored decides the charge anew. Had it another
+/// id then, Stripe would refuse the stored key, because it comes with other metadata, and nobody would know for what its customer has paid.
+fn charge_id(owner: Owner, period_start: DateTime<Utc>, reason: &str) -> Uuid {
+    let digest = Sha256::digest(operation(owner, "subscription.charge", &charge_key(period_start, reason)));
+    // Version 8 of RFC 9562: what such an id is made of is its maker's business.
+    Builder::from_custom_bytes(std::array::from_fn(|at| digest[at])).into_uuid()
+}
+
 /// An operation at Stripe, for good: what is stored is known by it.
 fn operation(owner: Owner, kind: &str, key: &str) -> String {
     format!("{kind}-{}-{key}", owner.id)
@@ -206,4 +216,25 @@ async fn want(
         payload,
     };
     intents::want(state, transaction, &intent).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// [B-77] It must never be made in another way: what was charged before would be charged again after a restore.
+    #[test]
+    fn the_id_of_a_charge_is_made_of_its_subscription_its_period_and_its_reason_and_of_nothing_else() {
+        let owner = |organization: u128, id: u128| Owner {
+            organization: OrganizationId::from_uuid(Uuid::from_u128(organization)),
+            id: SubscriptionId::from_uuid(Uuid::from_u128(id)),
+        };
+        let (first, later) = (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + chrono::TimeDelta::milliseconds(1));
+        let id = charge_id(owner(1, 1), first, "renewal");
+        assert_eq!(id.to_string(), "27c39fa1-a530-8cbd-a12c-e9ab95442c2f");
+        assert_eq!(charge_id(owner(2, 1), first, "renewal"), id);
+        let of_another = charge_id(owner(1, 2), first, "renewal");
+        let others = [of_another, charge_id(owner(1, 1), later, "renewal"), charge_id(owner(1, 1), first, "seats-2")];
+        assert!(!others.contains(&id), "{others:?}");
+    }
 }

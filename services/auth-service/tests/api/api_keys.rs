@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::app::App;
 use chrono::TimeDelta;
 use futures::future::join_all;
+use identity::{Scope, Scopes};
 use serde_json::{Value, json};
 use testkit::http::TestClient;
 
@@ -167,6 +168,19 @@ async fn the_last_use_is_written_beside_the_requests() {
         (!client.get("/v1/api-keys").await.json["data"][0]["last_used_at"].is_null()).then_some(())
     })
     .await;
+}
+
+/// [I-71]
+#[tokio::test]
+async fn a_key_lists_the_others_with_the_scope_for_it_and_with_no_other() {
+    let app = App::start().await;
+    let (client, _) = app.session("ada@example.com").await;
+    let others: Scopes = Scope::ALL.into_iter().filter(|scope| *scope != Scope::ApiKeysRead).collect();
+    for (scopes, status) in [(others, 403), (Scopes::known(["api_keys:read"]), 200)] {
+        let key = client.post("/v1/api-keys", &json!({"name": "ci", "scopes": scopes})).await.expect(201).string("key");
+        app.public.bearer(&key).get("/v1/api-keys").await.expect(status);
+    }
+    app.public.get("/v1/api-keys").await.expect(401);
 }
 
 /// [I-72]

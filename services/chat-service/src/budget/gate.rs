@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use contracts::leases::{LeaseRequest, ModelRequest, SeenLease};
-use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
-/// So many requests of one organization wait for the turn to ask; one more waits for a place, and is refused without one after [`PATIENCE`]. Each keeps a place of the edge
-/// (`TRIVET_HTTP_MAX_CONCURRENCY`, 1,024), so this is the quarter of them that one organization may make wait for money. It is far more
+/// So many requests of one organization wait for the turn to ask; [`LOBBY`] more wait for a place, and are refused without one after [`PATIENCE`]. Each keeps a place of the edge
+/// (`TRIVET_HTTP_MAX_CONCURRENCY`, 1,024), so these are the three eighths of them that one organization may make wait for money. It is far more
 /// than come at once while a lease is there and filled in passing: they wait only at the first requests and at the end of a wallet.
 pub(super) const WAITING: usize = 256;
+
+/// So many wait for a place at most; one more is refused at once.
+pub(super) const LOBBY: usize = 128;
 
 /// Longer than it takes those who have places to find what a lease was filled with, so that money which is there is refused to nobody; shorter than
 /// billing-service is waited for.
@@ -24,6 +27,8 @@ pub(super) struct Gate {
     one: Arc<Mutex<Option<Refused>>>,
     /// Places to wait in.
     places: Semaphore,
+    /// Where to wait for a place.
+    lobby: Semaphore,
     /// How long a place is waited for.
     patience: Duration,
     /// How many have come to wait.
@@ -77,6 +82,7 @@ impl Default for Gate {
         Self {
             one: Arc::default(),
             places: Semaphore::new(WAITING),
+            lobby: Semaphore::new(LOBBY),
             patience: PATIENCE,
             come: AtomicU64::default(),
             failures: AtomicU64::default(),
@@ -90,8 +96,7 @@ impl Gate {
     /// # Errors
     /// [`Closed::Full`] when no place came free; [`Closed::Unanswered`] when somebody else's question failed meanwhile.
     pub(super) async fn enter(&self) -> Result<Turn, Closed> {
-        let place = tokio::time::timeout(self.patience, self.places.acquire()).await;
-        let _place = place.map_err(|_| Closed::Full)?.map_err(|_| Closed::Full)?;
+        let _place = self.place().await.ok_or(Closed::Full)?;
         let number = self.come.fetch_add(1, Ordering::AcqRel);
         let before = self.failures.load(Ordering::Acquire);
         let refused = Arc::clone(&self.one).lock_owned().await;
@@ -99,6 +104,14 @@ impl Gate {
             return Err(Closed::Unanswered);
         }
         Ok(Turn { refused, number, come: self.come.load(Ordering::Acquire) })
+    }
+
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Some(place);
+        }
+        let _waiting = self.lobby.try_acquire().ok()?;
+        tokio::time::timeout(self.patience, self.places.acquire()).await.ok()?.ok()
     }
 
     /// The turn to ask, unless somebody has it.
@@ -238,6 +251,12 @@ mod tests {
                 continue;
             }
             assert!(poll!(next.as_mut()).is_pending());
+            let mut lobby: Vec<_> = (1..LOBBY).map(|_| Box::pin(gate.enter())).collect();
+            for each in &mut lobby {
+                assert!(poll!(each.as_mut()).is_pending());
+            }
+            assert!(matches!(gate.enter().await, Err(Closed::Full)), "nobody waits for a place to wait for a place");
+            drop(lobby);
             drop(waiting.pop());
             assert!(poll!(next.as_mut()).is_pending(), "it has a place, and waits for its turn");
             assert_eq!(gate.places.available_permits(), 0);

@@ -74,27 +74,6 @@ async fn those_who_wait_for_money_that_there_is_not_share_the_answer_and_one_mor
     assert_eq!(chat.admitted().await, 0);
 }
 
-/// Before there is a lease all who come at once have to wait for it, and more come than may wait.
-#[tokio::test(flavor = "multi_thread")]
-async fn money_that_is_there_is_refused_to_nobody_however_many_come_before_there_is_a_lease() {
-    const MANY: usize = 300;
-    let chat = Chat::start().await;
-    for _ in 0..MANY {
-        chat.upstream.whole(200, ANSWER);
-    }
-    let held = chat.neighbors.hold_leases().await;
-    let (client, body) = (chassis::http::client::builder().build().expect("a client"), whole().to_string());
-    let url = format!("http://{}/v1/chat/completions", chat.address);
-    let answers = (0..MANY).map(|_| client.post(&url).bearer_auth(&chat.key).body(body.clone()).send());
-    let answers = tokio::spawn(join_all(answers));
-    eventually("all of them have found no lease", || async { (chat.scripts().await >= MANY).then_some(()) }).await;
-    assert_eq!(chat.neighbors.asked().len(), 1);
-    drop(held);
-    let statuses: Vec<u16> =
-        answers.await.expect("all of them").into_iter().map(|answer| answer.expect("an answer").status().as_u16()).collect();
-    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-}
-
 /// A wallet that does not reach for one request reaches for a smaller one that waits behind it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_to_one_is_not_refused_to_who_needs_less() {

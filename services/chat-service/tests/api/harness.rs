@@ -171,13 +171,6 @@ impl Chat {
         keys.len()
     }
 
-    /// How often Redis was asked anything by a script.
-    pub async fn scripts(&self) -> usize {
-        let stats: String = redis::cmd("INFO").arg("commandstats").query_async(&mut self.redis.redis.connection()).await.expect("Redis");
-        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-        calls.and_then(|calls| calls.split(',').next()?.parse().ok()).unwrap_or(0)
-    }
-
     /// How many are in flight.
     pub async fn in_flight(&self) -> u64 {
         self.admissions.in_flight(Shard::of(self.verified.organization_id)).await.expect("Redis")

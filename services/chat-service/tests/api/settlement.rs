@@ -102,9 +102,8 @@ async fn a_stop_without_redis_settles_at_billing_directly_until_the_last_complet
     assert_eq!(usages, [usage(1), usage(2)]);
 }
 
-/// Redis may have taken it without our hearing of it: then billing-service has settled it already.
-#[tokio::test]
-async fn a_settlement_that_billing_refuses_is_not_tried_again() {
+/// A completion has ended, and its settlement waits for a Redis that is gone.
+async fn unsettled() -> Chat {
     let mut chat = Chat::start().await;
     let feed = chat.upstream.stream();
     feed.text("hello");
@@ -113,10 +112,39 @@ async fn a_settlement_that_billing_refuses_is_not_tried_again() {
     feed.usage(9, 1);
     feed.done();
     response.text().await.expect("a whole stream");
+    chat
+}
+
+/// What the process counts as lost, as its metrics say it; nothing, before there was anything.
+fn lost() -> Option<String> {
+    let metrics = chassis::telemetry::render_metrics();
+    metrics.lines().find(|line| line.starts_with("chat_settlements_lost_total")).map(ToOwned::to_owned)
+}
+
+/// Redis may have taken it without our hearing of it: then billing-service has settled it already.
+#[tokio::test]
+async fn a_settlement_that_billing_refuses_is_not_tried_again() {
+    let chat = unsettled().await;
     chat.neighbors.billing_answers(409);
     let neighbors = chat.neighbors.clone();
     chat.stop().await;
     assert_eq!(neighbors.settled().len(), 1);
+}
+
+/// That billing-service is away says nothing about the request.
+#[tokio::test]
+async fn a_settlement_that_billing_cannot_take_now_is_tried_again_until_it_is_taken() {
+    let (chat, lost_before) = (unsettled().await, lost());
+    let neighbors = chat.neighbors.clone();
+    neighbors.billing_answers(503);
+    chat.begin_stop();
+    testkit::eventually("it is tried again", || async { (neighbors.settled().len() >= 2).then_some(()) }).await;
+    neighbors.billing_answers(200);
+    chat.stop().await;
+    // What nobody has taken when the process ends is counted.
+    assert_eq!(lost(), lost_before);
+    let told = neighbors.settled();
+    assert!(told.iter().all(|event| (event.request_id, event.usage) == (told[0].request_id, TokenUsage::text(9, 1))), "{told:?}");
 }
 
 /// One trace, from the client's own header to auth, billing, the provider, and the message that billing consumes.

@@ -9,6 +9,7 @@ pub mod openapi;
 pub mod proxies;
 pub mod server;
 mod stall;
+pub mod strangers;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::grants::burn::expiring;
 use crate::grants::{self, GrantId, Lot, Source};
 use crate::ledger::{self, Balances};
+use crate::places::PATIENCE;
 use crate::state::AppState;
 use crate::{leases, organizations};
 
@@ -77,7 +78,8 @@ pub struct BalanceQuery {
 
 /// The organization's balance.
 #[utoipa::path(get, path = "/v1/balance", tag = "balance", params(BalanceQuery), security(("bearer" = [])),
-    responses((status = 200, body = Balance), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody)))]
+    responses((status = 200, body = Balance), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Two balances or statements of other times are being read already")))]
 pub async fn get(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -97,7 +99,7 @@ async fn leased(state: &AppState, organization: OrganizationId) -> Result<i64, E
 }
 
 async fn past(state: &AppState, organization: OrganizationId, at: DateTime<Utc>) -> Result<Balance, Error> {
-    let _place = state.histories.take(organization)?;
+    let _place = state.histories.wait(organization, PATIENCE).await?;
     let mut transaction = history(&state.pool).await?;
     let balances = before(&mut transaction, organization, at).await?;
     transaction.commit().await?;

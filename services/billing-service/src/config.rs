@@ -37,6 +37,8 @@ chassis::settings! {
         pub webhooks_to_private: bool = default "BILLING_WEBHOOKS_TO_PRIVATE" "false",
         /// Days that alerts, and webhook messages that came to an end, are kept, at least 63; older ones are removed. 0 keeps all.
         pub alerts_retention_days: u32 = default "BILLING_ALERTS_RETENTION_DAYS" "400",
+        /// Milliseconds between checks of the ledger, which read all of it (as `ledger verify` does); 0 checks only when told to.
+        pub ledger_check: Millis = default "BILLING_LEDGER_CHECK_MS" "86400000",
         /// Stripe's webhooks and API.
         pub stripe: StripeConfig = nested,
         /// Events of other services.

@@ -9,6 +9,7 @@
 //! transaction.
 
 pub mod chart;
+pub mod checks;
 pub mod export;
 pub mod journal;
 pub mod postings;

@@ -134,6 +134,8 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0136_lease_epochs",
         "0137_endpoints_rest",
         "0138_definers_search_path",
+        "0139_reservation_cards",
+        "0140_ledger_checks",
     ],
 };
 

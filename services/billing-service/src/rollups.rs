@@ -94,22 +94,27 @@ impl Bookmark {
 }
 
 /// Has the next statements of a transaction find rows by an index, in its order. What is known of such a table is of another hour than how much
-/// waits, and taken for little, all that waits is read and sorted for each batch.
+/// waits, and taken for little, all that waits is read and sorted for each batch. A look that begins at the front may take a minute: it passes over
+/// all that was taken and is not vacuumed yet, and a process that has only just begun has nowhere else to begin.
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn along_indexes(transaction: &mut Transaction<'static, Postgres>) -> Result<(), Error> {
-    sqlx::query!("select set_config('enable_seqscan', 'off', true) as scans, set_config('enable_bitmapscan', 'off', true) as bitmaps")
-        .fetch_one(&mut **transaction)
-        .await?;
+pub(crate) async fn along_indexes(transaction: &mut Transaction<'static, Postgres>, after: i64) -> Result<(), Error> {
+    sqlx::query!(
+        "select set_config('enable_seqscan', 'off', true) as scans, set_config('enable_bitmapscan', 'off', true) as bitmaps,
+           set_config('statement_timeout', case when $1 then '60s' else current_setting('statement_timeout') end, true) as time",
+        after == 0
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
     Ok(())
 }
 
 /// Begins a batch under one of the advisory locks; false while another replica is at it.
-async fn begin(transaction: &mut Transaction<'static, Postgres>, lock: i64) -> Result<bool, Error> {
+async fn begin(transaction: &mut Transaction<'static, Postgres>, lock: i64, after: i64) -> Result<bool, Error> {
     let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, lock).fetch_one(&mut **transaction).await?;
     if mine {
-        along_indexes(transaction).await?;
+        along_indexes(transaction, after).await?;
     }
     Ok(mine)
 }

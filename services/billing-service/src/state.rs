@@ -133,6 +133,8 @@ impl AppState {
         let state = self.clone();
         host.spawn("ledger-sealer", |stop| async move { ledger::seal::seal_until(&state, &stop).await });
         let state = self.clone();
+        host.spawn("ledger-checks", |stop| async move { ledger::checks::run(&state, &stop).await });
+        let state = self.clone();
         host.spawn("rollups", |stop| async move { rollups::run(&state, &stop).await });
         let state = self.clone();
         host.spawn("earlier-events", |stop| async move { rollups::earlier::run(&state, &stop).await });

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::error::Error;
+use crate::places::PATIENCE;
 use crate::state::AppState;
 
 pub use build::{Movement, Statement, StatementBalance, read};
@@ -76,7 +77,8 @@ impl StatementQuery {
 /// The organization's statement for a period. What requests cost is one line for each day (UTC); holds are no movements.
 #[utoipa::path(get, path = "/v1/statements", operation_id = "statement", tag = "ledger", params(StatementQuery), security(("bearer" = [])),
     responses((status = 200, content((Statement = "application/json"), (String = "text/csv"), (String = "text/html"))),
-        (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
+        (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Two balances or statements of other times are being read already")))]
 pub async fn get(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -85,7 +87,7 @@ pub async fn get(
 ) -> Result<Response, Error> {
     principal.require(Scope::BillingRead)?;
     query.check()?;
-    let _place = state.histories.take(principal.organization_id)?;
+    let _place = state.histories.wait(principal.organization_id, PATIENCE).await?;
     let statement = read(&state.pool, principal.organization_id, query.from, query.to).await?;
     Ok(render(&statement, query.format(&headers)))
 }

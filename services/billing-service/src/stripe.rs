@@ -21,6 +21,6 @@ pub mod sender;
 pub mod signature;
 pub(crate) mod storable;
 pub mod transport;
-mod turns;
+pub(crate) mod turns;
 pub mod webhook;
 pub mod worker;

@@ -28,7 +28,7 @@ use crate::state::AppState;
 use crate::subscriptions::state::{OpenCharge, Subscription};
 use crate::subscriptions::status::Status;
 use crate::subscriptions::store::{self, Stored};
-use crate::{lanes, leases, ledger};
+use crate::{lanes, leases, ledger, reservations};
 
 pub use outcome::{failed, give_up, is_obsolete, look_again, money_back, other_currency, paid};
 
@@ -124,14 +124,13 @@ async fn top_up(
         now
     );
     let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(()) };
-    let balances = ledger::lock(transaction, organization).await?;
-    let lots = grants::lots(&mut **transaction, organization, now).await?;
-    let holds = grants::model_holds(&mut **transaction, organization).await?;
-    let available = grants::burn::spendable(&lots, &holds, balances, Use::CHAT, now);
-    // What a lease for one model keeps of credit for everything is not used up either.
-    let bound = grants::burn::bound(&lots, &holds, Use::CHAT, now);
-    let with_lease = leased.map(|unspent| available.saturating_add(unspent.all + unspent.models.min(bound)));
-    let pause = match with_lease {
+    let mut found = available(transaction, organization, leased.as_ref(), now).await?;
+    if let Some(available) = found.filter(|available| *available < set.threshold_micros) {
+        // What dead processes hold is not used up [B-42].
+        reservations::free(state, transaction, organization, set.threshold_micros.saturating_sub(available)).await?;
+        found = self::available(transaction, organization, leased.as_ref(), now).await?;
+    }
+    let pause = match found {
         Some(available) if available < set.threshold_micros => {
             let (threshold, amount, cap) = (set.threshold_micros, set.amount_micros, set.monthly_cap_micros);
             buy(state, transaction, organization, &Low { available, threshold, amount, cap }).await?
@@ -140,6 +139,22 @@ async fn top_up(
         _ => PAUSE_WHILE_LEASED,
     };
     put_off(state, transaction, organization, now + pause).await
+}
+
+/// What can be spent, with what lies in leases, in micro-units; none while Redis does not say what that is.
+async fn available(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    leased: Option<&Unspent>,
+    now: DateTime<Utc>,
+) -> Result<Option<i64>, Error> {
+    let balances = ledger::lock(transaction, organization).await?;
+    let lots = grants::lots(&mut **transaction, organization, now).await?;
+    let holds = grants::model_holds(&mut **transaction, organization).await?;
+    let available = grants::burn::spendable(&lots, &holds, balances, Use::CHAT, now);
+    // What a lease for one model keeps of credit for everything is not used up either.
+    let bound = grants::burn::bound(&lots, &holds, Use::CHAT, now);
+    Ok(leased.map(|unspent| available.saturating_add(unspent.all + unspent.models.min(bound))))
 }
 
 /// A wallet below its threshold, in micro-units.

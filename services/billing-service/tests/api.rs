@@ -51,6 +51,8 @@ mod grants;
 mod leases;
 #[path = "api/ledger.rs"]
 mod ledger;
+#[path = "api/ledger_checks.rs"]
+mod ledger_checks;
 #[path = "api/limits.rs"]
 mod limits;
 #[path = "api/lots_migration.rs"]
@@ -103,6 +105,8 @@ mod retention;
 mod rollup_verify;
 #[path = "api/rollups.rs"]
 mod rollups;
+#[path = "api/scopes.rs"]
+mod scopes;
 #[path = "api/seals.rs"]
 mod seals;
 #[path = "api/selling.rs"]

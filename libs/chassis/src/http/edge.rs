@@ -11,13 +11,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tower_http::limit::RequestBodyLimitLayer;
 use tracing::{Instrument, Span, field};
 
 use super::HttpConfig;
 use super::body::{Deadlined, Guarded};
 use super::proxies::{Network, client_ip};
+use super::strangers::StrangersBodies;
 use crate::clock::Clock;
 use crate::problem::Problem;
 use crate::random::Random;
@@ -25,9 +26,6 @@ use crate::telemetry::propagation::{TRACEPARENT, continue_from};
 
 /// The header of the request id, in and out.
 pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Bodies of strangers that are read at once ([`StrangersBodies`]).
-const STRANGERS_BODIES: usize = 64;
 
 const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("cache-control", "no-store"),
@@ -43,21 +41,6 @@ pub struct RequestContext {
     pub request_id: String,
     /// The client's address, proxies accounted for.
     pub client_ip: IpAddr,
-}
-
-/// Places for reading bodies by which alone it is known who sends them, as where a signature is over the body. They are few: whoever sends such
-/// bodies slowly keeps out those who send others, and not everybody who uses the listener. An extension of each request; each listener has its own.
-#[derive(Debug, Clone)]
-pub struct StrangersBodies(Arc<Semaphore>);
-
-impl StrangersBodies {
-    /// Takes a place, until it is dropped: for as long as the body is read.
-    ///
-    /// # Errors
-    /// 503 with `Retry-After` when there is none left.
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| shed())
-    }
 }
 
 /// The shape in which the edge's own refusals are told: problem details, unless the service speaks another API.
@@ -85,7 +68,7 @@ struct Edge {
 pub fn wrap(router: Router, config: &HttpConfig, render: Render) -> Router {
     let edge = Edge {
         permits: Arc::new(Semaphore::new(config.max_concurrency)),
-        strangers: StrangersBodies(Arc::new(Semaphore::new(STRANGERS_BODIES))),
+        strangers: StrangersBodies::default(),
         timeout: config.timeout.0,
         body_timeout: config.body_timeout.0,
         trusted: config.trusted_proxies.0.clone().into(),
@@ -152,7 +135,7 @@ async fn admit(edge: &Edge, request: Request, next: Next) -> Response {
 }
 
 /// 503: all places are taken.
-fn shed() -> Problem {
+pub(super) fn shed() -> Problem {
     metrics::counter!("http_server_shed_total").increment(1);
     Problem::unavailable("a free place for this request")
 }

@@ -22,7 +22,7 @@ use crate::budgets::{self, api::Budget};
 use crate::catalog::{self, Catalog, Code, apply};
 use crate::error::{Error, check_instants};
 use crate::grants::{self, WalletChange};
-use crate::ledger::{self, export, verify};
+use crate::ledger::{self, checks, export, verify};
 use crate::state::AppState;
 use crate::subscriptions::moving;
 
@@ -138,7 +138,7 @@ pub async fn verify(State(state): State<AppState>, caller: CallingService, Query
     let expected = query.expect.as_deref().map(bytes).transpose().map_err(malformed)?;
     Ok(later(async move {
         let mut lines = Vec::new();
-        let summary = verify::check(&state.pool, expected.as_deref(), |line| {
+        let summary = checks::check(&state, &state.pool, expected.as_deref(), |line| {
             if lines.len() < verify::LINES {
                 lines.push(line);
             }

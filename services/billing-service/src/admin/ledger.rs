@@ -8,11 +8,10 @@ use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use futures::TryStreamExt;
-use sqlx::PgPool;
 
 use super::told;
 use crate::ledger::trial_balance::trial_balance;
-use crate::ledger::{export, verify};
+use crate::ledger::{checks, export};
 use crate::state::AppState;
 
 /// The ledger.
@@ -52,7 +51,7 @@ pub enum Ledger {
 pub async fn run(command: Ledger, state: &AppState) -> anyhow::Result<()> {
     let pool = &state.pool;
     match command {
-        Ledger::Verify { expect } => verify(pool, expect).await,
+        Ledger::Verify { expect } => verify(state, expect).await,
         Ledger::TrialBalance { at } => {
             let at = at.unwrap_or_else(|| state.clock.now());
             let balance = trial_balance(pool, at).await.map_err(|error| told(&error))?;
@@ -72,13 +71,14 @@ pub async fn run(command: Ledger, state: &AppState) -> anyhow::Result<()> {
     }
 }
 
-async fn verify(pool: &PgPool, expect: Option<String>) -> anyhow::Result<()> {
+async fn verify(state: &AppState, expect: Option<String>) -> anyhow::Result<()> {
     let expected = expect.as_deref().map(bytes).transpose()?;
-    let summary = verify::check(pool, expected.as_deref(), |line| {
+    let summary = checks::check(state, &state.pool, expected.as_deref(), |line| {
         // Told at once: there may be more of it than memory.
         let _ = writeln!(stdout(), "{line}");
     })
-    .await?;
+    .await
+    .map_err(|error| told(&error))?;
     anyhow::ensure!(summary.differences == 0, "the ledger has {} differences", summary.differences);
     anyhow::ensure!(expected.is_none() || summary.has_expected, "the seal that was kept is not in the chain: it was made anew");
     writeln!(stdout(), "the ledger is clean: {summary}")?;

@@ -34,8 +34,7 @@ const PAGE: i64 = 500;
 /// that most looks at a day or a month are one.
 const LATE: TimeDelta = TimeDelta::hours(6);
 
-/// Alerts of one organization in twenty-four hours at most: more than all its budgets of a day can tell. What those of a minute would tell
-/// beyond is not told.
+/// Alerts by the budgets of a minute of one organization, in twenty-four hours at most. What they would tell beyond is not told; the others are few.
 const MOST_TOLD: i64 = 3_000;
 
 chassis::define_id!(
@@ -198,7 +197,9 @@ async fn tell(
     let inserted = sqlx::query!(
         "insert into budget_alerts (id, budget_id, organization_id, period_start, threshold, spent_micros, limit_micros, currency, created_at)
          select $1, $2, $3, $4, $5, $6, $7, $8, $9
-         where (select count(*) from (select from budget_alerts where organization_id = $3 and created_at > $9::timestamptz - interval '1 day' limit $10) told) < $10
+         where $11 <> 'minute' or (select count(*) from (
+           select from budget_alerts a where a.organization_id = $3 and a.created_at > $9::timestamptz - interval '1 day'
+             and exists (select from budgets b where b.id = a.budget_id and b.period = 'minute') limit $10) told) < $10
          on conflict on constraint budget_alerts_once do nothing",
         id.uuid(),
         budget.id,
@@ -209,7 +210,8 @@ async fn tell(
         budget.limit_micros,
         budget.currency,
         now,
-        MOST_TOLD
+        MOST_TOLD,
+        budget.period
     )
     .execute(&mut **transaction)
     .await?;

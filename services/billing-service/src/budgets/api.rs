@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{BudgetId, store};
+use crate::audit::Decision;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -119,7 +120,8 @@ pub async fn list(State(state): State<AppState>, Authenticated(principal): Authe
 /// Make a budget.
 #[utoipa::path(post, path = "/v1/budgets", tag = "budgets", request_body = NewBudget, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
-    responses((status = 201, body = Budget), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
+    responses((status = 201, body = Budget), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
+        (status = 409, body = ProblemBody, description = "There are as many budgets as an organization may have"), (status = 422, body = ProblemBody)))]
 pub async fn create(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -132,7 +134,8 @@ pub async fn create(
     match begin::<Error>(&state.pool, &state.clock, call).await? {
         Begun::Recorded(answer) => Ok(answer),
         Begun::Open(mut open) => {
-            let budget = store::insert(&state, &mut open.transaction, principal.organization_id, &new).await?;
+            let decision = Decision::of_caller(&state, &principal, "POST /v1/budgets");
+            let budget = store::insert(&state, &mut open.transaction, principal.organization_id, &new, &decision).await?;
             Ok(open.finish(Answer::json(StatusCode::CREATED, &budget)).await?)
         }
     }
@@ -151,8 +154,10 @@ pub async fn change(
 ) -> Result<axum::Json<Budget>, Error> {
     principal.require(Scope::BillingWrite)?;
     check_change(&change)?;
-    let budget =
-        in_transaction!(state.pool, |transaction| { store::update(&state, transaction, principal.organization_id, id, &change).await })?;
+    let decision = Decision::of_caller(&state, &principal, "PATCH /v1/budgets");
+    let budget = in_transaction!(state.pool, |transaction| {
+        store::update(&state, transaction, principal.organization_id, id, &change, &decision).await
+    })?;
     Ok(axum::Json(budget))
 }
 
@@ -165,7 +170,8 @@ pub async fn delete(
     Path(id): Path<BudgetId>,
 ) -> Result<StatusCode, Error> {
     principal.require(Scope::BillingWrite)?;
-    in_transaction!(state.pool, |transaction| { store::delete(&state, transaction, principal.organization_id, id).await })?;
+    let decision = Decision::of_caller(&state, &principal, "DELETE /v1/budgets");
+    in_transaction!(state.pool, |transaction| { store::delete(&state, transaction, principal.organization_id, id, &decision).await })?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,6 +7,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::api::{Budget, BudgetChange, NewBudget};
 use super::{BudgetId, limits};
+use crate::audit::{self, Change, Decision};
 use crate::entitlements;
 use crate::error::Error;
 use crate::state::AppState;
@@ -57,6 +58,7 @@ pub async fn insert(
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     new: &NewBudget,
+    decision: &Decision,
 ) -> Result<Budget, Error> {
     // One at a time of an organization, so that the limit is not passed.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('budgets ' || $1, 0))", organization.to_string())
@@ -92,7 +94,35 @@ pub async fn insert(
     if new.hard {
         entitlements::changed(state, transaction, organization).await?;
     }
-    find(transaction, organization, id).await
+    let made = find(transaction, organization, id).await?;
+    log(state, transaction, decision, Logged { action: "budget.create", organization, before: None, after: Some(&made) }).await?;
+    Ok(made)
+}
+
+/// A change of a budget, for the log: what customers want to spend at most is what keeps them from spending more.
+struct Logged<'a> {
+    action: &'static str,
+    organization: OrganizationId,
+    before: Option<&'a Budget>,
+    after: Option<&'a Budget>,
+}
+
+async fn log(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    decision: &Decision,
+    logged: Logged<'_>,
+) -> Result<(), Error> {
+    let Logged { action, organization, before, after } = logged;
+    let told = |budget: Option<&Budget>| serde_json::to_value(budget).map_err(|_| Error::Internal("a budget cannot be told"));
+    let change = Change {
+        action,
+        organization: Some(organization),
+        request: &told(after.or(before))?,
+        before: &told(before)?,
+        after: &told(after)?,
+    };
+    audit::record(state, transaction, decision, &change).await
 }
 
 /// A budget of the organization.
@@ -140,6 +170,7 @@ pub async fn update(
     organization: OrganizationId,
     id: BudgetId,
     change: &BudgetChange,
+    decision: &Decision,
 ) -> Result<Budget, Error> {
     let before = find(transaction, organization, id).await?;
     sqlx::query!(
@@ -161,6 +192,11 @@ pub async fn update(
     if before.hard || after.hard {
         entitlements::changed(state, transaction, organization).await?;
     }
+    // Repeating it changes nothing more.
+    if before != after {
+        log(state, transaction, decision, Logged { action: "budget.change", organization, before: Some(&before), after: Some(&after) })
+            .await?;
+    }
     Ok(after)
 }
 
@@ -173,7 +209,9 @@ pub async fn delete(
     transaction: &mut Transaction<'static, Postgres>,
     organization: OrganizationId,
     id: BudgetId,
+    decision: &Decision,
 ) -> Result<(), Error> {
+    let before = find(transaction, organization, id).await?;
     let deleted = sqlx::query!(
         "update budgets set deleted_at = $3 where organization_id = $1 and id = $2 and deleted_at is null",
         organization.uuid(),
@@ -185,6 +223,7 @@ pub async fn delete(
     if deleted.rows_affected() == 0 {
         return Err(Error::NotFound);
     }
+    log(state, transaction, decision, Logged { action: "budget.delete", organization, before: Some(&before), after: None }).await?;
     entitlements::changed(state, transaction, organization).await
 }
 

@@ -126,6 +126,7 @@ pub async fn create(
 ) -> Result<(StatusCode, axum::Json<CheckoutView>), Error> {
     principal.require(Scope::BillingWrite)?;
     let stripe = state.stripe.as_ref().ok_or(Error::NoStripe)?;
+    let _place = stripe.wait_for_place(principal.organization_id).await?;
     let view = match request {
         CheckoutRequest::CreditPack { credit_pack, currency, urls } => {
             Box::pin(pack(&state, stripe, principal.organization_id, &credit_pack, &currency, checked(urls)?)).await?

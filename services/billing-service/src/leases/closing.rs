@@ -141,8 +141,11 @@ pub async fn lost(state: &AppState, id: LeaseId) -> Result<(), Error> {
     give_back(state, id, &["opening", "open"], 0, ("lost", horizon(state))).await
 }
 
-/// No request of it can be in flight any more.
-async fn drain(state: &AppState, id: LeaseId) -> Result<(), Error> {
+/// No request of it can be in flight any more: it holds nothing from now on.
+///
+/// # Errors
+/// The database's.
+pub async fn drain(state: &AppState, id: LeaseId) -> Result<(), Error> {
     give_back(state, id, &["draining", "lost"], i64::MAX, ("closed", state.clock.now())).await
 }
 

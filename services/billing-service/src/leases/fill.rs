@@ -2,8 +2,9 @@
 
 use admission::{Funded, Funding, Instance};
 use chassis::in_transaction;
-use contracts::Shard;
+use chrono::{DateTime, Utc};
 use contracts::leases::{Lease, LeaseRequest, SeenLease};
+use contracts::{LeaseId, Shard};
 use identity::OrganizationId;
 use sqlx::{Postgres, Transaction};
 
@@ -24,6 +25,8 @@ enum Step {
     Fund(StoredLease),
     /// The wallet does not reach, but what is left of these leases may.
     Close(Vec<StoredLease>),
+    /// The same of these, of which nothing can be in flight any more.
+    Drain(Vec<LeaseId>),
 }
 
 /// Fills the organization's lease, opening one when there is none.
@@ -40,6 +43,12 @@ pub async fn fill(state: &AppState, request: &LeaseRequest) -> Result<Lease, Err
             Step::Close(leases) => {
                 for lease in leases {
                     closing::close(state, lease.organization_id, lease.model.as_deref(), lease.id).await?;
+                }
+                continue;
+            }
+            Step::Drain(leases) => {
+                for lease in leases {
+                    closing::drain(state, lease).await?;
                 }
                 continue;
             }
@@ -148,7 +157,7 @@ async fn ask(
             }
         }
         if std::mem::replace(&mut freed, true) {
-            let step = without_funds(&leases, request, (general, spendable))?;
+            let step = without_funds(&leases, request, (general, spendable), state.clock.now())?;
             if let Step::Close(leases) = &step {
                 for lease in leases {
                     store::closing(transaction, lease.id).await?;
@@ -200,10 +209,20 @@ fn is_dry(lease: &StoredLease, seen: Option<SeenLease>) -> bool {
 }
 
 /// The wallet does not reach; what ended leases still hold may, or what lies in leases for something else.
-fn without_funds(leases: &[StoredLease], request: &LeaseRequest, (general, spendable): (Spendable, Spendable)) -> Result<Step, Error> {
+fn without_funds(
+    leases: &[StoredLease],
+    request: &LeaseRequest,
+    (general, spendable): (Spendable, Spendable),
+    now: DateTime<Utc>,
+) -> Result<Step, Error> {
     let closing: Vec<StoredLease> = leases.iter().filter(|lease| lease.state == "closing").cloned().collect();
     if !closing.is_empty() {
         return Ok(Step::Close(closing));
+    }
+    // Whoever needs the money does not depend on the sweeper for it [B-42].
+    let drained: Vec<LeaseId> = leases.iter().filter(|lease| lease.is_drained(now)).map(|lease| lease.id).collect();
+    if !drained.is_empty() {
+        return Ok(Step::Drain(drained));
     }
     let elsewhere = elsewhere(leases, request, (general, spendable));
     if !elsewhere.is_empty() {

@@ -38,6 +38,8 @@ pub struct StoredLease {
     pub funded_at: DateTime<Utc>,
     /// When it ends unless it is filled again: nothing is admitted on it from then on.
     pub deadline: DateTime<Utc>,
+    /// When nothing of it can be in flight any more; none before its end.
+    pub drained_at: Option<DateTime<Utc>>,
 }
 
 impl StoredLease {
@@ -45,6 +47,12 @@ impl StoredLease {
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.state.as_str(), "opening" | "open")
+    }
+
+    /// Whether what it still holds is nobody's any more.
+    #[must_use]
+    pub fn is_drained(&self, now: DateTime<Utc>) -> bool {
+        matches!(self.state.as_str(), "draining" | "lost") && self.held > 0 && self.drained_at.is_some_and(|at| at <= now)
     }
 }
 
@@ -64,6 +72,7 @@ macro_rules! lease {
             low: row.low_micros,
             funded_at: row.funded_at,
             deadline: row.deadline,
+            drained_at: row.drained_at,
         }
     }};
 }
@@ -71,7 +80,7 @@ macro_rules! lease {
 /// The leases of an organization that are not closed, locked, the newest first. Its accounts must be locked already.
 pub async fn unfinished(transaction: &mut Transaction<'static, Postgres>, organization: OrganizationId) -> Result<Vec<StoredLease>, Error> {
     let rows = sqlx::query!(
-        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
+        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline, drained_at
          from leases where organization_id = $1 and state <> 'closed' order by id for no key update",
         organization.uuid()
     )
@@ -89,7 +98,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: LeaseId)
     let Some(owner) = owner else { return Ok(None) };
     let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
-        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline
+        "select id, organization_id, model, epoch, instance, state, funded_micros, held_micros, fundings, low_micros, funded_at, deadline, drained_at
          from leases where id = $1 for no key update",
         id.uuid()
     )
@@ -140,6 +149,7 @@ pub async fn open(
         low: super::sizing::low(amount),
         funded_at: now,
         deadline: deadline(state, now, until),
+        drained_at: None,
     })
 }
 

@@ -86,7 +86,7 @@ async fn seal_after(state: &AppState, after: i64) -> Result<Taken, Error> {
 /// is committed, and what commits meanwhile waits for another batch, however low its position.
 async fn seal_batch(state: &AppState, transaction: &mut Transaction<'static, Postgres>, after: i64) -> Result<Taken, Error> {
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).fetch_one(&mut **transaction).await?;
-    along_indexes(transaction).await?;
+    along_indexes(transaction, after).await?;
     let positions = sqlx::query_scalar!(
         "delete from ledger_unsealed where ctid = any (array(
            select ctid from ledger_unsealed where position > $2 order by position limit $1)) returning position",

@@ -78,6 +78,7 @@ async fn part_of(state: &AppState, part: Part) -> Result<Vec<Reading>, Error> {
         Part::Postgres => {
             let mut readings = rows(state).await?;
             readings.extend(differences(state).await?);
+            readings.extend(checked(state).await?);
             Ok(readings)
         }
         Part::Leases => under_way::remainders(state).await,
@@ -153,4 +154,10 @@ async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     .await?;
     let of = |label: &str| if label.is_empty() { "billing_reconciliation_notes" } else { "billing_reconciliation_differences" };
     Ok(rows.into_iter().filter_map(|(label, value)| Reading::new(of(&label), label, value)).collect())
+}
+
+/// What the last check of the ledger found; nothing where there was none yet.
+async fn checked(state: &AppState) -> Result<Option<Reading>, sqlx::Error> {
+    let last = sqlx::query_scalar!("select differences from ledger_checks order by id desc limit 1").fetch_optional(&state.pool).await?;
+    Ok(last.and_then(|differences| Reading::new("billing_ledger_differences", String::new(), differences)))
 }

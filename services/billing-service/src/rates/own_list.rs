@@ -1,6 +1,9 @@
 //! Rate cards as YAML of our own: what the shared price lists cannot say (prices apart from costs, fixed prices, free allowances,
 //! cards of one organization). Token prices are in units of the currency for a million, all others for one.
 
+use std::collections::BTreeSet;
+use std::iter::once;
+
 use identity::OrganizationId;
 use money::{Currency, Decimal, RateCard, Rates, Schedule, Tier};
 use serde::Deserialize;
@@ -109,6 +112,9 @@ impl Reader {
         let organization = card.organization.as_deref().map(|id| self.note(&format!("{model}.organization"), id.parse::<OrganizationId>()));
         let cost = self.schedule(&format!("{model}.cost"), &card.cost);
         let price = self.price(card, cost.as_ref(), markup);
+        if let (Some(price), Some(cost)) = (&price, &cost) {
+            self.check_costs(model, price, cost);
+        }
         let free = card.free_per_month.as_deref().map_or(Some(0), |text| self.micros(&format!("{model}.free_per_month"), text));
         let organization_id = match organization {
             Some(None) => return None,
@@ -121,6 +127,20 @@ impl Reader {
             card: RateCard { currency, price: price?, cost: cost? },
             free_micros: free?,
         })
+    }
+
+    /// What is sold has a cost, for all sizes of a prompt: usage of which nobody knows what it cost cannot be posted, nor paid [B-32].
+    fn check_costs(&mut self, model: &str, price: &Schedule, cost: &Schedule) {
+        let above = price.tiers.iter().chain(&cost.tiers).map(|tier| tier.above_input_tokens.saturating_add(1));
+        let mut missing = BTreeSet::new();
+        for size in once(0).chain(above) {
+            let pairs = price.rates_for(size).named().into_iter().zip(cost.rates_for(size).named());
+            missing.extend(pairs.filter(|((_, price), (_, cost))| price.is_some() && cost.is_none()).map(|((name, _), _)| name));
+        }
+        // What is kept for an hour costs what is kept for five minutes, where nothing else is said.
+        for name in missing.into_iter().filter(|name| *name != "cache_write_1h") {
+            self.say(&format!("{model}.cost.{name}"), "must be given, and be 0 where it costs nothing: it has a price");
+        }
     }
 
     fn price(&mut self, card: &Card, cost: Option<&Schedule>, markup: i64) -> Option<Schedule> {
@@ -259,9 +279,10 @@ mod tests {
 
     #[test]
     fn prices_are_exact_in_quotes_and_without_and_a_card_is_priced_in_three_ways() {
+        let with_image = RATES.replace('}', ", image: 0.001}");
         let text = format!(
             "cards:\n- {{model: a, cost: {RATES}}}\n- {{model: b, cost: {RATES}, markup_percent: 12.5}}\n- {{model: c, cost: {RATES}, fixed_price: 0.05, free_per_month: 1}}\n\
-             - model: a\n  organization: org_0197f0a0000070008000000000000001\n  cost: {RATES}\n  price: {{input: 1, cached_input: 0, cache_write: 1, output: 3, reasoning: 3, image: 0.002, above: [{{tokens: 200000, rates: {{input: 2, cached_input: 0, cache_write: 2, output: 6, reasoning: 6}}}}]}}\n"
+             - model: a\n  organization: org_0197f0a0000070008000000000000001\n  cost: {with_image}\n  price: {{input: 1, cached_input: 0, cache_write: 1, output: 3, reasoning: 3, image: 0.002, above: [{{tokens: 200000, rates: {{input: 2, cached_input: 0, cache_write: 2, output: 6, reasoning: 6}}}}]}}\n"
         );
         let cards = parse(&text, 2_000).unwrap();
         let price = |index: usize| &cards[index].card.price;
@@ -296,6 +317,24 @@ mod tests {
                 "c must be listed once for each organization",
             ]
         );
+    }
+
+    /// [B-32] Its usage could be admitted, and never be posted.
+    #[test]
+    fn what_has_a_price_has_a_cost_for_prompts_of_every_size() {
+        let heard = RATES.replace('}', ", audio_input: 40, audio_output: 80, cache_write_1h: 5}");
+        let dearer = format!("above: [{{tokens: 1000, rates: {RATES}}}]");
+        let with = |cost: &str, price: &str| parse(&format!("cards:\n- {{model: a, cost: {cost}, price: {price}}}\n"), 0);
+        let audio = ["audio_input", "audio_output"]
+            .map(|name| format!("a.cost.{name} must be given, and be 0 where it costs nothing: it has a price"));
+        let told = |cost: &str, price: &str| with(cost, price).unwrap_err().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(told(RATES, &heard), audio);
+        let tiered = heard.replace('}', &format!(", {dearer}}}"));
+        assert_eq!(told(&tiered, &heard), audio, "above a thousand tokens it has none");
+        assert!(with(&heard, &tiered).is_ok() && with(&heard, RATES).is_ok(), "what has no price is not sold");
+        let fixed = |cost: &str| parse(&format!("cards:\n- {{model: a, cost: {cost}, fixed_price: 1}}\n"), 0);
+        assert!(fixed(&heard).is_ok() && fixed(RATES).is_ok());
+        assert_eq!(fixed(&tiered).unwrap_err().len(), 2);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Held {
     pub trace_id: Option<String>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+    /// The card it was made by; none where a version before `0139_reservation_cards` made it.
+    pub rate_card_id: Option<i64>,
     /// What its organization has, under the lock that was taken with it.
     pub balances: Balances,
 }
@@ -83,7 +85,7 @@ pub async fn reserve(
     let id = ReservationId::new(&state.clock, &state.random);
     sqlx::query!(
         "insert into reservations (id, request_id, request_hash, organization_id, api_key_id, user_id, model, provider, currency, amount_micros, state,
-           trace_id, created_at, expires_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'held', $11, $12, $13)",
+           trace_id, created_at, expires_at, rate_card_id) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'held', $11, $12, $13, $14)",
         id.uuid(),
         request.request_id.uuid(),
         hash,
@@ -96,7 +98,8 @@ pub async fn reserve(
         amount,
         chassis::telemetry::trace_id(),
         now,
-        request.expires_at
+        request.expires_at,
+        card.id
     )
     .execute(&mut **transaction)
     .await?;
@@ -149,7 +152,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
     let Some(owner) = owner else { return Ok(None) };
     let balances = ledger::lock(transaction, OrganizationId::from_uuid(owner)).await?;
     let row = sqlx::query!(
-        "select id, request_id, organization_id, api_key_id, user_id, model, provider, amount_micros, state, trace_id, created_at
+        "select id, request_id, organization_id, api_key_id, user_id, model, provider, amount_micros, state, trace_id, created_at, rate_card_id
          from reservations where id = $1 for no key update",
         id.uuid()
     )
@@ -167,6 +170,7 @@ pub async fn find(transaction: &mut Transaction<'static, Postgres>, id: Reservat
         state: row.state,
         trace_id: row.trace_id,
         created_at: row.created_at,
+        rate_card_id: row.rate_card_id,
         balances,
     }))
 }

@@ -27,7 +27,7 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
 /// Adds a batch of what people spent, of the deltas after an id; nothing while another replica does it.
 pub(super) async fn fold_people_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        if !begin(transaction, LOCK + 2).await? {
+        if !begin(transaction, LOCK + 2, after).await? {
             return Ok(None);
         }
         let taken = sqlx::query_as!(
@@ -48,7 +48,7 @@ pub(super) async fn fold_people_after(pool: &PgPool, after: i64) -> Result<Optio
 /// The same of what had a tag.
 pub(super) async fn fold_tags_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        if !begin(transaction, LOCK + 2).await? {
+        if !begin(transaction, LOCK + 2, after).await? {
             return Ok(None);
         }
         let taken = sqlx::query_as!(

@@ -18,7 +18,7 @@ pub async fn fold(pool: &PgPool) -> Result<bool, Error> {
 /// Adds a batch of the deltas after an id; nothing while another replica does it.
 pub(super) async fn fold_after(pool: &PgPool, after: i64) -> Result<Option<Taken>, Error> {
     in_transaction!(pool, |transaction| {
-        if !begin(transaction, LOCK + 1).await? {
+        if !begin(transaction, LOCK + 1, after).await? {
             return Ok(None);
         }
         let taken = sqlx::query_as!(

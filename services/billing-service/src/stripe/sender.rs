@@ -193,7 +193,10 @@ async fn mark_sent(state: &AppState, due: &Due, external_id: Option<&str>) -> Re
 async fn perform_and_catch_up(state: &AppState, stripe: &Transport, due: &mut Due) -> Result<Option<String>, Error> {
     let made = perform(state, stripe, due).await?;
     if let Some(made) = made.as_deref().filter(|_| due.kind == "subscription.charge") {
+        // It was done, whatever comes of this.
+        due.looks = true;
         invoice::catch_up(state, stripe, made, due.was_done).await?;
+        due.looks = false;
     }
     Ok(made)
 }

@@ -23,6 +23,8 @@ use crate::places::{Place, Places};
 
 /// Longest time that one call may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a place is waited for.
+const PATIENCE_FOR_PLACE: Duration = Duration::from_secs(5);
 /// Requests at once that ask Stripe each time they are made ([`Transport::place`]).
 const PLACES: usize = 64;
 /// Of them those of one organization: two people may look at its cards and open the portal.
@@ -147,6 +149,14 @@ impl Transport {
     /// [`TransportError::Late`] when there is none left.
     pub fn place(&self, organization: OrganizationId) -> Result<Place, TransportError> {
         self.places.take(organization).map_err(|_| TransportError::Late)
+    }
+
+    /// The same, where several at once are nothing out of the ordinary, as people have tabs: one waits for the other for some seconds.
+    ///
+    /// # Errors
+    /// [`TransportError::Late`] when none came free.
+    pub async fn wait_for_place(&self, organization: OrganizationId) -> Result<Place, TransportError> {
+        self.places.wait(organization, PATIENCE_FOR_PLACE).await.map_err(|_| TransportError::Late)
     }
 
     /// Sends a request of our own making, once. The answer is read as it is: a field that is missing is missed where it is needed, and

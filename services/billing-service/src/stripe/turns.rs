@@ -9,7 +9,7 @@ use crate::state::AppState;
 
 /// Takes the turn of a task, if it has come; the next one is after `pause`. It is noted before anything is done, so that nobody
 /// else does the same, and a task that fails is not done again at once.
-pub(super) async fn take(state: &AppState, name: &str, pause: Duration) -> Result<bool, Error> {
+pub(crate) async fn take(state: &AppState, name: &str, pause: Duration) -> Result<bool, Error> {
     let now = state.clock.now();
     let next = now + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
     let taken = sqlx::query!("update stripe_turns set next_at = $3 where name = $1 and next_at <= $2", name, now, next);

@@ -1,5 +1,6 @@
 //! `POST /stripe/webhooks`: an event is verified, stored, and only then acknowledged [B-1 to B-15].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::Extension;
@@ -7,7 +8,8 @@ use axum::body::{Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use chassis::Problem;
 use chassis::http::body::{is_too_large, timed_out};
-use chassis::http::edge::{StrangersBodies, payload_too_large};
+use chassis::http::edge::{RequestContext, payload_too_large};
+use chassis::http::strangers::StrangersBodies;
 use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -47,6 +49,7 @@ pub(super) struct Event {
 pub async fn receive(
     State(state): State<AppState>,
     Extension(places): Extension<StrangersBodies>,
+    Extension(context): Extension<RequestContext>,
     request: Request,
 ) -> Result<StatusCode, Error> {
     let secrets = &state.config.stripe.webhook_secrets.0;
@@ -57,7 +60,7 @@ pub async fn receive(
     let header = signature_of(request.headers())?;
     let invalid = |invalid: InvalidSignature| refused(&invalid.to_string());
     let claim = Claim::read(&header, state.clock.now()).map_err(invalid)?;
-    let body = body_of(request, &places).await?;
+    let body = body_of(request, &places, context.client_ip).await?;
     claim.verify(&body, secrets).map_err(invalid)?;
     chassis::step!("webhook.verified");
     store(&state, &body).await?;
@@ -73,12 +76,12 @@ fn signature_of(headers: &HeaderMap) -> Result<String, Error> {
 
 /// The body, by which it is known whether it is Stripe's: whoever else sends it, slowly, takes one of few places until it has come. Stripe comes
 /// again when there is none.
-async fn body_of(request: Request, places: &StrangersBodies) -> Result<Bytes, Problem> {
+async fn body_of(request: Request, places: &StrangersBodies, client: IpAddr) -> Result<Bytes, Problem> {
     let body = request.into_body();
     if body.size_hint().lower() > MAX_BYTES as u64 {
         return Err(payload_too_large());
     }
-    let _place = places.place()?;
+    let _place = places.place(client)?;
     let whole = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BYTES)).await.map_err(|_| late())?;
     whole.map_err(|error| unreadable(&error))
 }

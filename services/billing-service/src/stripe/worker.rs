@@ -107,23 +107,34 @@ async fn handle(state: &AppState, first: &Claimed, all: &[Claimed]) -> Result<()
     if let Some(brought_in) = &first.traceparent {
         continue_from(&span, brought_in);
     }
-    let ids: Vec<String> = all.iter().map(|event| event.id.clone()).collect();
-    fetch_and_have_effect(state, first, &ids).instrument(span).await
+    fetch_and_have_effect(state, first, all).instrument(span).await
 }
 
 /// The effect of what events are about, and their mark: the object is fetched first, without any lock [B-82], and has its effect with the mark.
-async fn fetch_and_have_effect(state: &AppState, event: &Claimed, ids: &[String]) -> Result<(), Error> {
-    let id = event.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
-    let fetched = match (Family::of(&event.kind), id) {
+/// What Stripe does not have means nothing, where each of them may be of something that is gone [`facts::may_be_gone`].
+///
+/// # Errors
+/// [`Error::Unreadable`] without an id; [`Error::Internal`] when Stripe does not have what it never deletes; Stripe's, the database's, those of
+/// the effect. Nothing has changed then.
+async fn fetch_and_have_effect(state: &AppState, first: &Claimed, all: &[Claimed]) -> Result<(), Error> {
+    let ids: Vec<String> = all.iter().map(|event| event.id.clone()).collect();
+    let id = first.object_id.as_ref().and_then(Value::as_str).filter(|id| is_id(id));
+    let fetched = match (Family::of(&first.kind), id) {
         (None, _) => None,
         (Some(_), None) => return Err(Error::Unreadable("id")),
-        (Some(family), Some(id)) => facts::look(state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id, event.look).await?,
+        (Some(family), Some(id)) => facts::look(state.stripe.as_ref().ok_or(Error::NoStripe)?, family, id, first.look).await?,
     };
     if fetched.is_some() {
         chassis::step!("event.fetched");
+    } else if all.iter().any(|event| !facts::may_be_gone(&event.kind)) {
+        // Ignored, it would never be looked at again, and what was paid has no effect: it comes again, and people are told of it in the end
+        // [B-20, B-22].
+        return Err(Error::Internal(
+            "Stripe does not have what it never deletes: STRIPE_SECRET_KEY or STRIPE_API_BASE may be of another account than the event",
+        ));
     }
     in_transaction!(state.pool, |transaction| {
-        let turn = turn::take(transaction, ids, fetched.as_ref()).await?;
+        let turn = turn::take(transaction, &ids, fetched.as_ref()).await?;
         if turn.waiting.is_empty() {
             return Ok(());
         }

@@ -68,7 +68,8 @@ struct Row {
 /// Every row of a time, oldest first, as a stream.
 #[utoipa::path(get, path = "/v1/usage/export", tag = "usage", params(ExportQuery), security(("bearer" = [])),
     responses((status = 200, content((String = "text/csv"), (String = "application/jsonl"))), (status = 400, body = ProblemBody),
-        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody)))]
+        (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Four exports are under way already")))]
 pub async fn export(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

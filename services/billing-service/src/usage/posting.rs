@@ -180,7 +180,7 @@ impl Work {
             return self.less(state, transaction, event, &before, (-more, cost)).await;
         }
         // What of it was free stays so, and the rest has what is left of the allowance.
-        let dearer = (cost - before.cost).max(0);
+        let dearer = cost - before.cost;
         let free = allowance::take(transaction, event.organization_id, card, more, event.started_at).await?;
         let more = more - free;
         let balances = *self.balances.get(&event.organization_id).ok_or(Error::NotFound)?;

@@ -94,6 +94,7 @@ impl App {
             lease: LeaseConfig { life: Millis(Duration::from_mins(1)), drain: Millis(Duration::from_mins(7)), start: 100_000 },
             webhooks_to_private: false,
             alerts_retention_days: 0,
+            ledger_check: Millis(Duration::ZERO),
             overage: billing_service::usage::Overage::Debt,
             stripe: StripeConfig {
                 secret_key: None,

@@ -18,10 +18,18 @@ use testkit::eventually::eventually;
 use super::app::App;
 use super::budgets::{budget, owner, spend};
 
-type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
+pub type Received = Arc<Mutex<Vec<(HeaderMap, String)>>>;
+
+/// Listens with this on a port of this machine; where messages go.
+async fn listen(router: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
 
 /// Somebody who receives messages, and refuses the first of them.
-async fn receiver(refusals: usize) -> (String, Received) {
+pub async fn receiver(refusals: usize) -> (String, Received) {
     let received = Received::default();
     let kept = received.clone();
     let router = Router::new().route(
@@ -32,10 +40,7 @@ async fn receiver(refusals: usize) -> (String, Received) {
             if kept.len() > refusals { StatusCode::NO_CONTENT } else { StatusCode::INTERNAL_SERVER_ERROR }
         }),
     );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (url, received)
+    (listen(router).await, received)
 }
 
 /// Somebody who takes messages and never answers, and how many were taken.
@@ -49,14 +54,16 @@ async fn hanging() -> (String, Arc<AtomicUsize>) {
             std::future::pending::<StatusCode>().await
         }),
     );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    (url, asked)
+    (listen(router).await, asked)
+}
+
+/// Somebody who sends every message on to another address.
+async fn redirecting(to: String) -> String {
+    listen(Router::new().route("/hook", post(move || async move { (StatusCode::TEMPORARY_REDIRECT, [("location", to)]) }))).await
 }
 
 /// Writes so many messages to an organization's endpoints.
-async fn write(app: &App, organization: OrganizationId, messages: usize) {
+pub async fn write(app: &App, organization: OrganizationId, messages: usize) {
     let state = app.state();
     let mut transaction = state.pool.begin().await.unwrap();
     for number in 0..messages {
@@ -244,11 +251,12 @@ async fn what_is_written_to_an_endpoint_for_which_a_thousand_messages_wait_is_li
          from webhook_endpoints, generate_series(1, 999) n",
     )
     .await;
+    let counted = app.metric("webhook_deliveries_failed_total").await;
     // One more fits.
     write(&app, ada, 2).await;
     let full = "select count(*) from webhook_deliveries where state = 'failed' and attempts = 0 and last_error like 'too many%'";
     assert_eq!((app.count(full).await, app.count("select count(*) from webhook_deliveries").await), (1, 1_001));
-    assert!(app.metric("webhook_deliveries_failed_total").await >= 1.0);
+    assert!(app.metric("webhook_deliveries_failed_total").await >= counted + 1.0);
     let (state, failed) = (json!("failed"), client.get("/v1/webhook-deliveries").await.json["data"].clone());
     assert!(failed.as_array().unwrap().iter().any(|listed| listed["state"] == state && listed["attempts"] == 0));
 }
@@ -292,4 +300,22 @@ async fn nothing_is_sent_to_our_own_network() {
     })
     .await;
     assert_eq!(error, "the host is not on the public internet");
+}
+
+/// Nobody has checked where that is: it may be our own network.
+#[tokio::test]
+async fn an_endpoint_that_sends_us_on_to_another_address_is_not_followed_there() {
+    let app = App::with(|config| config.webhooks_to_private = true).await;
+    let (ada, client) = owner(&app);
+    let (elsewhere, received) = receiver(0).await;
+    let url = redirecting(elsewhere).await;
+    client.post("/v1/webhook-endpoints", &json!({"url": url})).await.expect(201);
+    write(&app, ada, 1).await;
+    let delivery = eventually("it is answered", || async {
+        let delivery = client.get("/v1/webhook-deliveries").await.expect(200).json["data"][0].clone();
+        delivery["last_status"].is_number().then_some(delivery)
+    })
+    .await;
+    assert_eq!((&delivery["last_status"], &delivery["state"]), (&json!(307), &json!("waiting")));
+    assert!(received.lock().unwrap().is_empty(), "it was followed");
 }

@@ -70,6 +70,31 @@ async fn a_budget_that_is_made_twice_with_one_key_is_there_once() {
     client.post("/v1/budgets", &budget(&json!({"name": "other"}))).await.expect(422);
 }
 
+/// [B-78] What keeps somebody from spending is not taken away and put back without a trace.
+#[tokio::test]
+async fn who_makes_changes_or_ends_a_budget_is_on_record_with_what_it_was_before() {
+    let app = App::start().await;
+    let (_, client) = owner(&app);
+    let id = client.post("/v1/budgets", &budget(&json!({"hard": true}))).await.expect(201).string("id");
+    let (path, raised) = (format!("/v1/budgets/{id}"), json!({"limit_micros": 9_000_000}).to_string());
+    for _ in 0..2 {
+        client.send(Method::PATCH, &path, Some(raised.clone())).await.expect(200);
+    }
+    client.delete(&path).await.expect(204);
+    let logged: Vec<(String, Value, Value, bool)> =
+        sqlx::query_as("select action, coalesce(before -> 'limit_micros', 'null'), coalesce(after -> 'limit_micros', 'null'), actor <> '' from audit_log where action like 'budget.%' order by id")
+            .fetch_all(&app.database.owner)
+            .await
+            .unwrap();
+    let limit = budget(&json!({}))["limit_micros"].clone();
+    let told: Vec<_> = logged.iter().map(|(action, before, after, is_named)| (action.as_str(), before, after, *is_named)).collect();
+    let (none, high) = (Value::Null, json!(9_000_000));
+    assert_eq!(
+        told,
+        [("budget.create", &none, &limit, true), ("budget.change", &limit, &high, true), ("budget.delete", &high, &none, true)]
+    );
+}
+
 #[tokio::test]
 async fn what_no_budget_can_be_is_refused_with_the_field() {
     let app = App::start().await;

@@ -68,13 +68,13 @@ async fn one_hold_that_cannot_be_ended_does_not_keep_the_sweeper_from_the_others
     body["model"] = json!("gone");
     app.reserve(&body).await.expect(201);
     app.hold(organization, 0, 100).await;
-    app.sell("gone", false).await;
+    app.as_owner("create table hidden as select * from rate_cards where model = 'gone'; delete from rate_cards where model = 'gone'").await;
     app.turn.advance(Duration::from_mins(10));
     let stuck = app.metric("billing_reservations_stuck_total").await;
     assert_eq!(sweep(&app.state()).await.unwrap(), 1);
     assert_eq!(app.balance(&client).await, (GRANT - 1200, 1200));
     assert!(app.metric("billing_reservations_stuck_total").await > stuck, "it was not counted");
-    app.sell("gone", true).await;
+    app.as_owner("insert into rate_cards overriding system value select * from hidden").await;
     assert_eq!(sweep(&app.state()).await.unwrap(), 1);
     assert_eq!(app.balance(&client).await, (GRANT, 0));
     app.assert_clean().await;

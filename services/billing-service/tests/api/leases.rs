@@ -276,6 +276,29 @@ async fn a_request_that_was_given_up_for_dead_has_back_what_it_used_less_than_it
     app.assert_clean().await;
 }
 
+/// [B-33] Its price is for the request, whatever it used.
+#[tokio::test]
+async fn a_request_of_a_fixed_price_that_used_less_than_its_checkpoint_said_cost_us_less() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let rates = "{input: 1, cached_input: 1, cache_write: 1, output: 1, reasoning: 1}";
+    let card = format!("cards:\n- {{model: fixed, cost: {rates}, fixed_price: 0.0001}}\n");
+    app.import(&card, 0, app.clock.now(), false).await.unwrap();
+    let event = UsageEvent { usage: TokenUsage::text(10, 4), ..app.used_of(organization, "fixed").await };
+    app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(40, 10)).await.unwrap();
+    app.turn.advance(Duration::from_mins(5));
+    sweep_flights(&app.state()).await.unwrap();
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    let cost = async || (app.count("select cost_micros::bigint from usage_events").await, app.house("provider_cost").await);
+    assert_eq!(cost().await, (50, -50));
+    for _ in 0..2 {
+        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+    }
+    assert_eq!(cost().await, (14, -14));
+    assert_eq!(app.balance(&client).await, (GRANT - 100, 0));
+    app.assert_clean().await;
+}
+
 /// [B-43] [B-50] Nobody has back more than was charged, whoever gives it back and in what order.
 #[tokio::test]
 async fn a_request_of_which_somebody_gave_back_most_has_only_the_rest_back_when_it_used_less() {
@@ -399,6 +422,29 @@ async fn while_the_rest_of_a_wallet_is_bound_in_a_lost_lease_requests_are_told_t
     assert_eq!(app.balance(&client).await, (RESERVED, 0));
     app.lease(organization, RESERVED, None).await.expect(200);
     app.assert_clean().await;
+}
+
+/// [B-42] Of the lost lease, and of one whose last request is never settled.
+#[tokio::test]
+async fn a_dead_sweeper_does_not_keep_from_its_owner_what_a_lease_holds_of_which_nothing_can_be_in_flight() {
+    for is_lost in [true, false] {
+        let app = without_sweeper(RESERVED).await;
+        let (organization, client) = app.organization();
+        app.used(organization).await;
+        if is_lost {
+            let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
+            app.lease(organization, RESERVED, None).await.expect(503);
+        } else {
+            app.as_owner("update leases set state = 'closing'").await;
+            app.lease(organization, RESERVED, None).await.expect(402);
+        }
+        let state = "select count(*) from leases where state in ('lost', 'draining') and held_micros > 0";
+        assert_eq!(app.count(state).await, 1);
+        app.turn.advance(Duration::from_mins(11));
+        app.lease(organization, RESERVED, None).await.expect(200);
+        assert_eq!(app.balance(&client).await.0, RESERVED, "in the next lease");
+        app.assert_clean().await;
+    }
 }
 
 /// A call that broke off between the ledger and Redis.

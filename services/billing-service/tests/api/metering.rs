@@ -156,6 +156,7 @@ async fn the_same_events_from_many_senders_in_opposite_orders_are_each_taken_by_
 async fn a_late_event_counts_in_its_month_while_that_is_open_then_as_an_adjustment_and_beyond_the_window_or_ahead_not_at_all() {
     let (app, client) = start().await;
     let count = meter(&client, "count", &json!({})).await;
+    let counted = app.metric("billing_metered_events_total").await;
     let occurred: DateTime<Utc> = "2029-12-31T23:30:00Z".parse().unwrap();
     let status = async |id: &str, time| statuses(send(&client, &[event(id, time, &json!({}))]).await).remove(0);
     assert_eq!(status("own", occurred).await, "accepted");
@@ -168,7 +169,7 @@ async fn a_late_event_counts_in_its_month_while_that_is_open_then_as_an_adjustme
     assert_eq!(months, ["12-01T00=1", "01-01T00=2"]);
     let original = "select count(*) from metered_events where adjustment and occurred_at = '2029-12-31T23:30:00Z' and counted_at = '2030-01-04T00:00:00Z'";
     assert_eq!(app.count(original).await, 1, "the adjustment lost its own instant");
-    assert!(app.metric("billing_metered_events_total").await >= 5.0);
+    assert!(app.metric("billing_metered_events_total").await >= counted + 5.0);
 }
 
 #[tokio::test]

@@ -91,7 +91,6 @@ const REFERRED_TO: &str = "
 
 /// Statistics that were gathered while nothing waited say that the index of what waits holds nothing, and a plan that believes them reads the
 /// whole index instead of looking up one row of it.
-/// [B-14]
 #[tokio::test]
 async fn a_look_reads_no_more_when_a_thousand_times_as_much_waits_as_statistics_know_of() {
     let app = App::start().await;

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use super::app::App;
+use super::app::{App, GRANT};
+use billing_service::reservations::sweep;
+use chassis::config::Millis;
 use serde_json::json;
 use testkit::http::Answer;
+
+/// `sim-large` at 6 micro-units for a token in and 24 for one out.
+const DOUBLED: &str = r#"{"sim-large": {"input_cost_per_token": 6e-6, "output_cost_per_token": 2.4e-5}}"#;
 
 fn amount(answer: Answer) -> i64 {
     answer.expect(201).json["amount_micros"].as_i64().unwrap()
@@ -56,6 +61,44 @@ async fn a_settlement_after_a_change_of_rates_uses_the_card_of_the_hold_and_stor
         app.count("select count(*) from usage_events u join rate_cards c on c.id = u.rate_card_id where c.price_input = 1000000000").await,
         1
     );
+    app.assert_clean().await;
+}
+
+/// [B-31] Settled, given up for dead, and settled after all.
+#[tokio::test]
+async fn a_hold_is_priced_by_its_own_card_also_when_one_that_is_imported_later_begins_before_it() {
+    // The sweeper of the service would end the second hold before the test does.
+    let app = App::with(|config| config.sweep = Millis(Duration::from_hours(1))).await;
+    let (organization, client) = app.organization();
+    let before = app.count("select id from rate_cards where model = 'sim-large'").await;
+    let (hold, dead) = (app.hold(organization, 100, 100).await, app.hold(organization, 100, 100).await);
+    app.turn.advance(Duration::from_secs(30));
+    // Twice what they were held at, from ten seconds before that.
+    app.import(DOUBLED, 0, app.clock.now() - chrono::TimeDelta::seconds(40), false).await.unwrap();
+    assert_eq!(app.settle(&hold, &app.usage(100, 100)).await.expect(200).json["price_micros"], 1500);
+    app.turn.advance(Duration::from_mins(10));
+    assert_eq!(sweep(&app.state()).await.unwrap(), 1);
+    assert_eq!(app.count("select rate_card_id from usage_events where counted_by = 'abandoned'").await, before);
+    assert_eq!(app.settle(&dead, &app.usage(100, 100)).await.expect(200).json["price_micros"], 1500);
+    assert_eq!(app.count("select min(rate_card_id) from usage_events").await, before);
+    assert_eq!(app.count("select max(rate_card_id) from usage_events").await, before);
+    assert_eq!(app.balance(&client).await, (GRANT - 3000, 0));
+    assert_eq!(amount(app.reserve(&app.reservation(organization, app.request(), 100, 100)).await), 3000, "the new card was not in force");
+    app.assert_clean().await;
+}
+
+/// [B-31] As versions before `0139_reservation_cards` wrote them.
+#[tokio::test]
+async fn a_hold_that_names_no_card_is_settled_by_the_one_of_the_instant_at_which_it_was_made() {
+    let app = App::start().await;
+    let (organization, _) = app.organization();
+    let before = app.count("select id from rate_cards where model = 'sim-large'").await;
+    let hold = app.hold(organization, 100, 100).await;
+    app.as_owner("update reservations set rate_card_id = null").await;
+    app.turn.advance(Duration::from_mins(1));
+    app.import(DOUBLED, 0, app.clock.now(), false).await.unwrap();
+    assert_eq!(app.settle(&hold, &app.usage(100, 100)).await.expect(200).json["price_micros"], 1500);
+    assert_eq!(app.count("select rate_card_id from usage_events").await, before);
     app.assert_clean().await;
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use admission::{End, Settlement};
 use billing_service::grants::{NewGrant, Source};
+use chassis::config::Millis;
 use serde_json::{Value, json};
 use testkit::eventually;
 use testkit::http::{Answer, TestClient};
@@ -81,6 +82,26 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
     wanted(&shop, 1).await;
     shop.assert_clean().await;
     shop.assert_reconciled().await;
+}
+
+/// [B-42] [B-49] The sweeper that would give it back is dead.
+#[tokio::test]
+async fn what_a_dead_process_holds_is_given_back_before_anything_is_bought() {
+    let shop = Shop::with(|config| config.sweep = Millis(Duration::from_hours(1))).await;
+    let (organization, client) = shop.customer();
+    shop.pay(&shop.pack(&client, "small").await.expect(201));
+    shop.settle().await;
+    shop.app.hold(organization, 0, 750_000).await;
+    assert_eq!(shop.app.balance(&client).await, (1_000_000, 9_000_000));
+    shop.pass(Duration::from_mins(10));
+    let mut wanted = settings(500_000_000);
+    wanted["threshold_micros"] = 5_000_000.into();
+    set(&client, &wanted).await.expect(200);
+    billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
+    let given_back = || async { (shop.app.balance(&client).await == (10_000_000, 0)).then_some(()) };
+    eventually("it is given back", given_back).await;
+    assert_eq!(shop.app.count("select count(*) from top_ups").await, 0);
+    shop.assert_clean().await;
 }
 
 /// A look adds up two thousand wallets at most: what it costs has a bound, and those after them come with the next.

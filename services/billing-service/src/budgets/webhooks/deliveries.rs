@@ -1,6 +1,7 @@
 //! `/v1/webhook-deliveries`: what was to be told to whom, and what became of it.
 
 use axum::extract::State;
+use chassis::Problem;
 use chassis::cursor::{CursorKey, Page};
 use chassis::http::{Path, Query};
 use chassis::problem::ProblemBody;
@@ -146,7 +147,8 @@ async fn rows(state: &AppState, organization: OrganizationId, after: Option<(Dat
 /// Send it again, with the same id: a receiver that has it knows it.
 #[utoipa::path(post, path = "/v1/webhook-deliveries/{id}/replay", tag = "webhooks", security(("bearer" = [])),
     params(("id" = DeliveryId, Path, description = "The delivery")),
-    responses((status = 202), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+    responses((status = 202), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 409, body = ProblemBody, description = "As many messages wait for the endpoint as may")))]
 pub async fn replay(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -155,10 +157,25 @@ pub async fn replay(
     principal.require(Scope::BillingWrite)?;
     let replayed = sqlx::query!(
         "update webhook_deliveries d set state = 'waiting', attempts = 0, next_attempt_at = $3, replayed_at = $3, delivered_at = null
-         from webhook_endpoints e where d.organization_id = $1 and d.id = $2 and e.id = d.endpoint_id and e.deleted_at is null",
+         from webhook_endpoints e where d.organization_id = $1 and d.id = $2 and e.id = d.endpoint_id and e.deleted_at is null
+           and (d.state = 'waiting' or (select count(*) from (
+             select from webhook_deliveries w where w.endpoint_id = e.id and w.state = 'waiting' limit $4) waiting) < $4)",
         principal.organization_id.uuid(),
         id.uuid(),
-        state.clock.now()
+        state.clock.now(),
+        MOST_WAITING
     );
-    if replayed.execute(&state.pool).await?.rows_affected() == 0 { Err(Error::NotFound) } else { Ok(StatusCode::ACCEPTED) }
+    if replayed.execute(&state.pool).await?.rows_affected() == 1 {
+        return Ok(StatusCode::ACCEPTED);
+    }
+    let known = sqlx::query_scalar!(
+        r#"select exists (select from webhook_deliveries d join webhook_endpoints e on e.id = d.endpoint_id
+             where d.organization_id = $1 and d.id = $2 and e.deleted_at is null) as "known!""#,
+        principal.organization_id.uuid(),
+        id.uuid()
+    );
+    if !known.fetch_one(&state.pool).await? {
+        return Err(Error::NotFound);
+    }
+    Err(Problem::conflict("too_many_waiting", "As many messages wait for the endpoint as may").into())
 }

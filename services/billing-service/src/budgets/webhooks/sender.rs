@@ -207,13 +207,7 @@ async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
     let secrets: Result<Vec<_>, Error> = valid.map(|version| signature::secret(&state.config.secret, endpoint, version)).collect();
     let signed = secrets.and_then(|secrets| signature::sign_all(&secrets, &due.message_id, timestamp, due.payload.as_bytes()));
     let signed = signed.map_err(|error| error.to_string())?;
-    // A client for each attempt: it is pinned to the address that was checked, follows no redirect and knows no proxy.
-    let client = client::builder()
-        .connect_timeout(TIMEOUT)
-        .timeout(TIMEOUT)
-        .resolve(&target.host, target.address)
-        .build()
-        .map_err(|_| "no client can be made")?;
+    let client = pinned(&target).map_err(|_| "no client can be made")?;
     let request = client
         .post(target.url)
         .header("content-type", "application/json")
@@ -224,4 +218,31 @@ async fn send(state: &AppState, due: &Due) -> Result<u16, String> {
     let answered =
         request.send().await.map_err(|error| if error.is_timeout() { "it did not answer in time" } else { "it could not be reached" })?;
     Ok(answered.status().as_u16())
+}
+
+/// A client for one attempt: it is pinned to the address that was checked, follows no redirect and knows no proxy.
+fn pinned(target: &guard::Target) -> Result<reqwest::Client, reqwest::Error> {
+    client::builder().connect_timeout(TIMEOUT).timeout(TIMEOUT).resolve(&target.host, target.address).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::post;
+
+    use super::*;
+
+    /// Whoever owns the name may have it mean another address a moment after it was checked.
+    #[tokio::test]
+    async fn the_address_that_was_checked_is_asked_whatever_its_name_means_by_now() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/hook", post(|| async { "taken" }));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        // A name that means nothing anywhere (RFC 6761).
+        let url = format!("http://x.invalid:{}/hook", address.port()).parse().unwrap();
+        let target = guard::Target { url, host: "x.invalid".to_owned(), address };
+        let answer = pinned(&target).unwrap().post(target.url).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "taken");
+    }
 }

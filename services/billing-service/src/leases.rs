@@ -13,6 +13,7 @@ mod store;
 
 use axum::extract::State;
 use chassis::http::Json;
+use contracts::LeaseId;
 use contracts::billing::Settlement;
 use contracts::leases::{Lease, LeaseRequest, SCOPE_LEASES_WRITE};
 use contracts::usage::UsageEvent;
@@ -68,6 +69,22 @@ pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<O
         *(if lease.model.is_some() { &mut unspent.models } else { &mut unspent.all }) += remaining;
     }
     Ok(Some(unspent))
+}
+
+/// Gives back what an organization's leases hold of which nothing can be in flight any more, whether or not the sweeper has been there [B-42].
+///
+/// # Errors
+/// The database's.
+pub async fn drain(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
+    let drained = sqlx::query_scalar!(
+        "select id from leases where organization_id = $1 and state in ('draining', 'lost') and held_micros > 0 and drained_at <= $2",
+        organization.uuid(),
+        state.clock.now()
+    );
+    for id in drained.fetch_all(&state.pool).await? {
+        closing::drain(state, LeaseId::from_uuid(id)).await?;
+    }
+    Ok(())
 }
 
 /// What a request took of its lease, and whether Redis was asked: it may be away, which is why the gateway asks us.

@@ -136,6 +136,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0138_definers_search_path",
         "0139_reservation_cards",
         "0140_ledger_checks",
+        "0141_ledger_check_later",
     ],
 };
 

@@ -13,6 +13,9 @@ use tokio::time::{Instant, timeout_at};
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// So many of one organization wait for a place at most: each keeps one of the edge (`TRIVET_HTTP_MAX_CONCURRENCY`), which are there for all.
+const WAITING_OF_ONE: usize = 64;
+
 /// For how long a place is waited for where most calls are short.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,9 +29,46 @@ pub struct Places {
 
 #[derive(Debug, Default)]
 struct Shared {
-    taken: Mutex<HashMap<OrganizationId, usize>>,
+    taken: Counts,
+    waiting: Counts,
     /// Some place came free.
     freed: Notify,
+}
+
+/// How many each organization has; who has none is not in it.
+#[derive(Debug, Default)]
+struct Counts(Mutex<HashMap<OrganizationId, usize>>);
+
+impl Counts {
+    /// One more, if `may` says so of its own and of all.
+    fn add(&self, organization: OrganizationId, may: impl FnOnce(usize, usize) -> Result<(), Problem>) -> Result<(), Problem> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        may(counts.get(&organization).copied().unwrap_or(0), counts.values().sum())?;
+        *counts.entry(organization).or_default() += 1;
+        Ok(())
+    }
+
+    fn remove(&self, organization: OrganizationId) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = counts.get_mut(&organization) {
+            *own -= 1;
+            if *own == 0 {
+                counts.remove(&organization);
+            }
+        }
+    }
+}
+
+/// One that waits, until it is dropped.
+struct Waiting<'a> {
+    organization: OrganizationId,
+    waiting: &'a Counts,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.waiting.remove(self.organization);
+    }
 }
 
 /// A place, until it is dropped.
@@ -50,24 +90,29 @@ impl Places {
     /// # Errors
     /// 429 when the organization has as many as it may have, 503 when there is none left; both with `Retry-After`.
     pub fn take(&self, organization: OrganizationId) -> Result<Place, Problem> {
-        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.get(&organization).is_some_and(|own| *own >= self.of_one) {
-            let title = "The organization has as many such calls under way as it may";
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", title).retry_after(RETRY_AFTER));
-        }
-        if taken.values().sum::<usize>() >= self.most {
-            let title = "As many such calls are under way as there may be";
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", title).retry_after(RETRY_AFTER));
-        }
-        *taken.entry(organization).or_default() += 1;
+        self.shared.taken.add(organization, |own, all| {
+            if own >= self.of_one {
+                Err(too_many())
+            } else if all >= self.most {
+                let title = "As many such calls are under way as there may be";
+                Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", title).retry_after(RETRY_AFTER))
+            } else {
+                Ok(())
+            }
+        })?;
         Ok(Place { organization, shared: Arc::clone(&self.shared) })
     }
 
     /// Takes a place, and waits for one for so long.
     ///
     /// # Errors
-    /// Those of [`Places::take`], when none came free.
+    /// Those of [`Places::take`], when none came free; 429 at once when as many of the organization wait already as may.
     pub async fn wait(&self, organization: OrganizationId, patience: Duration) -> Result<Place, Problem> {
+        if let Ok(place) = self.take(organization) {
+            return Ok(place);
+        }
+        self.shared.waiting.add(organization, |own, _| if own >= WAITING_OF_ONE { Err(too_many()) } else { Ok(()) })?;
+        let _waiting = Waiting { organization, waiting: &self.shared.waiting };
         let until = Instant::now() + patience;
         loop {
             // Heard of from here on, so that none comes free between the look and the waiting.
@@ -83,16 +128,14 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.organization) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.organization);
-            }
-        }
-        drop(taken);
+        self.shared.taken.remove(self.organization);
         self.shared.freed.notify_waiters();
     }
+}
+
+fn too_many() -> Problem {
+    let title = "The organization has as many such calls under way as it may";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_at_once", title).retry_after(RETRY_AFTER)
 }
 
 #[cfg(test)]
@@ -113,20 +156,22 @@ mod tests {
         drop(mine);
         assert_eq!((status(eve), status(ada)), (Ok(()), Ok(())));
         drop(his);
-        assert!(places.shared.taken.lock().unwrap().is_empty(), "who has none is forgotten");
+        assert!(places.shared.taken.0.lock().unwrap().is_empty(), "who has none is forgotten");
     }
     #[tokio::test]
     async fn who_waits_has_the_place_that_comes_free_and_is_refused_when_none_does() {
         let (places, ada) = (Places::new(1, 1), OrganizationId::from_uuid(Uuid::from_u128(1)));
         let place = places.take(ada).unwrap();
         assert_eq!(places.wait(ada, Duration::ZERO).await.unwrap_err().status().as_u16(), 429);
-        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(places.wait(ada, Duration::from_hours(1)))).collect();
+        let mut waiting: Vec<_> = (0..WAITING_OF_ONE).map(|_| Box::pin(places.wait(ada, Duration::from_hours(1)))).collect();
         for each in &mut waiting {
             assert!(poll!(each.as_mut()).is_pending());
         }
+        assert_eq!(places.wait(ada, Duration::from_hours(1)).await.unwrap_err().status().as_u16(), 429, "one more than may wait");
         drop(place);
         for each in waiting {
             drop(each.await.unwrap());
         }
+        assert!(places.shared.waiting.0.lock().unwrap().is_empty());
     }
 }

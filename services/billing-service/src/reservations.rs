@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::usage::{self, Used};
 
-pub use expiry::free;
+pub use expiry::{free, free_all};
 pub use store::{Held, find, resolve};
 pub use sweeper::{sweep, sweep_until};
 

@@ -100,6 +100,7 @@ async fn look(state: &AppState, after: Uuid) -> Result<Option<Uuid>, Error> {
 
 /// Looks at a wallet that a page found low again, under its lock and with what lies in its lease. One that cannot be topped up is set aside.
 async fn one(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
+    leases::drain(state, organization).await?;
     let leased = leases::unspent(state, organization).await?;
     let done = in_transaction!(state.pool, |transaction| { top_up(state, transaction, organization, leased).await });
     let Err(error) = &done else { return done };
@@ -125,9 +126,9 @@ async fn top_up(
     );
     let Some(set) = set.fetch_optional(&mut **transaction).await? else { return Ok(()) };
     let mut found = available(transaction, organization, leased.as_ref(), now).await?;
-    if let Some(available) = found.filter(|available| *available < set.threshold_micros) {
+    if found.is_some_and(|available| available < set.threshold_micros) {
         // What dead processes hold is not used up [B-42].
-        reservations::free(state, transaction, organization, set.threshold_micros.saturating_sub(available)).await?;
+        reservations::free_all(state, transaction, organization).await?;
         found = self::available(transaction, organization, leased.as_ref(), now).await?;
     }
     let pause = match found {

@@ -34,8 +34,10 @@ const PAGE: i64 = 500;
 /// that most looks at a day or a month are one.
 const LATE: TimeDelta = TimeDelta::hours(6);
 
-/// Alerts by the budgets of a minute of one organization, in twenty-four hours at most. What they would tell beyond is not told; the others are few.
-const MOST_TOLD: i64 = 3_000;
+/// Alerts by the budgets of a minute of one organization, in twenty-four hours at most. What they would tell beyond is not told.
+const MOST_OF_MINUTES: i64 = 3_000;
+/// The same by all others: more than as many budgets of a day as there may be tell, unless their limits are changed again and again.
+const MOST_OF_OTHERS: i64 = 5_000;
 
 chassis::define_id!(
     /// Something the organization was told.
@@ -193,13 +195,13 @@ async fn tell(
     spent: i64,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
-    let id = AlertId::new(&state.clock, &state.random);
+    let (id, of_minute) = (AlertId::new(&state.clock, &state.random), limits::period(&budget.period)? == LimitPeriod::Minute);
     let inserted = sqlx::query!(
         "insert into budget_alerts (id, budget_id, organization_id, period_start, threshold, spent_micros, limit_micros, currency, created_at)
          select $1, $2, $3, $4, $5, $6, $7, $8, $9
-         where $11 <> 'minute' or (select count(*) from (
+         where (select count(*) from (
            select from budget_alerts a where a.organization_id = $3 and a.created_at > $9::timestamptz - interval '1 day'
-             and exists (select from budgets b where b.id = a.budget_id and b.period = 'minute') limit $10) told) < $10
+             and (select b.period = 'minute' from budgets b where b.id = a.budget_id) = $11 limit $10) told) < $10
          on conflict on constraint budget_alerts_once do nothing",
         id.uuid(),
         budget.id,
@@ -210,8 +212,8 @@ async fn tell(
         budget.limit_micros,
         budget.currency,
         now,
-        MOST_TOLD,
-        budget.period
+        if of_minute { MOST_OF_MINUTES } else { MOST_OF_OTHERS },
+        of_minute
     )
     .execute(&mut **transaction)
     .await?;

@@ -121,7 +121,8 @@ pub async fn list(State(state): State<AppState>, Authenticated(principal): Authe
 #[utoipa::path(post, path = "/v1/budgets", tag = "budgets", request_body = NewBudget, security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key has no second effect and the same answer")),
     responses((status = 201, body = Budget), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-        (status = 409, body = ProblemBody, description = "There are as many budgets as an organization may have"), (status = 422, body = ProblemBody)))]
+        (status = 409, body = ProblemBody, description = "There are as many budgets as an organization may have"), (status = 422, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Budgets were changed as often in a day as they may be")))]
 pub async fn create(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -145,7 +146,8 @@ pub async fn create(
 #[utoipa::path(patch, path = "/v1/budgets/{id}", tag = "budgets", request_body = BudgetChange, security(("bearer" = [])),
     params(("id" = BudgetId, Path, description = "The budget")),
     responses((status = 200, body = Budget), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
-        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody)))]
+        (status = 404, body = ProblemBody), (status = 422, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Budgets were changed as often in a day as they may be")))]
 pub async fn change(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,
@@ -163,7 +165,8 @@ pub async fn change(
 
 /// End a budget.
 #[utoipa::path(delete, path = "/v1/budgets/{id}", tag = "budgets", security(("bearer" = [])), params(("id" = BudgetId, Path, description = "The budget")),
-    responses((status = 204), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody)))]
+    responses((status = 204), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody), (status = 404, body = ProblemBody),
+        (status = 429, body = ProblemBody, description = "Budgets were changed as often in a day as they may be")))]
 pub async fn delete(
     State(state): State<AppState>,
     Authenticated(principal): Authenticated,

@@ -1,7 +1,10 @@
 //! Budgets in the database. A change of a hard one changes what the organization may do, in the same transaction.
 
+use std::time::Duration;
+
 use chassis::Problem;
 use contracts::entitlements::{LimitPeriod, LimitScope};
+use http::StatusCode;
 use identity::OrganizationId;
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -14,6 +17,8 @@ use crate::state::AppState;
 
 /// Rows of a list; an organization has a handful.
 const MOST: i64 = 1000;
+/// Changes of an organization in twenty-four hours: as many budgets as there may be, each hour.
+const MOST_LOGGED: i64 = 5_000;
 /// Budgets of an organization: each is looked at again and again.
 const MOST_OF_ONE: i64 = 200;
 
@@ -107,6 +112,8 @@ struct Logged<'a> {
     after: Option<&'a Budget>,
 }
 
+/// # Errors
+/// 429 where as many changes of the organization were logged in a day as may: the log is kept for ever.
 async fn log(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
@@ -114,6 +121,17 @@ async fn log(
     logged: Logged<'_>,
 ) -> Result<(), Error> {
     let Logged { action, organization, before, after } = logged;
+    let one_too_many = sqlx::query_scalar!(
+        r#"select exists (select from (select at from audit_log where organization_id = $1 order by id desc offset $2 limit 1) oldest
+             where at > $3::timestamptz - interval '1 day') as "is!""#,
+        organization.uuid(),
+        MOST_LOGGED - 1,
+        state.clock.now()
+    );
+    if one_too_many.fetch_one(&mut **transaction).await? {
+        let title = "Budgets were changed as often in a day as they may be";
+        return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_changes", title).retry_after(Duration::from_hours(1)).into());
+    }
     let told = |budget: Option<&Budget>| serde_json::to_value(budget).map_err(|_| Error::Internal("a budget cannot be told"));
     let change = Change {
         action,
@@ -141,6 +159,18 @@ pub async fn find(connection: &mut PgConnection, organization: OrganizationId, i
     .await?
     .ok_or(Error::NotFound)?
     .try_into()
+}
+
+/// A budget that nobody else changes meanwhile, so that the log has what it was before.
+async fn find_locked(
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+    id: BudgetId,
+) -> Result<Budget, Error> {
+    sqlx::query!("select id from budgets where organization_id = $1 and id = $2 for no key update", organization.uuid(), id.uuid())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    find(transaction, organization, id).await
 }
 
 /// The budgets of the organization, newest first.
@@ -172,7 +202,7 @@ pub async fn update(
     change: &BudgetChange,
     decision: &Decision,
 ) -> Result<Budget, Error> {
-    let before = find(transaction, organization, id).await?;
+    let before = find_locked(transaction, organization, id).await?;
     sqlx::query!(
         "update budgets set name = coalesce($3, name), limit_micros = coalesce($4, limit_micros), hard = coalesce($5, hard),
                 thresholds = coalesce($6, thresholds), forecast = coalesce($7, forecast), updated_at = $8
@@ -211,7 +241,7 @@ pub async fn delete(
     id: BudgetId,
     decision: &Decision,
 ) -> Result<(), Error> {
-    let before = find(transaction, organization, id).await?;
+    let before = find_locked(transaction, organization, id).await?;
     let deleted = sqlx::query!(
         "update budgets set deleted_at = $3 where organization_id = $1 and id = $2 and deleted_at is null",
         organization.uuid(),

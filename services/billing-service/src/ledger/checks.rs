@@ -13,6 +13,9 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::stripe::turns;
 
+const TURN: &str = "ledger-checks";
+/// When a check begins anew that failed, or whose replica was stopped: not each minute, for it reads all of the ledger.
+const AFTER_FAILURE: Duration = Duration::from_hours(3);
 /// Between looks whether it is time.
 const POLL: Duration = Duration::from_mins(1);
 /// Lines of one check that are logged; a ledger with more is looked at with `ledger verify`, which tells all.
@@ -35,14 +38,13 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
 /// another replica was first.
 ///
 /// # Errors
-/// The database's. Nothing is kept then, and the turn is over all the same: a check that fails reads a large ledger once a day and not each
-/// minute.
+/// The database's. Nothing is kept then, and the next turn is hours later: a check that fails does not read a large ledger each minute.
 pub async fn step(state: &AppState, pause: Duration) -> Result<Option<Summary>, Error> {
-    if !turns::take(state, "ledger-checks", pause).await? {
+    if !turns::take(state, TURN, pause.min(AFTER_FAILURE)).await? {
         return Ok(None);
     }
     // A connection of its own, as a command has: it is busy for as long as the ledger is large, and requests need those of the service.
-    let pool = connect(&PostgresConfig { max_connections: 1, ..state.config.postgres.clone() }, "billing-service")?;
+    let pool = connect(&PostgresConfig { max_connections: 1, ..state.config.postgres.clone() }, "billing-ledger-check")?;
     let mut lines = 0_usize;
     let checked = check(state, &pool, None, |line| {
         lines += 1;
@@ -53,6 +55,7 @@ pub async fn step(state: &AppState, pause: Duration) -> Result<Option<Summary>, 
     .await;
     pool.close().await;
     let summary = checked?;
+    turns::put_off(state, TURN, pause).await?;
     if summary.differences > LOGGED {
         tracing::error!(ledger.differences = summary.differences, "more is wrong than is logged: `ledger verify` tells all");
     }

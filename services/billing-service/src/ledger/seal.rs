@@ -57,7 +57,7 @@ pub async fn seal_until(state: &AppState, stop: &CancellationToken) {
     let bookmark = Mutex::new(Bookmark::default());
     keep_running("ledger-sealer", stop, EVERY, || async {
         let mut bookmark = bookmark.lock().await;
-        Ok(bookmark.look(BATCH, |after| async move { seal_after(state, after).await.map(Some) }).await?)
+        Ok(bookmark.look(BATCH, |after| seal_after(state, after, false)).await?)
     })
     .await;
 }
@@ -69,7 +69,7 @@ pub async fn seal_until(state: &AppState, stop: &CancellationToken) {
 pub async fn seal(state: &AppState) -> Result<i64, Error> {
     let mut sealed = 0;
     loop {
-        let batch = seal_after(state, 0).await?.rows;
+        let batch = seal_after(state, 0, true).await?.map_or(0, |taken| taken.rows);
         sealed += batch;
         if batch < BATCH {
             return Ok(sealed);
@@ -77,15 +77,24 @@ pub async fn seal(state: &AppState) -> Result<i64, Error> {
     }
 }
 
-/// Seals a batch of what waits after a position.
-async fn seal_after(state: &AppState, after: i64) -> Result<Taken, Error> {
-    in_transaction!(state.pool, |transaction| { seal_batch(state, transaction, after).await })
+/// Seals a batch of what waits after a position; nothing while another replica does it, unless it is waited for.
+async fn seal_after(state: &AppState, after: i64, waits: bool) -> Result<Option<Taken>, Error> {
+    in_transaction!(state.pool, |transaction| {
+        if waits {
+            sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).fetch_one(&mut **transaction).await?;
+        } else {
+            let mine = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "mine!""#, LOCK);
+            if !mine.fetch_one(&mut **transaction).await? {
+                return Ok(None);
+            }
+        }
+        seal_batch(state, transaction, after).await.map(Some)
+    })
 }
 
 /// One sealer at a time, so that the next one sees the seal it has to follow. Writers of the ledger never wait for it: it reads what
 /// is committed, and what commits meanwhile waits for another batch, however low its position.
 async fn seal_batch(state: &AppState, transaction: &mut Transaction<'static, Postgres>, after: i64) -> Result<Taken, Error> {
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).fetch_one(&mut **transaction).await?;
     along_indexes(transaction, after).await?;
     let positions = sqlx::query_scalar!(
         "delete from ledger_unsealed where ctid = any (array(

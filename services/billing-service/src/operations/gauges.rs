@@ -114,6 +114,7 @@ gauges! {
     "billing_seal_lag_seconds" [Seconds] Limit::Above(300), "Age of the oldest transaction that is under no seal.";
     "billing_seal_age_seconds" [Seconds] Limit::None, "Since the last seal.";
     "billing_ledger_differences" [Count] Limit::Above(0), "What is wrong with the ledger, as its last check says.";
+    "billing_ledger_check_overdue_seconds" [Seconds] Limit::Above(21_600), "How long the next check of the ledger is overdue.";
     "billing_revenue_today_micros" [Count "currency"] Limit::None, "What usage of today (UTC) was sold for.";
     "billing_cost_today_micros" [Count "currency"] Limit::None, "What usage of today cost us.";
     "billing_margin_today_micros" [Count "currency"] Limit::Below(0), "The difference of the two.";

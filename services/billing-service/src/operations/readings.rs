@@ -1,5 +1,6 @@
 //! The values, read part by part: what cannot be read in one says nothing of the others.
 
+use chrono::TimeDelta;
 use futures::future::join_all;
 
 use super::gauges::{GAUGES, Gauge, Part};
@@ -156,8 +157,12 @@ async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     Ok(rows.into_iter().filter_map(|(label, value)| Reading::new(of(&label), label, value)).collect())
 }
 
-/// What the last check of the ledger found; nothing where there was none yet.
-async fn checked(state: &AppState) -> Result<Option<Reading>, sqlx::Error> {
-    let last = sqlx::query_scalar!("select differences from ledger_checks order by id desc limit 1").fetch_optional(&state.pool).await?;
-    Ok(last.and_then(|differences| Reading::new("billing_ledger_differences", String::new(), differences)))
+/// What the last check of the ledger found, and how long the next one is overdue; nothing where there was none yet.
+async fn checked(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
+    let last = sqlx::query!("select differences, ended_at from ledger_checks order by id desc limit 1").fetch_optional(&state.pool).await?;
+    let Some(last) = last else { return Ok(Vec::new()) };
+    let pause = TimeDelta::from_std(state.config.ledger_check.0).ok().filter(|pause| !pause.is_zero());
+    let overdue = pause.map(|pause| (state.clock.now() - last.ended_at - pause).num_seconds().max(0));
+    let told = [("billing_ledger_differences", Some(last.differences)), ("billing_ledger_check_overdue_seconds", overdue)];
+    Ok(told.into_iter().filter_map(|(name, value)| Reading::new(name, String::new(), value?)).collect())
 }

@@ -10,6 +10,9 @@ use crate::error::Error;
 use crate::state::AppState;
 use crate::usage;
 
+/// Holds that are ended in one transaction, where all are.
+const MOST: usize = 500;
+
 /// Ends a hold; false when somebody else did since it was read. What can fail without the database fails before anything is
 /// written.
 ///
@@ -35,24 +38,55 @@ pub async fn free(
     organization: OrganizationId,
     missing: i64,
 ) -> Result<(), Error> {
-    let expired = sqlx::query!(
+    let expired = expired(state, transaction, organization).await?;
+    if expired.iter().map(|(_, amount)| *amount).fold(0, i64::saturating_add) < missing {
+        return Ok(());
+    }
+    end_oldest(state, transaction, expired, missing).await
+}
+
+/// Ends an organization's own expired holds, the oldest [`MOST`] of them: before it buys more, what it has is counted.
+///
+/// # Errors
+/// The database's.
+pub async fn free_all(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+) -> Result<(), Error> {
+    let mut expired = expired(state, transaction, organization).await?;
+    expired.truncate(MOST);
+    end_oldest(state, transaction, expired, i64::MAX).await
+}
+
+/// Which there are with their amounts, oldest first.
+async fn expired(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    organization: OrganizationId,
+) -> Result<Vec<(ReservationId, i64)>, Error> {
+    let rows = sqlx::query!(
         "select id, amount_micros from reservations where organization_id = $1 and state = 'held' and expires_at <= $2 order by expires_at, id",
         organization.uuid(),
         state.clock.now()
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    if expired.iter().map(|hold| hold.amount_micros).fold(0, i64::saturating_add) < missing {
-        return Ok(());
-    }
-    let (mut freed, mut ended) = (0, 0);
-    for hold in expired {
+    );
+    let rows = rows.fetch_all(&mut **transaction).await?;
+    Ok(rows.into_iter().map(|row| (ReservationId::from_uuid(row.id), row.amount_micros)).collect())
+}
+
+async fn end_oldest(
+    state: &AppState,
+    transaction: &mut Transaction<'static, Postgres>,
+    expired: Vec<(ReservationId, i64)>,
+    missing: i64,
+) -> Result<(), Error> {
+    let (mut freed, mut ended) = (0_i64, 0);
+    for (id, amount) in expired {
         if freed >= missing {
             break;
         }
-        let id = ReservationId::from_uuid(hold.id);
         match end(state, transaction, id).await {
-            Ok(true) => (freed, ended) = (freed + hold.amount_micros, ended + 1),
+            Ok(true) => (freed, ended) = (freed.saturating_add(amount), ended + 1),
             Ok(false) => {}
             // After an error of its own a transaction of Postgres cannot go on.
             Err(Error::Database(error)) => return Err(error.into()),

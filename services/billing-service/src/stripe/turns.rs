@@ -16,6 +16,13 @@ pub(crate) async fn take(state: &AppState, name: &str, pause: Duration) -> Resul
     Ok(taken.execute(&state.pool).await?.rows_affected() == 1)
 }
 
+/// The next turn is so much later than now.
+pub(crate) async fn put_off(state: &AppState, name: &str, pause: Duration) -> Result<(), Error> {
+    let next = state.clock.now() + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
+    sqlx::query!("update stripe_turns set next_at = $2 where name = $1", name, next).execute(&state.pool).await?;
+    Ok(())
+}
+
 /// The turn was not enough: the next one is now.
 pub(super) async fn take_back(state: &AppState, name: &str) -> Result<(), Error> {
     sqlx::query!("update stripe_turns set next_at = $2 where name = $1", name, state.clock.now()).execute(&state.pool).await?;

@@ -95,6 +95,24 @@ async fn who_makes_changes_or_ends_a_budget_is_on_record_with_what_it_was_before
     );
 }
 
+/// [B-78] What is on record is kept for ever.
+#[tokio::test]
+async fn budgets_are_changed_five_thousand_times_in_a_day_at_most() {
+    let app = App::start().await;
+    let ((ada, client), (_, eve)) = (owner(&app), owner(&app));
+    let path = format!("/v1/budgets/{}", client.post("/v1/budgets", &budget(&json!({}))).await.expect(201).string("id"));
+    let many = "insert into audit_log (at, actor, action, organization_id, reason, request, before, after, request_id, idempotency_key)
+        select $2, 'somebody', 'budget.change', $1, 'PATCH', 'null', 'null', 'null', gen_random_uuid(), n::text from generate_series(1, 4999) n";
+    sqlx::query(many).bind(ada.uuid()).bind(app.clock.now()).execute(&app.database.owner).await.unwrap();
+    let raise = async |limit: i64| client.send(Method::PATCH, &path, Some(json!({"limit_micros": limit}).to_string())).await;
+    let refused = raise(4000).await.expect(429);
+    assert_eq!((refused.string("code").as_str(), refused.header("retry-after")), ("too_many_changes", "3600"));
+    assert_eq!(client.get("/v1/budgets").await.expect(200).json["data"][0]["limit_micros"], 3000, "half done");
+    eve.post("/v1/budgets", &budget(&json!({}))).await.expect(201);
+    app.turn.advance(Duration::from_hours(24));
+    raise(4000).await.expect(200);
+}
+
 #[tokio::test]
 async fn what_no_budget_can_be_is_refused_with_the_field() {
     let app = App::start().await;

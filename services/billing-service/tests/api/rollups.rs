@@ -169,6 +169,8 @@ async fn what_is_committed_long_after_what_came_later_is_added_all_the_same() {
     let (pool, (organization, _), mut worker) = (&app.database.pool, app.organization(), Worker::default());
     let waiting =
         "select (select count(*) from usage_deltas) + (select count(*) from spend_deltas) + (select count(*) from tag_spend_deltas)";
+    // Whoever makes a month waits for all who write, and who writes after that waits for it.
+    partitions::keep(pool, &UsageConfig { retention_months: 0, ..DETACHED }, app.clock.now()).await.unwrap();
     let mut early = app.database.owner.begin().await.unwrap();
     insert_one(&mut early, organization).await;
     for _ in 0..4 {

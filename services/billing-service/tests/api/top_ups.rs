@@ -86,16 +86,18 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
 
 /// [B-42] [B-49] The sweeper that would give it back is dead.
 #[tokio::test]
-async fn what_a_dead_process_holds_is_given_back_before_anything_is_bought() {
+async fn what_dead_processes_hold_and_what_drained_leases_do_is_given_back_before_anything_is_bought() {
     let shop = Shop::with(|config| config.sweep = Millis(Duration::from_hours(1))).await;
     let (organization, client) = shop.customer();
     shop.pay(&shop.pack(&client, "small").await.expect(201));
     shop.settle().await;
     shop.app.hold(organization, 0, 750_000).await;
-    assert_eq!(shop.app.balance(&client).await, (1_000_000, 9_000_000));
+    shop.app.used(organization).await;
+    shop.app.as_owner("update leases set state = 'lost', drained_at = deadline").await;
+    assert_eq!(shop.app.balance(&client).await, (900_000, 9_100_000));
     shop.pass(Duration::from_mins(10));
     let mut wanted = settings(500_000_000);
-    wanted["threshold_micros"] = 5_000_000.into();
+    wanted["threshold_micros"] = 9_950_000.into();
     set(&client, &wanted).await.expect(200);
     billing_service::top_ups::sweep(&shop.app.state()).await.unwrap();
     let given_back = || async { (shop.app.balance(&client).await == (10_000_000, 0)).then_some(()) };

@@ -1,7 +1,11 @@
 //! A client for the service under test: one call, one answer with status, headers and JSON.
 
+use std::sync::Arc;
+
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+
+use crate::contract::Contract;
 
 /// A client of one listener.
 #[derive(Debug, Clone)]
@@ -10,6 +14,7 @@ pub struct TestClient {
     address: std::net::SocketAddr,
     base: String,
     headers: Vec<(String, String)>,
+    contract: Option<Arc<Contract>>,
 }
 
 /// What came back.
@@ -59,7 +64,13 @@ impl TestClient {
     #[must_use]
     pub fn new(address: std::net::SocketAddr) -> Self {
         let inner = chassis::http::client::builder().build().expect("an HTTP client");
-        Self { inner, address, base: format!("http://{address}"), headers: Vec::new() }
+        Self { inner, address, base: format!("http://{address}"), headers: Vec::new(), contract: None }
+    }
+
+    /// The same client of a listener whose answers are all as this document says: the test fails by one that is not.
+    #[must_use]
+    pub fn held_to(self, contract: &Arc<Contract>) -> Self {
+        Self { contract: Some(contract.clone()), ..self }
     }
 
     /// Where it asks.
@@ -110,21 +121,25 @@ impl TestClient {
     /// Any request; a body is sent as JSON unless a header says otherwise.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// When there is no answer, or when it is not as the document says that the client holds it to.
     pub async fn send(&self, method: Method, path: &str, body: Option<String>) -> Answer {
-        let mut request = self.inner.request(method, format!("{}{path}", self.base));
+        let mut request = self.inner.request(method.clone(), format!("{}{path}", self.base));
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        if let Some(body) = body {
+        if let Some(body) = &body {
             if !self.headers.iter().any(|(name, _)| name == "content-type") {
                 request = request.header("content-type", "application/json");
             }
-            request = request.body(body);
+            request = request.body(body.clone());
         }
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.expect("a whole answer");
-        Answer { status, headers, json: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+        let answer = Answer { status, headers, json: serde_json::from_str(&text).unwrap_or(Value::Null), text };
+        if let Some(contract) = &self.contract {
+            contract.hold(&method, path, body.as_deref(), &answer);
+        }
+        answer
     }
 }

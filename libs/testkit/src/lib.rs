@@ -1,6 +1,7 @@
 //! Real Postgres and Redis for one test. The servers are started once per test binary, on free ports and with throw-away data;
 //! each test has a database of its own. Never part of a service's image.
 
+pub mod contract;
 pub mod coverage;
 pub mod eventually;
 pub mod fuzz;

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::{get, post};
-use chassis::http::openapi::document;
+use chassis::http::openapi::{PROBLEM, document};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -110,5 +110,5 @@ pub fn routers(state: AppState) -> (Router, Router) {
 /// The public API as OpenAPI 3.1 JSON.
 #[must_use]
 pub fn openapi() -> String {
-    document(public().into_openapi())
+    document(public().into_openapi(), PROBLEM)
 }

@@ -27,6 +27,7 @@ const LONGEST_DAYS: i64 = 366;
 
 /// How a statement is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[schema(as = StatementFormat)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// For programs.

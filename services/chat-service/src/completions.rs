@@ -32,6 +32,7 @@ use crate::state::AppState;
         (status = 404, description = "`model_not_found`", body = ErrorBody),
         (status = 408, description = "`request_timeout`: the body did not come in time.", body = ErrorBody),
         (status = 413, description = "`payload_too_large`", body = ErrorBody),
+        (status = 422, description = "The model's provider refused the request; `code` is its own, as `context_length_exceeded`.", body = ErrorBody),
         (status = 429, description = "`rate_limit_exceeded`, or `spend_limit_exceeded` of a minute; `Retry-After` says when.", body = ErrorBody),
         (status = 502, description = "`upstream_failed`", body = ErrorBody),
         (status = 503, description = "`service_unavailable`; `Retry-After` says when.", body = ErrorBody),

@@ -131,7 +131,8 @@ impl From<&Model> for ModelObject {
 
 /// The models that are offered and that the organization's plan has.
 #[utoipa::path(get, path = "/v1/models", tag = "models", security(("bearer" = [])),
-    responses((status = 200, body = ModelList), (status = 401, body = ErrorBody), (status = 503, body = ErrorBody)))]
+    responses((status = 200, body = ModelList), (status = 401, body = ErrorBody),
+        (status = 403, description = "`missing_scope`", body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn list(State(state): State<AppState>, Caller(principal): Caller) -> Result<Json<ModelList>, ApiError> {
     principal.require(Scope::ModelsRead)?;
     let entitlements = state.entitlements.get(principal.organization_id).await?;

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
-use chassis::http::openapi::document;
+use chassis::http::openapi::{ErrorShape, document};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -38,5 +38,5 @@ pub fn public_router(state: AppState) -> Router {
 /// The public API as `OpenAPI` 3.1 JSON.
 #[must_use]
 pub fn openapi() -> String {
-    document(public().into_openapi())
+    document(public().into_openapi(), ErrorShape { media: "application/json", schema: "ErrorBody" })
 }

@@ -1,6 +1,6 @@
 //! auth-service on free ports, with a database and a Redis of its own and a clock that the test turns.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use auth_service::config::{AuthConfig, Places, ServiceKeys};
 use auth_service::passwords::Hasher;
@@ -18,12 +18,16 @@ use identity::{IdentityConfig, JwkSet};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::json;
+use testkit::contract::Contract;
 use testkit::http::{Answer, TestClient};
 use testkit::{TestDatabase, TestRedis};
 use tokio_util::sync::CancellationToken;
 
 pub const ISSUER: &str = "https://auth.example.com";
 pub const PASSWORD: &str = "correct horse battery staple";
+
+/// What the public listener may answer.
+static CONTRACT: LazyLock<Arc<Contract>> = LazyLock::new(|| Contract::of(&auth_service::router::openapi()));
 
 pub struct App {
     pub public: TestClient,
@@ -80,7 +84,7 @@ impl App {
         let (hasher, stop) = (application.hasher(), CancellationToken::new());
         tokio::spawn(application.run(stop.clone()));
         Self {
-            public: TestClient::new(public),
+            public: TestClient::new(public).held_to(&CONTRACT),
             private: TestClient::new(private),
             database,
             redis,

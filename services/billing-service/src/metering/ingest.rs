@@ -19,6 +19,7 @@ use crate::state::AppState;
 
 /// What became of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = UsageEventStatus)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It counts when it happened.

@@ -10,6 +10,7 @@ use chassis::Problem;
 use chassis::http::body::{is_too_large, timed_out};
 use chassis::http::edge::{RequestContext, payload_too_large};
 use chassis::http::strangers::StrangersBodies;
+use chassis::problem::ProblemBody;
 use chassis::telemetry::current_traceparent;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
@@ -44,8 +45,9 @@ pub(super) struct Event {
 }
 
 /// Take an event from Stripe.
-#[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = String, content_type = "application/json"),
-    responses((status = 200), (status = 400), (status = 404), (status = 413), (status = 503)))]
+#[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = Value, content_type = "application/json"),
+    responses((status = 200), (status = 400, description = "The signature is not valid, or it is no event", body = ProblemBody),
+        (status = 404, description = "No secret of Stripe's is set", body = ProblemBody)))]
 pub async fn receive(
     State(state): State<AppState>,
     Extension(places): Extension<StrangersBodies>,

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// Where a subscription stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[schema(as = SubscriptionStatus)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// Its first payment is awaited.

@@ -27,6 +27,7 @@ pub const PAGE: i64 = 1_000;
 
 /// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema, clap::ValueEnum)]
+#[schema(as = ExportFormat)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Comma-separated values with a line of names (RFC 4180).

@@ -2,7 +2,7 @@
 //! auth-service that publishes one key and knows one API key per organization.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use admission::Admissions;
@@ -28,11 +28,14 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::json;
 use sqlx::{Executor, PgPool};
+use testkit::contract::Contract;
 use testkit::http::TestClient;
 use testkit::{TestDatabase, TestRedis};
 use tokio_util::sync::CancellationToken;
 
 pub const ISSUER: &str = "https://auth.example.com";
+/// What the public listener may answer.
+static CONTRACT: LazyLock<Arc<Contract>> = LazyLock::new(|| Contract::of(&billing_service::router::openapi()));
 /// What a new organization gets, in micro-units.
 pub const GRANT: i64 = 5_000_000;
 
@@ -123,7 +126,7 @@ impl App {
         let gateway = TestClient::new(private).bearer(&service_token(&signer, &clock, "billing-service", SCOPE_LEASES_WRITE));
         let admissions = Admissions::new(redis.redis.clone());
         Self {
-            public: TestClient::new(public),
+            public: TestClient::new(public).held_to(&CONTRACT),
             private: service,
             gateway,
             admissions,

@@ -2,6 +2,7 @@
 #![expect(dead_code, clippy::struct_field_names, reason = "only their schemas are used, and the names are not ours")]
 
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 /// A completion that is asked for. Any other field of `OpenAI`'s API may be given too, but for what there is no price for here: fields
 /// that choose another model, provider or account (`models`, `fallbacks`, `api_base` and the like) and paid extras are refused.
@@ -39,11 +40,15 @@ pub struct CompletionRequest {
 pub struct Message {
     /// `system`, `developer`, `user`, `assistant` or `tool`.
     role: String,
-    /// A text, or a list of parts.
-    #[schema(value_type = Option<Object>)]
+    #[schema(schema_with = text_or_parts)]
     content: Option<String>,
     /// Who speaks, where several have the same role.
     name: Option<String>,
+}
+
+fn text_or_parts() -> Schema {
+    let types = SchemaType::from_iter([Type::String, Type::Array, Type::Null]);
+    ObjectBuilder::new().schema_type(types).description(Some("A text, or a list of parts.")).build().into()
 }
 
 /// Options of a stream.
@@ -62,8 +67,8 @@ pub struct Completion {
     object: String,
     /// The answers.
     choices: Vec<Choice>,
-    /// What it took.
-    usage: Usage,
+    /// What it took, where the provider says it.
+    usage: Option<Usage>,
 }
 
 /// One of the answers.
@@ -97,6 +102,8 @@ pub struct CompletionChunk {
     object: String,
     /// What is new.
     choices: Vec<ChunkChoice>,
+    /// What the answer took, in the last chunk where `stream_options.include_usage` asks for it.
+    usage: Option<Usage>,
 }
 
 /// What is new in one of the answers.
@@ -105,7 +112,16 @@ pub struct ChunkChoice {
     /// Its number.
     index: u32,
     /// What is new.
-    delta: Message,
+    delta: Delta,
     /// Why it ended, in its last chunk.
     finish_reason: Option<String>,
+}
+
+/// What is new of a message.
+#[derive(Debug, ToSchema)]
+pub struct Delta {
+    /// `assistant`, in the first chunk.
+    role: Option<String>,
+    /// The next piece of the text.
+    content: Option<String>,
 }

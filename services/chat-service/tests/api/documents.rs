@@ -1,6 +1,9 @@
 //! What is committed about this service and made from its code: equal to what the code makes today.
 
 use chassis::config::reference;
+use reqwest::Method;
+use serde_json::json;
+use testkit::contract::Contract;
 use testkit::repository;
 
 use crate::harness::Chat;
@@ -14,6 +17,23 @@ async fn the_committed_openapi_file_is_the_one_the_code_makes_and_the_one_that_i
     assert!(committed == chat_service::router::openapi(), "{MEND}");
     let chat = Chat::start().await;
     assert_eq!(chat.client().get("/openapi.json").await.expect(200).text, committed);
+}
+
+/// [I-82]
+#[tokio::test]
+async fn a_provider_s_completion_is_one_of_the_document_s() {
+    let chat = Chat::start().await;
+    let message = json!({"role": "assistant", "content": "hello", "refusal": null, "annotations": []});
+    let choices = [json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"})];
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_tokens_details": {"cached_tokens": 0}});
+    let of_openai =
+        json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage});
+    chat.upstream.whole(200, &of_openai.to_string());
+    let parts = json!([{"type": "text", "text": "more"}]);
+    let body = json!({"model": "sim-small", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]});
+    let answer = chat.ask(&body).await.expect(200);
+    let whole = Contract::of(&chat_service::router::openapi());
+    whole.hold(&Method::POST, "/v1/chat/completions", Some(&body.to_string()), &answer);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use admission::Admissions;
@@ -18,6 +19,7 @@ use contracts::usage::{FIELD, UsageEvent};
 use identity::{ApiKeyId, ApiKeySecret, OrganizationId, Scopes, VerifiedApiKey};
 use reqwest::Response;
 use serde_json::{Value, json};
+use testkit::contract::Contract;
 use testkit::http::{Answer, TestClient};
 use testkit::{TestRedis, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::neighbors::Neighbors;
 use crate::upstream::Upstream;
+
+/// What the public listener may answer. Completions are a provider's, and those of tests say only what they are about.
+static CONTRACT: LazyLock<Arc<Contract>> = LazyLock::new(|| Contract::of(&chat_service::router::openapi()).but_for("/v1/chat/completions"));
 
 pub struct Chat {
     pub upstream: Upstream,
@@ -106,7 +111,7 @@ impl Chat {
     }
 
     pub fn client(&self) -> TestClient {
-        TestClient::new(self.address).bearer(&self.key)
+        TestClient::new(self.address).held_to(&CONTRACT).bearer(&self.key)
     }
 
     /// Another process of the same service, with the same neighbors; its address. It ends with the test.

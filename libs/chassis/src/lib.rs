@@ -17,6 +17,7 @@ pub mod postgres;
 pub mod problem;
 pub mod random;
 pub mod redis;
+pub mod retention;
 pub mod steps;
 pub mod streams;
 pub mod telemetry;

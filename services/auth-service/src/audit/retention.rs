@@ -1,7 +1,8 @@
 //! Events of the audit are taken out when they are older than the retention, if there is one. The service may not remove them itself: a function
 //! of the schema's owner does, and nothing that is younger than 90 days.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chassis::retention::{in_batches, retired_before};
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -18,39 +19,12 @@ const LEAST_DAYS: u32 = 90;
 /// # Errors
 /// The database's; the batches before stay taken out.
 pub async fn keep(pool: &PgPool, days: u32, now: DateTime<Utc>, stop: &CancellationToken) -> Result<(), sqlx::Error> {
-    let Some(before) = retired_before(days, now) else { return Ok(()) };
-    let mut all = 0;
-    for _ in 0..BATCHES {
-        if stop.is_cancelled() {
-            break;
-        }
-        let taken = sqlx::query_scalar!(r#"select audit_events_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await?;
-        all += taken;
-        if taken < i64::from(BATCH) {
-            break;
-        }
-    }
+    let Some(before) = retired_before(days, LEAST_DAYS, now) else { return Ok(()) };
+    let take =
+        || async move { sqlx::query_scalar!(r#"select audit_events_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await };
+    let all = in_batches(BATCH, BATCHES, stop, take).await?;
     if all > 0 {
         tracing::info!(audit.events = all, "events that are older than the retention were taken out");
     }
     Ok(())
-}
-
-/// What was recorded before this instant is too old; none when all is kept.
-fn retired_before(days: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    (days > 0).then(|| now.checked_sub_signed(TimeDelta::days(i64::from(days.max(LEAST_DAYS))))).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_goes_unless_it_is_asked_for_and_never_the_last_ninety_days() {
-        let before = |days| retired_before(days, "2030-05-31T12:00:00Z".parse().unwrap()).map(|at| at.to_string());
-        assert_eq!(before(0), None);
-        assert_eq!(before(1).unwrap(), "2030-03-02 12:00:00 UTC");
-        assert_eq!(before(400).unwrap(), "2029-04-26 12:00:00 UTC");
-        assert_eq!(before(u32::MAX), None, "a retention that reaches before all time takes nothing out");
-    }
 }

@@ -1,7 +1,9 @@
 //! Alerts, and messages that came to an end, are taken out when they are older than the retention.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chassis::retention::{in_batches, retired_before};
+use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
@@ -15,42 +17,17 @@ const LEAST_DAYS: u32 = 63;
 ///
 /// # Errors
 /// The database's.
-pub async fn keep(pool: &PgPool, days: u32, now: DateTime<Utc>) -> Result<(), Error> {
-    let Some(before) = retired_before(days, now) else { return Ok(()) };
-    let (mut messages, mut alerts) = (0, 0);
-    loop {
-        let taken = sqlx::query!(
-            r#"select webhook_deliveries_retire($1, $2) as "messages!", budget_alerts_retire($1, $2) as "alerts!""#,
-            before,
-            BATCH
-        );
-        let taken = taken.fetch_one(pool).await?;
-        messages += taken.messages;
-        alerts += taken.alerts;
-        if taken.messages.max(taken.alerts) < i64::from(BATCH) {
-            break;
-        }
-    }
+pub async fn keep(pool: &PgPool, days: u32, now: DateTime<Utc>, stop: &CancellationToken) -> Result<(), Error> {
+    let Some(before) = retired_before(days, LEAST_DAYS, now) else { return Ok(()) };
+    let messages = || async move {
+        sqlx::query_scalar!(r#"select webhook_deliveries_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await
+    };
+    let messages = in_batches(BATCH, u32::MAX, stop, messages).await?;
+    let alerts =
+        || async move { sqlx::query_scalar!(r#"select budget_alerts_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await };
+    let alerts = in_batches(BATCH, u32::MAX, stop, alerts).await?;
     if messages + alerts > 0 {
         tracing::info!(webhook.messages = messages, budget.alerts = alerts, "what is older than the retention was taken out");
     }
     Ok(())
-}
-
-/// What was written before this instant is too old; none when all is kept.
-fn retired_before(days: u32, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    (days > 0).then(|| now.checked_sub_signed(TimeDelta::days(i64::from(days.max(LEAST_DAYS))))).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_goes_that_could_be_told_again_whatever_the_configuration_says() {
-        let before = |days| retired_before(days, "2030-05-31T12:00:00Z".parse().unwrap()).map(|at| at.to_string());
-        assert_eq!(before(0), None);
-        assert_eq!(before(1).unwrap(), "2030-03-29 12:00:00 UTC");
-        assert_eq!(before(90).unwrap(), "2030-03-02 12:00:00 UTC");
-    }
 }

@@ -1,8 +1,10 @@
 //! Metered events that are older than the retention are taken out, a whole month at a time; their sums stay. The key that makes an event
 //! count once goes with it, so nothing goes that a sender could still repeat.
 
+use chassis::retention::in_batches;
 use chrono::{DateTime, Months, Utc};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use super::placement::Rules;
 use crate::error::Error;
@@ -16,16 +18,11 @@ const LEAST: u32 = 3;
 ///
 /// # Errors
 /// The database's.
-pub async fn keep(pool: &PgPool, months: u32, rules: Rules, now: DateTime<Utc>) -> Result<i64, Error> {
+pub async fn keep(pool: &PgPool, months: u32, rules: Rules, now: DateTime<Utc>, stop: &CancellationToken) -> Result<i64, Error> {
     let Some(before) = retired_before(months, rules, now) else { return Ok(0) };
-    let mut all = 0;
-    loop {
-        let taken = sqlx::query_scalar!(r#"select metered_events_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await?;
-        all += taken;
-        if taken < i64::from(BATCH) {
-            break;
-        }
-    }
+    let take =
+        || async move { sqlx::query_scalar!(r#"select metered_events_retire($1, $2) as "taken!""#, before, BATCH).fetch_one(pool).await };
+    let all = in_batches(BATCH, u32::MAX, stop, take).await?;
     if all > 0 {
         tracing::info!(metering.events = all, "events that are older than the retention were taken out");
     }

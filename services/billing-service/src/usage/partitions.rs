@@ -30,10 +30,10 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         let (now, metering) = (state.clock.now(), &state.config.metering);
         // One kind that cannot be taken out does not keep the others.
         let usage = keep(&state.pool, &state.config.usage, now).await;
-        let events = retention::keep(&state.pool, metering.retention_months, metering.rules(), now).await.map(drop);
-        let reports = meters::retention::keep(&state.pool, now).await.map(drop);
+        let events = retention::keep(&state.pool, metering.retention_months, metering.rules(), now, stop).await.map(drop);
+        let reports = meters::retention::keep(&state.pool, now, stop).await.map(drop);
         let tags = rollups::spend::forget(&state.pool).await.map(drop);
-        let alerts = budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now).await;
+        let alerts = budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now, stop).await;
         // Last, because these may take the longest.
         let leases = leases::retention::keep(state, stop).await;
         let mut first = Ok(());

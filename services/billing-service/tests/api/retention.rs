@@ -12,6 +12,7 @@ use chassis::config::Millis;
 use chrono::{DateTime, TimeDelta, Utc};
 use identity::Scopes;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::app::App;
 use super::budgets::{budget, owner, spend};
@@ -94,7 +95,7 @@ async fn old_events_go_by_the_month_their_sums_stay_and_who_repeats_one_is_refus
         shown
     };
     let before = shown().await;
-    let keep = async |months, now: &str| retention::keep(pool, months, rules, at(now)).await.unwrap();
+    let keep = async |months, now: &str| retention::keep(pool, months, rules, at(now), &CancellationToken::new()).await.unwrap();
     meters::rebuild(pool).await.unwrap();
     assert_eq!(keep(3, "2030-04-01T00:00:00Z").await, 0, "the sums are not in the rollups yet");
     while meters::fold(pool).await.unwrap() {}
@@ -125,7 +126,7 @@ async fn alerts_and_messages_that_came_to_an_end_go_when_they_are_old_and_cannot
     evaluate_all(&app.state()).await.unwrap();
     let counts =
         async || (app.count("select count(*) from webhook_deliveries").await, app.count("select count(*) from budget_alerts").await);
-    let keep = async |days: i64| budgets::retention::keep(pool, 1, now + TimeDelta::days(days)).await.unwrap();
+    let keep = async |days: i64| budgets::retention::keep(pool, 1, now + TimeDelta::days(days), &CancellationToken::new()).await.unwrap();
     // What is told of the period now is over by then.
     app.turn.advance(Duration::from_hours(64 * 24));
     keep(63).await;

@@ -6,6 +6,7 @@ use billing_service::stripe::meters::{plan, retention, sender};
 use sqlx::Executor;
 use stripe_simulator::{Fault, FaultKind};
 use testkit::eventually;
+use tokio_util::sync::CancellationToken;
 
 use super::shop::Shop;
 use super::stripe_meter_desk::{
@@ -185,8 +186,8 @@ async fn reports_that_stripe_has_go_after_seventy_days_and_what_was_set_aside_st
         .await;
     shop.pass(Duration::from_hours(70 * 24 - 2));
     let state = shop.app.state();
-    assert_eq!(retention::keep(&state.pool, shop.app.clock.now()).await.unwrap(), 1);
-    assert_eq!(retention::keep(&state.pool, shop.app.clock.now()).await.unwrap(), 0);
+    let keep = async || retention::keep(&state.pool, shop.app.clock.now(), &CancellationToken::new()).await.unwrap();
+    assert_eq!((keep().await, keep().await), (1, 0));
     let left = "select count(*) from stripe_meter_reports where extract(hour from hour at time zone 'UTC') in (0, 2)";
     assert_eq!(shop.app.count(left).await, 2);
     assert_eq!(shop.app.count("select count(*) from stripe_meter_reports").await, 2);

@@ -1,7 +1,9 @@
 //! What is kept of reports: those that Stripe has go when nobody reports or compares their hours any more.
 
+use chassis::retention::in_batches;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
@@ -14,14 +16,10 @@ const BATCH: i32 = 5_000;
 ///
 /// # Errors
 /// The database's.
-pub async fn keep(pool: &PgPool, now: DateTime<Utc>) -> Result<i64, Error> {
-    let mut all = 0;
-    loop {
-        let taken =
-            sqlx::query_scalar!(r#"select stripe_meter_reports_retire($1, $2) as "taken!""#, now - KEPT, BATCH).fetch_one(pool).await?;
-        all += taken;
-        if taken < i64::from(BATCH) {
-            return Ok(all);
-        }
-    }
+pub async fn keep(pool: &PgPool, now: DateTime<Utc>, stop: &CancellationToken) -> Result<i64, Error> {
+    let take = || async move {
+        let taken = sqlx::query_scalar!(r#"select stripe_meter_reports_retire($1, $2) as "taken!""#, now - KEPT, BATCH);
+        taken.fetch_one(pool).await
+    };
+    Ok(in_batches(BATCH, u32::MAX, stop, take).await?)
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::person::{Person, expect_error, request};
 use crate::reconcile::agree;
 use crate::stack::{JAEGER, Stack};
+use crate::traces;
 
 pub async fn completion_and_stream(stack: &Stack) -> Result<()> {
     let person = Person::sign_up(stack).await?;
@@ -72,6 +73,15 @@ pub async fn one_trace(stack: &Stack) -> Result<()> {
             Ok((services == all && settled).then_some(()))
         })
         .await
+}
+
+pub async fn decision_has_its_trace(stack: &Stack) -> Result<()> {
+    let (person, trace) = (Person::sign_up(stack).await?, traces::begin());
+    let budget = json!({"name": "e2e", "scope": "organization", "period": "day", "limit_micros": 1, "currency": "USD", "hard": false});
+    person.post_in(&trace, "/v1/budgets", &budget).await?;
+    let recorded = stack.billing_sql(&format!("select string_agg(action, ',') from audit_log where trace_id = '{trace}'"))?;
+    ensure!(recorded == "budget.create", "on record with the trace {trace} is {recorded:?}");
+    traces::has(stack, &trace, &["POST /v1/budgets"]).await
 }
 
 pub async fn revoked_key(stack: &Stack) -> Result<()> {

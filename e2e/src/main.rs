@@ -57,6 +57,7 @@ async fn main() -> ExitCode {
     case!("the balance falls by exactly what the usage rows say, to the simulator's own count", journey::money_agrees(&stack));
     case!("a bad key, an unknown model and an empty wallet get OpenAI's errors", journey::errors(&stack));
     case!("one trace id in Jaeger holds spans of all three services", journey::one_trace(&stack));
+    case!("what a person decides is on record with the trace of the call", journey::decision_has_its_trace(&stack));
     case!(
         "a plan and credit are bought on the simulator's pages, spent by 50 streams at once, topped up and given back, and the books agree",
         shop::bought_spent_topped_up_and_given_back(&stack)

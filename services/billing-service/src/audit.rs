@@ -112,8 +112,9 @@ pub async fn record(
     change: &Change<'_>,
 ) -> Result<(), Error> {
     sqlx::query!(
-        "insert into audit_log (at, actor, action, organization_id, reason, request, before, after, request_id, idempotency_key)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "insert into audit_log (at, actor, action, organization_id, reason, request, before, after, request_id, idempotency_key,
+            trace_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         state.clock.now(),
         decision.actor,
         change.action,
@@ -123,7 +124,8 @@ pub async fn record(
         change.before,
         change.after,
         decision.request_id,
-        decision.key
+        decision.key,
+        chassis::telemetry::trace_id()
     )
     .execute(&mut **transaction)
     .await
@@ -173,8 +175,10 @@ pub struct AuditRow {
     pub before: Value,
     /// How it was afterwards.
     pub after: Value,
-    /// The run of the command, or the request.
+    /// The run of the command, or the call.
     pub request_id: Uuid,
+    /// The trace of the request that it came by; none of a command line.
+    pub trace_id: Option<String>,
 }
 
 /// The log, newest first.
@@ -184,7 +188,7 @@ pub struct AuditRow {
 pub async fn list(pool: &PgPool, query: &AuditQuery) -> Result<Vec<AuditRow>, Error> {
     let rows = sqlx::query_as!(
         AuditRow,
-        "select id, at, actor, action, organization_id, reason, request, before, after, request_id from audit_log
+        "select id, at, actor, action, organization_id, reason, request, before, after, request_id, trace_id from audit_log
          where ($1::uuid is null or organization_id = $1) and ($2::text is null or action = $2) and ($3::bigint is null or id < $3)
          order by id desc limit $4",
         query.organization_id.map(OrganizationId::uuid),

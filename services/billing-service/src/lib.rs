@@ -137,6 +137,7 @@ pub const MIGRATIONS: Migrations = Migrations {
         "0139_reservation_cards",
         "0140_ledger_checks",
         "0141_ledger_check_later",
+        "0142_audit_trace",
     ],
 };
 

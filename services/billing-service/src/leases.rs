@@ -87,11 +87,10 @@ pub async fn drain(state: &AppState, organization: OrganizationId) -> Result<(),
     Ok(())
 }
 
-/// What a request took of its lease, and whether Redis was asked: it may be away, which is why the gateway asks us.
-async fn taken(state: &AppState, event: &UsageEvent) -> (i64, bool) {
+/// What Redis took of its lease for a request; none when Redis has not settled it, or does not answer, which is why the gateway asks us.
+async fn taken(state: &AppState, event: &UsageEvent) -> Option<i64> {
     let told = state.admissions.taken(event.organization_id, event.request_id).await;
-    let told = told.inspect_err(|error| tracing::info!(error.message = error.category(), "Redis does not say what a request took"));
-    (told.as_ref().ok().copied().flatten().unwrap_or(event.reserved_micros), told.is_ok())
+    told.inspect_err(|error| tracing::info!(error.message = error.category(), "Redis does not say what a request took")).ok().flatten()
 }
 
 /// Post what a request used, when the stream cannot be had. Its lease gives up all that was reserved; the unused part goes back to the
@@ -102,11 +101,11 @@ pub async fn settle(
     Json(event): Json<UsageEvent>,
 ) -> Result<axum::Json<Settlement>, Error> {
     caller.require(SCOPE_LEASES_WRITE)?;
-    let (taken, is_known) = taken(&state, &event).await;
-    let lease = event.lease_id;
+    let (told, lease) = (taken(&state, &event).await, event.lease_id);
+    let taken = told.unwrap_or(event.reserved_micros);
     let settlement =
         usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id(), sums: Vec::new() }).await?;
-    if !is_known {
+    if told.is_none() {
         // Redis may have it in its queue and return the unused part too: such a lease ends before that is promised to anybody.
         store::end_early(&state, lease).await?;
     }

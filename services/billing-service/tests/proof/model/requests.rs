@@ -171,10 +171,17 @@ impl Wallet {
                 match over_or_filled {
                     Some(None) => return Ok(true),
                     Some(Some(at)) => break Some(at),
+                    // What nobody can be in flight on any more is free for who needs it, whether it reaches or not.
+                    None if freed && self.drain() => break None,
                     None if freed => {
                         let left = seen[0].map_or(0, |_| cost - missing[0]);
                         let is_restricted = most[1] > most[0].max(0) || seen[1].is_some();
-                        break self.open(false).filter(|_| left > 0 && is_restricted && most[1] + left >= missing[1]);
+                        let reaches = left > 0 && is_restricted && most[1] + left >= missing[1];
+                        let Some(at) = self.open(false).filter(|_| reaches) else {
+                            *self = before;
+                            return Ok(false);
+                        };
+                        break Some(at);
                     }
                     None => {
                         freed = true;
@@ -182,11 +189,9 @@ impl Wallet {
                     }
                 }
             };
-            let Some(at) = ended else {
-                *self = before;
-                return Ok(false);
-            };
-            self.close(at);
+            if let Some(at) = ended {
+                self.close(at);
+            }
         }
     }
 
@@ -223,13 +228,21 @@ impl Wallet {
                 self.close(at);
             }
         }
-        for at in 0..self.leases.len() {
-            let lease = &self.leases[at];
-            if matches!(lease.end, End::Draining(until) if lease.held == 0 || until <= self.now) {
-                self.release(self.leases[at].held);
-                (self.leases[at].held, self.leases[at].end) = (0, End::Closed);
-            }
+        self.drain();
+        for lease in self.leases.iter_mut().filter(|lease| matches!(lease.end, End::Draining(_)) && lease.held == 0) {
+            lease.end = End::Closed;
         }
+    }
+
+    /// Takes back what leases hold for requests that must be over; whether there was any.
+    fn drain(&mut self) -> bool {
+        let is_over = |lease: &Lease| lease.held > 0 && matches!(lease.end, End::Draining(until) if until <= self.now);
+        let over: Vec<usize> = (0..self.leases.len()).filter(|at| is_over(&self.leases[*at])).collect();
+        for at in &over {
+            self.release(self.leases[*at].held);
+            (self.leases[*at].held, self.leases[*at].end) = (0, End::Closed);
+        }
+        !over.is_empty()
     }
 
     /// The end of a request in flight.

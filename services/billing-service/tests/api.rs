@@ -37,16 +37,24 @@ mod earlier_events;
 mod edge;
 #[path = "api/entitlements.rs"]
 mod entitlements;
+#[path = "api/event_faults.rs"]
+mod event_faults;
 #[path = "api/event_orders.rs"]
 mod event_orders;
 #[path = "api/expiry.rs"]
 mod expiry;
 #[path = "api/fair_shares.rs"]
 mod fair_shares;
+#[path = "api/flights.rs"]
+mod flights;
 #[path = "api/gateway.rs"]
 mod gateway;
 #[path = "api/grants.rs"]
 mod grants;
+#[path = "api/invoices.rs"]
+mod invoices;
+#[path = "api/lease_retention.rs"]
+mod lease_retention;
 #[path = "api/leases.rs"]
 mod leases;
 #[path = "api/ledger.rs"]
@@ -57,6 +65,8 @@ mod ledger_checks;
 mod limits;
 #[path = "api/lots_migration.rs"]
 mod lots_migration;
+#[path = "api/margins.rs"]
+mod margins;
 #[path = "api/metering.rs"]
 mod metering;
 #[path = "api/migrations.rs"]

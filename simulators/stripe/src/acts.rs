@@ -6,8 +6,9 @@ use crate::checkout::{self, Outcome};
 use crate::disputes;
 use crate::error::Failure;
 use crate::payments;
+use crate::shown::shown;
 use crate::simulator::Simulator;
-use crate::world::{shown, text};
+use crate::world::text;
 
 /// Why an act was refused: Stripe's message.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::error::Failure;
-use crate::world::{World, hide};
+use crate::shown::hide;
+use crate::world::World;
 
 const MAX_DEPTH: usize = 4;
 

@@ -53,6 +53,7 @@ mod router;
 mod routes;
 mod schedules;
 mod settings;
+mod shown;
 mod simulator;
 mod state_file;
 mod subscriptions;

@@ -45,7 +45,7 @@ pub(crate) fn cut(call: &Call, all: &[&Value]) -> Answer {
     Ok(json!({ "object": "list", "data": page, "has_more": more, "url": "" }))
 }
 
-/// A list inside of an object, whole.
+/// A list inside of an object, whole: what is shown of it is cut by [`crate::shown`].
 pub(crate) fn embedded(data: &[Value], url: &str) -> Value {
     json!({ "object": "list", "data": data, "has_more": false, "total_count": data.len(), "url": url })
 }

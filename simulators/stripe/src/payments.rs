@@ -174,7 +174,7 @@ fn refuse(world: &mut World, intent: &Value, method: &Value, failure: Failure) -
     intent["last_payment_error"] = error.into();
     world.put(&intent);
     world.emit("payment_intent.payment_failed", &intent);
-    failure.with("payment_method", crate::world::shown(method)).with("payment_intent", crate::world::shown(&intent))
+    failure.with("payment_method", crate::shown::shown(method)).with("payment_intent", crate::shown::shown(&intent))
 }
 
 fn ask(world: &mut World, intent: &Value, method: &Value) -> Value {
@@ -277,7 +277,7 @@ fn must_be(intent: &Value, allowed: &[&str]) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("This PaymentIntent's status is {status}; it must be one of {} for that.", allowed.join(", "));
-    Err(Failure::invalid(message).code("payment_intent_unexpected_state").with("payment_intent", crate::world::shown(intent)))
+    Err(Failure::invalid(message).code("payment_intent_unexpected_state").with("payment_intent", crate::shown::shown(intent)))
 }
 
 pub(crate) fn retrieve(call: &mut Call) -> Answer {

@@ -331,7 +331,7 @@ impl Simulator {
     /// All events that are kept, oldest first, as the API shows them.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
-        self.world().all("event").map(crate::world::shown).collect()
+        self.world().all("event").map(crate::shown::shown).collect()
     }
 
     /// Those events after so many of all that there ever were whose kind is `heard`, oldest first, as the API shows them; and how many
@@ -341,12 +341,12 @@ impl Simulator {
         let world = self.world();
         let (events, count) = world.events_after(count);
         let heard = events.filter(|event| event["type"].as_str().is_some_and(&heard));
-        (heard.map(crate::world::shown).collect(), count)
+        (heard.map(crate::shown::shown).collect(), count)
     }
 
     /// Any object as the API shows it; null where there is none.
     #[must_use]
     pub fn object(&self, id: &str) -> Value {
-        self.world().find(id).map_or(json!(null), crate::world::shown)
+        self.world().find(id).map_or(json!(null), crate::shown::shown)
     }
 }

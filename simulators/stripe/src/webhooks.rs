@@ -11,8 +11,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::ids::Source;
 use crate::knobs::{Knobs, Order};
+use crate::shown::shown;
 use crate::simulator::Simulator;
-use crate::world::{World, shown, text};
+use crate::world::{World, text};
 
 pub(crate) mod signature;
 

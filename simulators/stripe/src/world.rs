@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::error::Failure;
 use crate::ids::Source;
 use crate::settings::Settings;
+use crate::shown::shown;
 
 pub(crate) mod memory;
 
@@ -274,32 +275,6 @@ pub(crate) fn text(object: &Value, field: &str) -> String {
 /// A number field; zero where it is none.
 pub(crate) fn number(object: &Value, field: &str) -> i64 {
     object[field].as_i64().unwrap_or_default()
-}
-
-/// An object without what is the simulator's own.
-pub(crate) fn shown(object: &Value) -> Value {
-    match object {
-        Value::Object(fields) => {
-            // With room for all: a filter does not say how many it lets pass, and a map that grows is hashed again each time.
-            let mut visible = Map::with_capacity(fields.len());
-            visible.extend(fields.iter().filter(|(name, _)| !name.starts_with("__")).map(|(name, value)| (name.clone(), shown(value))));
-            Value::Object(visible)
-        }
-        Value::Array(entries) => Value::Array(entries.iter().map(shown).collect()),
-        other => other.clone(),
-    }
-}
-
-/// Removes from an object what is the simulator's own.
-pub(crate) fn hide(object: &mut Value) {
-    match object {
-        Value::Object(fields) => {
-            fields.retain(|name, _| !name.starts_with("__"));
-            fields.values_mut().for_each(hide);
-        }
-        Value::Array(entries) => entries.iter_mut().for_each(hide),
-        _ => {}
-    }
 }
 
 /// Whether two objects are shown alike.

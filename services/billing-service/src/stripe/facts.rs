@@ -78,17 +78,20 @@ impl Family {
     }
 }
 
-/// Whether what an event of this type is about may be gone from Stripe when it is looked for, so that a 404 is how things are. Customers are
-/// deleted, and so are drafts of invoices, which some types may be about. All else Stripe keeps for ever: sessions, invoices that are final, credit
+/// Whether what an event of this type is about, which had this `status` then, may be gone from Stripe when it is looked for, so that a 404 is how
+/// things are. Customers are deleted, and so are drafts of invoices, which some types may be about. All else Stripe keeps for ever: sessions, invoices that are final, credit
 /// notes, refunds and disputes. Of those a 404 says that another account is asked than the event came from (another key, another address), and that
 /// is mended one day. A type of an invoice that is not known here counts as one of what is final: people are told once too often rather than never.
 #[must_use]
-pub(super) fn may_be_gone(kind: &str) -> bool {
+pub(super) fn may_be_gone(kind: &str, status: Option<&str>) -> bool {
     match Family::of(kind) {
         // What means nothing here is not looked for.
         None | Some(Family::Customer) => true,
         // The first two are told of drafts too, and the last one of nothing else.
-        Some(Family::Invoice) => matches!(kind, "invoice.created" | "invoice.updated" | "invoice.finalization_failed"),
+        Some(Family::Invoice) => {
+            matches!(kind, "invoice.created" | "invoice.updated" | "invoice.finalization_failed")
+                && status.is_none_or(|status| status == "draft")
+        }
         Some(Family::Checkout | Family::CreditNote | Family::Refund | Family::Dispute) => false,
     }
 }
@@ -131,11 +134,19 @@ pub async fn fetch(state: &AppState, stripe: &Transport, family: Family, id: &st
 /// # Errors
 /// Stripe's.
 pub(super) async fn look(stripe: &Transport, family: Family, id: &str, number: i64) -> Result<Option<Fetched>, Error> {
-    match stripe.ask(&family.call(id)).await {
+    match whole(stripe, family, id).await {
         Ok(object) => Ok(Some(Fetched { family, number, object })),
         Err(error) if TransportError::is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+async fn whole(stripe: &Transport, family: Family, id: &str) -> Result<Value, TransportError> {
+    let mut object = stripe.ask(&family.call(id)).await?;
+    if family == Family::Invoice {
+        invoice::mirror::add_lines(stripe, id, &mut object).await?;
+    }
+    Ok(object)
 }
 
 /// The span of an object's effect: a part of the trace in which it was wanted, so that a purchase is one trace from the wish to the
@@ -179,7 +190,9 @@ mod tests {
     fn what_may_be_gone_is_a_customer_or_a_draft_and_nothing_that_tells_of_money() {
         let gone = ["customer.created", "customer.updated", "invoice.created", "invoice.updated", "invoice.finalization_failed"];
         for kind in gone.into_iter().chain(["invoice.deleted", "moon.landed"]) {
-            assert!(may_be_gone(kind), "{kind}");
+            assert!(may_be_gone(kind, None) && may_be_gone(kind, Some("draft")), "{kind}");
+            let final_invoice = kind.starts_with("invoice.") && kind != "invoice.deleted";
+            assert_eq!(may_be_gone(kind, Some("open")), !final_invoice, "{kind}");
         }
         for kind in [
             "checkout.session.completed",
@@ -198,7 +211,7 @@ mod tests {
             "charge.dispute.created",
             "charge.dispute.closed",
         ] {
-            assert!(!may_be_gone(kind), "{kind}");
+            assert!(!may_be_gone(kind, None) && !may_be_gone(kind, Some("draft")), "{kind}");
         }
     }
 }

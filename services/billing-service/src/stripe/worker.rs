@@ -31,6 +31,8 @@ struct Claimed {
     id: String,
     kind: String,
     object_id: Option<Value>,
+    /// The status of its object when it was told of, if it has one.
+    status: Option<String>,
     traceparent: Option<String>,
     /// This try included.
     attempts: i32,
@@ -92,7 +94,8 @@ async fn claim(state: &AppState) -> Result<Vec<Claimed>, Error> {
              where o.state = 'received' and o.next_attempt_at <= $1 and o.event_id <> first.event_id for no key update of o skip locked)
            update stripe_events e set attempts = attempts + 1, next_attempt_at = ($2::timestamptz[])[least(attempts, 12) + 1]
            from (select event_id from first union all select event_id from others) due where e.event_id = due.event_id
-           returning e.event_id as id, kind, payload -> 'data' -> 'object' -> 'id' as object_id, traceparent, attempts,
+           returning e.event_id as id, kind, payload -> 'data' -> 'object' -> 'id' as object_id,
+             payload #>> '{data,object,status}' as status, traceparent, attempts,
              nextval('stripe_fetches') as "look!""#,
         state.clock.now(),
         &pauses
@@ -126,7 +129,7 @@ async fn fetch_and_have_effect(state: &AppState, first: &Claimed, all: &[Claimed
     };
     if fetched.is_some() {
         chassis::step!("event.fetched");
-    } else if all.iter().any(|event| !facts::may_be_gone(&event.kind)) {
+    } else if all.iter().any(|event| !facts::may_be_gone(&event.kind, event.status.as_deref())) {
         // Ignored, it would never be looked at again, and what was paid has no effect: it comes again, and people are told of it in the end
         // [B-20, B-22].
         return Err(Error::Internal(

@@ -104,9 +104,7 @@ async fn what_a_chat_costs_beyond_its_estimate_goes_back_to_the_wallet_when_the_
     let (organization, client) = app.organization();
     let mut event = app.used(organization).await;
     event.usage = money::TokenUsage::text(0, 200);
-    let settlement =
-        admission::Settlement { event: &event, price_micros: 2400, end: admission::End::Used, counted: &[], traceparent: None };
-    assert_eq!(app.admissions.settle(&settlement).await.unwrap().taken_micros, 2400);
+    assert_eq!(app.settled(&event, 2400).await, 2400);
     let is_there = || async { (app.count("select count(*) from usage_events").await == 1).then_some(()) };
     testkit::eventually("the posting", is_there).await;
     assert_eq!(app.balance(&client).await, (10_000 - crate::gateway::RESERVED, 0));

@@ -1,6 +1,6 @@
 //! What chat-service does to billing-service, done by a test: reservations and their ends, requests in flight, leases, usage events.
 
-use admission::{Admission, Note, Verdict};
+use admission::{Admission, End, Note, Settlement, Verdict};
 use contracts::leases::{LeaseRequest, SeenLease};
 use contracts::usage::{CountedBy, FIELD, Outcome, TAKEN, UsageEvent};
 use contracts::{LeaseId, RequestId, Shard};
@@ -113,6 +113,13 @@ impl App {
                 answer => answer.expect(200),
             };
         }
+    }
+
+    /// Settles a request in Redis, as a gateway does at its end, at a price: what it took of its lease, which is all that was reserved where that
+    /// one has ended.
+    pub async fn settled(&self, event: &UsageEvent, price_micros: i64) -> i64 {
+        let settlement = Settlement { event, price_micros, end: End::Used, counted: &[], traceparent: None };
+        self.admissions.settle(&settlement).await.unwrap().taken_micros
     }
 
     /// Asks for a lease.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use admission::{End, Settlement};
 use billing_service::grants::{NewGrant, Source};
 use billing_service::leases::{sweep_flights, sweep_leases};
 use chassis::config::Millis;
@@ -46,8 +45,7 @@ async fn at_once(app: &App, template: &UsageEvent, many: usize) -> Vec<UsageEven
 /// Ten tokens in and ten out: 150.
 async fn settle(app: &App, event: &UsageEvent) {
     let event = UsageEvent { usage: TokenUsage::text(10, 10), ..event.clone() };
-    let settlement = Settlement { event: &event, price_micros: 150, end: End::Used, counted: &[], traceparent: None };
-    app.admissions.settle(&settlement).await.unwrap();
+    app.settled(&event, 150).await;
 }
 
 async fn posted(client: &TestClient, rows: usize) {
@@ -130,13 +128,11 @@ async fn what_lies_unused_in_the_lease_for_one_kind_of_requests_is_refused_to_no
     for round in 0..2 {
         let whole = at_once(&app, &with, 3).await;
         assert_eq!(whole.len(), 1, "both halves together, round {round}");
-        let release = Settlement { event: &whole[0], price_micros: 0, end: End::Used, counted: &[], traceparent: None };
-        app.admissions.settle(&release).await.unwrap();
+        app.settled(&whole[0], 0).await;
         let half = UsageEvent { reserved_micros: RESERVED / 2, ..without.clone() };
         let halves = at_once(&app, &half, 3).await;
         assert_eq!(halves.len(), 1, "what is for everything, round {round}");
-        let release = Settlement { event: &halves[0], price_micros: 0, end: End::Used, counted: &[], traceparent: None };
-        app.admissions.settle(&release).await.unwrap();
+        app.settled(&halves[0], 0).await;
         posted(&client, 2 * (round + 1)).await;
     }
     assert_eq!(app.balance(&client).await, (RESERVED, 0));

@@ -213,29 +213,6 @@ async fn what_cannot_be_bought_is_refused_by_field_and_rule_and_nothing_is_begun
     assert_eq!(answer.string("code"), "payments_not_configured");
 }
 
-/// What is being made at Stripe may be taken away again, and nothing tells of that.
-#[tokio::test]
-async fn a_draft_is_no_invoice_until_it_is_final() {
-    let shop = Shop::open().await;
-    let (ada, client) = shop.customer();
-    shop.pay(&shop.pack(&client, "small").await.expect(201));
-    shop.settle().await;
-    let customer = shop.stripe_customer(ada).await;
-    let made = async || {
-        shop.dashboard("/v1/invoices", &[("customer", &customer), ("auto_advance", "false")]).await["id"].as_str().unwrap().to_owned()
-    };
-    let (kept, gone) = (made().await, made().await);
-    shop.settle().await;
-    assert_eq!(shop.app.count("select count(*) from stripe_invoices where status = 'draft'").await, 2);
-    assert_eq!(client.get("/v1/invoices").await.expect(200).json["data"], json!([]));
-    shop.delete_at_stripe(&format!("/v1/invoices/{gone}")).await;
-    shop.dashboard(&format!("/v1/invoices/{kept}/finalize"), &[("auto_advance", "false")]).await;
-    shop.settle().await;
-    let listed = client.get("/v1/invoices").await.expect(200).json["data"].clone();
-    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["id"]), (1, &json!(kept)), "{listed}");
-    shop.assert_reconciled().await;
-}
-
 /// [B-79]
 #[tokio::test]
 async fn nobody_sees_the_invoices_cards_or_top_ups_of_somebody_else() {

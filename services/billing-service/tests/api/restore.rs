@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use admission::{End, Funded, Funding, Settlement};
+use admission::{Funded, Funding};
 use billing_service::leases::sweep_leases;
 use billing_service::stripe::collect::{self, Collection};
 use billing_service::stripe::{gaps, worker};
@@ -241,12 +241,6 @@ async fn later_lease(app: &App, organization: OrganizationId) {
     assert_eq!(app.admissions.fund(&later).await.unwrap(), Funded::Yes);
 }
 
-/// What it took of its lease, which is all that was reserved where that one has ended.
-async fn settle(app: &App, event: &UsageEvent) -> i64 {
-    let settlement = Settlement { event, price_micros: 150, end: End::Used, counted: &[], traceparent: None };
-    app.admissions.settle(&settlement).await.unwrap().taken_micros
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn where_redis_has_much_later_leases_than_the_database_the_next_one_is_there_at_once() {
     let app = without_sweeper().await;
@@ -276,7 +270,7 @@ async fn what_a_lease_holds_that_ended_after_the_backup_comes_back_when_its_requ
     let states: String = sqlx::query_scalar(states).fetch_one(&app.database.owner).await.unwrap();
     assert_eq!(states, "lost 100000, open 100000");
     assert_eq!(app.count("select max(epoch) from leases").await, 901);
-    assert_eq!((settle(&app, &before).await, settle(&app, &after).await), (RESERVED, 150));
+    assert_eq!((app.settled(&before, 150).await, app.settled(&after, 150).await), (RESERVED, 150));
     eventually("the postings", || async { (app.count("select count(*) from usage_events").await == 2).then_some(()) }).await;
     app.turn.advance(Duration::from_mins(7));
     for _ in 0..2 {

@@ -181,7 +181,7 @@ async fn use_all(shop: &Shop) {
     client.post("/v1/portal-sessions", &json!({"return_url": "https://a.example.com"})).await.expect(201);
     client.get("/v1/payment-methods").await.expect(200);
     // A downgrade, seats with what is left of the month, and a refund of what came too late.
-    let (_, team) = shop.app.organization_with(Scopes::known(BUYS));
+    let (team_id, team) = shop.app.organization_with(Scopes::known(BUYS));
     shop.pay(&shop.plan(&team, "team").await.expect(201));
     shop.settle().await;
     change(&team, json!({"kind": "seats", "seats": 7})).await;
@@ -219,6 +219,7 @@ async fn use_all(shop: &Shop) {
     // A credit note, and a payment for nothing of which the balance had paid a part.
     let paid = team.get("/v1/invoices").await.expect(200).json["data"][0]["id"].as_str().unwrap().to_owned();
     shop.dashboard("/v1/credit_notes", &[("invoice", &paid), ("amount", "100"), ("credit_amount", "100")]).await;
+    long_draft(shop, &shop.stripe_customer(team_id).await).await;
     let state = shop.app.state();
     let wish = Intent {
         kind: "balance.return",
@@ -251,6 +252,14 @@ async fn use_all(shop: &Shop) {
     let stripe = state.stripe.as_ref().unwrap();
     gaps::round(&state, stripe, 2).await.unwrap();
     reconcile::compare(&state, stripe, reconcile::GRACE).await.unwrap();
+}
+
+/// A draft of an invoice with more lines than come with it.
+async fn long_draft(shop: &Shop, customer: &str) {
+    for _ in 0..11 {
+        shop.dashboard("/v1/invoiceitems", &[("customer", customer), ("currency", "usd"), ("amount", "5")]).await;
+    }
+    shop.dashboard("/v1/invoices", &[("customer", customer), ("pending_invoice_items_behavior", "include")]).await;
 }
 
 /// Reports of what was used, upwards and downwards, to a meter that is a sum and to one of which the last value stands; a report that is looked for

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use admission::{End, Settlement};
 use billing_service::grants::{NewGrant, Source};
 use chassis::config::Millis;
 use serde_json::{Value, json};
@@ -61,8 +60,7 @@ async fn what_lies_in_a_lease_counts_as_available_and_credit_for_some_models_doe
     shop.settle().await;
     let (state, count) = (shop.app.state(), "select count(*) from top_ups");
     let event = shop.app.used(organization).await;
-    let settlement = Settlement { event: &event, price_micros: 150, end: End::Used, counted: &[], traceparent: None };
-    shop.app.admissions.settle(&settlement).await.unwrap();
+    shop.app.settled(&event, 150).await;
     eventually("the posting", || async { (shop.app.count("select count(*) from usage_events").await == 1).then_some(()) }).await;
     let leased = "select held_micros from leases where state = 'open'";
     assert!(shop.app.count(leased).await > 0);

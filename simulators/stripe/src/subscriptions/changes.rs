@@ -50,7 +50,7 @@ pub(super) fn apply(world: &mut World, subscription: &Value, params: &Params) ->
         collect(world, &mut changed, &draft, params)?;
     }
     let before = subscription.clone();
-    if crate::world::shown(&before) != crate::world::shown(&changed) {
+    if crate::shown::shown(&before) != crate::shown::shown(&changed) {
         world.emit_change("customer.subscription.updated", &changed, Some(&before));
     }
     activate_clockwork(world, &changed);

@@ -36,6 +36,26 @@ async fn open_invoices_are_voided_or_given_up_and_drafts_deleted() {
 }
 
 #[tokio::test]
+async fn ten_lines_come_with_an_invoice_and_the_others_are_on_its_pages() {
+    let shop = Shop::start().await;
+    let customer = shop.customer().await;
+    for amount in 1..=12 {
+        shop.post("invoiceitems", &format!("customer={customer}&amount={amount}&currency=usd")).await;
+    }
+    let invoice = shop.post("invoices", &format!("customer={customer}&pending_invoice_items_behavior=include")).await;
+    let lines = &invoice["lines"];
+    assert_eq!((&invoice["total"], &lines["has_more"], &lines["total_count"]), (&78.into(), &true.into(), &12.into()));
+    let shown = lines["data"].as_array().unwrap();
+    let more = shop.get(&format!("invoices/{}/lines?limit=100&starting_after={}", id(&invoice), shown[9]["id"].as_str().unwrap())).await;
+    let amounts = shown.iter().chain(more["data"].as_array().unwrap()).map(|line| line["amount"].as_i64().unwrap());
+    assert_eq!((shown.len(), amounts.collect::<Vec<_>>(), &more["has_more"]), (10, (1..=12).collect(), &false.into()));
+    // What is shown is cut, and nothing is lost.
+    assert_eq!(shop.post(&format!("invoices/{}/finalize", id(&invoice)), "").await["amount_due"], 78);
+    let all = shop.get(&format!("invoices/{}/lines?limit=100", id(&invoice))).await;
+    assert_eq!(all["data"].as_array().unwrap().len(), 12);
+}
+
+#[tokio::test]
 async fn a_credit_note_refunds_or_credits_a_paid_invoice_and_never_more_than_it() {
     let shop = Shop::start().await;
     let customer = shop.customer_with("pm_card_visa").await;

@@ -46,17 +46,20 @@ pub struct Unspent {
     pub models: i64,
 }
 
-/// What of an organization's leases no request has taken. It is held in the ledger and can be spent all the same. None when Redis does not
-/// say.
-///
-/// # Errors
-/// The database's.
-pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<Option<Unspent>, Error> {
+/// A lease that can be filled, and what of it no request has taken, in micro-units.
+struct Idle {
+    id: LeaseId,
+    model: Option<String>,
+    remaining: i64,
+}
+
+/// None when Redis does not say.
+async fn idle(state: &AppState, organization: OrganizationId) -> Result<Option<Vec<Idle>>, Error> {
     let active = sqlx::query!(
-        "select id, model, held_micros from leases where organization_id = $1 and state in ('opening', 'open')",
+        "select id, model, held_micros from leases where organization_id = $1 and state in ('opening', 'open') order by id",
         organization.uuid()
     );
-    let mut unspent = Unspent::default();
+    let mut idle = Vec::new();
     for lease in active.fetch_all(&state.pool).await? {
         let remaining = match state.admissions.remaining(organization, lease.model.as_deref()).await {
             Ok(remaining) => remaining,
@@ -66,25 +69,59 @@ pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<O
             }
         };
         let remaining = remaining.filter(|(id, _)| id.uuid() == lease.id).map_or(0, |(_, remaining)| remaining.clamp(0, lease.held_micros));
-        *(if lease.model.is_some() { &mut unspent.models } else { &mut unspent.all }) += remaining;
+        idle.push(Idle { id: LeaseId::from_uuid(lease.id), model: lease.model, remaining });
     }
-    Ok(Some(unspent))
+    Ok(Some(idle))
 }
 
-/// Gives back what an organization's leases hold of which nothing can be in flight any more, whether or not the sweeper has been there [B-42].
+/// What of an organization's leases no request has taken. It is held in the ledger and can be spent all the same. None when Redis does not
+/// say.
 ///
 /// # Errors
 /// The database's.
-pub async fn drain(state: &AppState, organization: OrganizationId) -> Result<(), Error> {
+pub async fn unspent(state: &AppState, organization: OrganizationId) -> Result<Option<Unspent>, Error> {
+    let Some(idle) = idle(state, organization).await? else { return Ok(None) };
+    let of = |has_model: bool| idle.iter().filter(|lease| lease.model.is_some() == has_model).map(|lease| lease.remaining).sum();
+    Ok(Some(Unspent { all: of(false), models: of(true) }))
+}
+
+/// Gives back what an organization's leases hold of which nothing can be in flight any more, whether or not the sweeper has been there
+/// [B-42]; whether there were any.
+///
+/// # Errors
+/// The database's.
+pub async fn drain(state: &AppState, organization: OrganizationId) -> Result<bool, Error> {
     let drained = sqlx::query_scalar!(
         "select id from leases where organization_id = $1 and state in ('draining', 'lost') and held_micros > 0 and drained_at <= $2",
         organization.uuid(),
         state.clock.now()
     );
-    for id in drained.fetch_all(&state.pool).await? {
-        closing::drain(state, LeaseId::from_uuid(id)).await?;
+    let drained = drained.fetch_all(&state.pool).await?;
+    for id in &drained {
+        closing::drain(state, LeaseId::from_uuid(*id)).await?;
     }
-    Ok(())
+    Ok(!drained.is_empty())
+}
+
+/// Has credit that lies in an organization's leases go back to its wallet, where `missing` micro-units are missing for a hold of another kind, of a
+/// request with this model: what ended leases hold, and then what no request has taken of the others, if that reaches. Whether to look again.
+///
+/// # Errors
+/// The database's; Redis', while a lease is closed there.
+pub async fn make_room(state: &AppState, organization: OrganizationId, model: &str, missing: i64) -> Result<bool, Error> {
+    if closing::finish_all(state, organization).await? || drain(state, organization).await? {
+        return Ok(true);
+    }
+    let mut idle = idle(state, organization).await?.unwrap_or_default();
+    idle.retain(|lease| lease.remaining > 0 && lease.model.as_deref().is_none_or(|own| own == model));
+    if idle.iter().map(|lease| lease.remaining).fold(0, i64::saturating_add) < missing {
+        return Ok(false);
+    }
+    for lease in &idle {
+        store::end_early(state, lease.id).await?;
+        closing::close(state, organization, lease.model.as_deref(), lease.id).await?;
+    }
+    Ok(true)
 }
 
 /// What Redis took of its lease for a request; none when Redis has not settled it, or does not answer, which is why the gateway asks us.
@@ -103,11 +140,11 @@ pub async fn settle(
     caller.require(SCOPE_LEASES_WRITE)?;
     let (told, lease) = (taken(&state, &event).await, event.lease_id);
     let taken = told.unwrap_or(event.reserved_micros);
-    let settlement =
-        usage::post_one(&state, usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id(), sums: Vec::new() }).await?;
     if told.is_none() {
-        // Redis may have it in its queue and return the unused part too: such a lease ends before that is promised to anybody.
+        // Redis may have it in its queue and return the unused part too: such a lease ends before that is promised to anybody, and before the
+        // posting, after which nobody might come to it.
         store::end_early(&state, lease).await?;
     }
-    Ok(axum::Json(settlement))
+    let posted = usage::Posted { event, taken, trace_id: chassis::telemetry::trace_id(), sums: Vec::new() };
+    Ok(axum::Json(usage::post_one(&state, posted).await?))
 }

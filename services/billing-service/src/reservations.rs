@@ -13,12 +13,16 @@ use http::StatusCode;
 use identity::CallingService;
 
 use crate::error::Error;
+use crate::leases;
 use crate::state::AppState;
 use crate::usage::{self, Used};
 
 pub use expiry::{free, free_all};
 pub use store::{Held, find, resolve};
 pub use sweeper::{sweep, sweep_until};
+
+/// What ended leases hold comes back first, then what lies in others, and somebody may be faster each time.
+const TRIES: usize = 4;
 
 /// Hold the worst-case cost of a request.
 pub async fn create(
@@ -27,8 +31,22 @@ pub async fn create(
     Json(request): Json<ReservationRequest>,
 ) -> Result<(StatusCode, axum::Json<Reservation>), Error> {
     caller.require(SCOPE_RESERVATIONS_WRITE)?;
-    let reservation = in_transaction!(state.pool, |transaction| { store::reserve(&state, transaction, &request).await })?;
-    Ok((StatusCode::CREATED, axum::Json(reservation)))
+    Ok((StatusCode::CREATED, axum::Json(reserve(&state, &request).await?)))
+}
+
+/// Holds it from the wallet, and where that does not reach, from what lies unused in leases: a lease is spent by whoever comes first.
+async fn reserve(state: &AppState, request: &ReservationRequest) -> Result<Reservation, Error> {
+    let mut missing = 0;
+    for _ in 0..TRIES {
+        match in_transaction!(state.pool, |transaction| { store::reserve(state, transaction, request, &mut missing).await }) {
+            Err(Error::InsufficientFunds) => {}
+            done => return done,
+        }
+        if !leases::make_room(state, request.organization_id, &request.model, missing).await? {
+            break;
+        }
+    }
+    Err(Error::InsufficientFunds)
 }
 
 /// Post what was used and give the rest back.

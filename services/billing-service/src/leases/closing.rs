@@ -108,6 +108,19 @@ async fn begin(state: &AppState, id: LeaseId) -> Result<(), Error> {
     })
 }
 
+/// Closes those of an organization whose end has begun; whether there were any.
+///
+/// # Errors
+/// When the database or Redis is away.
+pub async fn finish_all(state: &AppState, organization: OrganizationId) -> Result<bool, Error> {
+    let ending = sqlx::query_scalar!("select id from leases where organization_id = $1 and state = 'closing'", organization.uuid());
+    let ending = ending.fetch_all(&state.pool).await?;
+    for id in &ending {
+        finish(state, *id).await?;
+    }
+    Ok(!ending.is_empty())
+}
+
 /// Closes one whose end has begun, unless somebody has meanwhile.
 async fn finish(state: &AppState, id: Uuid) -> Result<(), Error> {
     let found = sqlx::query!("select organization_id, model from leases where id = $1 and state = 'closing'", id);

@@ -48,11 +48,12 @@ pub struct Held {
 }
 
 /// Check and hold in one transaction, under the lock of the organization's accounts [B-38]. The same request again gets the
-/// same hold; another body under its id is a conflict [B-41].
+/// same hold; another body under its id is a conflict [B-41]. Where the wallet does not reach, `missing` says how many micro-units it lacks.
 pub async fn reserve(
     state: &AppState,
     transaction: &mut Transaction<'static, Postgres>,
     request: &ReservationRequest,
+    missing: &mut i64,
 ) -> Result<Reservation, Error> {
     let now = state.clock.now();
     let hash = Sha256::digest(serde_json::to_vec(request).unwrap_or_default()).to_vec();
@@ -80,6 +81,7 @@ pub async fn reserve(
     }
     // What is asked for must be there, to the last micro-unit and not one more [B-37, B-39].
     if amount > spendable {
+        *missing = amount.saturating_sub(spendable);
         return Err(Error::InsufficientFunds);
     }
     let id = ReservationId::new(&state.clock, &state.random);

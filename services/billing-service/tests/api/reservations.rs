@@ -1,8 +1,13 @@
 //! Holds and their settlements over the private API.
 
+use std::time::Duration;
+
 use super::app::{App, GRANT};
+use super::gateway::RESERVED;
+use chassis::config::Millis;
 use futures::future::join_all;
 use serde_json::json;
+use testkit::eventually;
 
 /// [B23]
 #[tokio::test]
@@ -43,6 +48,53 @@ async fn the_last_micro_unit_can_be_reserved_and_not_one_more() {
     app.reserve(&app.reservation(organization, app.request(), 0, 101)).await.expect(402);
     app.reserve(&app.reservation(organization, app.request(), 0, 100)).await.expect(201);
     app.reserve(&app.reservation(organization, app.request(), 1, 0)).await.expect(402);
+}
+
+/// [B-38] [B-39] A lease that a gateway fills takes more than its requests need at once. What would not reach with all of that closes no lease.
+#[tokio::test]
+async fn what_lies_unused_in_a_lease_is_not_refused_to_a_reservation_and_what_requests_took_is() {
+    let app = App::with(|config| (config.sweep, config.signup_grant) = (Millis(Duration::from_hours(1)), 4_999_998)).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    let open = "select count(*) from leases where state = 'open' and held_micros > 1500";
+    assert_eq!(app.count(open).await, 1);
+    let reserve = async |micros: i64| {
+        let tokens = u64::try_from(micros / 3).unwrap();
+        app.reserve(&app.reservation(organization, app.request(), tokens, 0)).await
+    };
+    assert_eq!(reserve(4_999_998 - RESERVED + 3).await.expect(402).json["code"], "insufficient_funds");
+    assert_eq!(app.count(open).await, 1);
+    let held = reserve(4_999_998 - RESERVED).await.expect(201);
+    assert_eq!(app.balance(&client).await, (0, 4_999_998));
+    reserve(3).await.expect(402);
+    assert!(app.admit(&app.wanted(organization, "sim-large").await).await.is_none());
+    // The request whose lease was closed ends as ever.
+    app.settled(&event, 150).await;
+    eventually("the posting", || async { (app.count("select count(*) from usage_events").await == 1).then_some(()) }).await;
+    app.void(&held.string("id")).await.expect(204);
+    assert_eq!(app.balance(&client).await, (4_999_998 - 150, 0));
+    app.assert_clean().await;
+}
+
+/// [B-42] Of a lease that Redis has lost, and of one whose end has begun.
+#[tokio::test]
+async fn a_dead_sweeper_does_not_keep_from_a_reservation_what_an_ended_lease_holds() {
+    for is_lost in [true, false] {
+        let app = App::with(|config| (config.sweep, config.signup_grant) = (Millis(Duration::from_hours(1)), RESERVED)).await;
+        let (organization, _) = app.organization();
+        app.used(organization).await;
+        if is_lost {
+            let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
+            app.lease(organization, RESERVED, None).await.expect(503);
+        } else {
+            app.as_owner("update leases set state = 'closing'").await;
+        }
+        let body = app.reservation(organization, app.request(), 500, 0);
+        app.reserve(&body).await.expect(402);
+        app.turn.advance(Duration::from_mins(11));
+        app.reserve(&app.reservation(organization, app.request(), 500, 0)).await.expect(201);
+        app.assert_clean().await;
+    }
 }
 
 /// [B-33] [B-40]

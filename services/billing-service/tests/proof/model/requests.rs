@@ -44,8 +44,8 @@ impl Wallet {
         }
     }
 
-    /// The most that may be spent, after whatever may be freed for it; none when it does not reach, and then nothing has happened.
-    fn find(&mut self, needed: i64, wanted: Wanted) -> Option<i64> {
+    /// Whether it reaches, after whatever may be freed for it; otherwise what is missing, and then nothing has happened.
+    fn find(&mut self, needed: i64, wanted: Wanted) -> Result<(), i64> {
         let before = self.clone();
         self.expire();
         if needed > self.spendable(wanted) {
@@ -55,9 +55,9 @@ impl Wallet {
         let found = self.spendable(wanted);
         if needed > found {
             *self = before;
-            return None;
+            return Err(needed - found);
         }
-        Some(found)
+        Ok(())
     }
 
     fn request(&mut self, lease: Option<usize>, amount: i64, deadline: i64) {
@@ -76,12 +76,30 @@ impl Wallet {
     }
 
     pub fn reserve(&mut self, amount: i64, deadline: i64) -> bool {
-        if self.find(amount, Wanted::Large).is_none() {
-            return false;
+        while let Err(missing) = self.find(amount, Wanted::Large) {
+            if !self.make_room(missing) {
+                return false;
+            }
         }
         self.credit -= amount;
         self.held += amount;
         self.request(None, amount, deadline);
+        true
+    }
+
+    /// What nobody can be in flight on any more comes back, or else what lies unused in leases, if that is enough; whether to look again.
+    fn make_room(&mut self, missing: i64) -> bool {
+        if self.drain() {
+            return true;
+        }
+        let idle = |lease: &Lease| if lease.end == End::Open { lease.remaining.clamp(0, lease.held) } else { 0 };
+        let open: Vec<usize> = (0..self.leases.len()).filter(|at| idle(&self.leases[*at]) > 0).collect();
+        if open.iter().map(|at| idle(&self.leases[*at])).sum::<i64>() < missing {
+            return false;
+        }
+        for at in open {
+            self.close(at);
+        }
         true
     }
 

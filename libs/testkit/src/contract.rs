@@ -23,11 +23,21 @@ struct Operation {
     method: Method,
     template: String,
     query: Vec<String>,
-    request: Option<Schema>,
+    request: Option<Request>,
     responses: Vec<(String, Vec<Content>)>,
 }
 
-/// One media type of an answer, and what a body of it must be when it is JSON.
+/// What may be sent.
+#[derive(Debug)]
+struct Request {
+    required: bool,
+    contents: Vec<Content>,
+}
+
+/// What was sent: the media type and the text.
+pub type Sent<'s> = (&'s str, &'s str);
+
+/// One media type of a body, and what a body of it must be when it is JSON.
 #[derive(Debug)]
 struct Content {
     media: String,
@@ -53,6 +63,22 @@ impl Schema {
         });
         validator.iter_errors(instance).map(|error| format!("{} at {}", error, error.instance_path())).collect()
     }
+}
+
+impl Content {
+    fn all_of(holder: &Value) -> Vec<Self> {
+        let contents = holder["content"].as_object().into_iter().flatten();
+        contents.map(|(media, content)| Self { media: media.clone(), schema: Schema::of(content) }).collect()
+    }
+
+    fn is_of(&self, media: &str) -> bool {
+        self.media == "*/*" || self.media == media
+    }
+}
+
+/// A media type without its parameters.
+fn plain(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 impl Contract {
@@ -93,7 +119,7 @@ impl Contract {
     ///
     /// # Panics
     /// When the document does not say that a request of this method and path may be answered so.
-    pub fn hold(&self, method: &Method, path: &str, body: Option<&str>, answer: &Answer) {
+    pub fn hold(&self, method: &Method, path: &str, sent: Option<Sent<'_>>, answer: &Answer) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let asked = format!("{method} {path} was answered {}", answer.status);
         let of_path = || self.operations.iter().filter(|operation| operation.is_at(path));
@@ -108,8 +134,18 @@ impl Contract {
         };
         operation.hold_answer(&self.components, &asked, answer);
         if answer.status.is_success() {
-            operation.hold_request(&self.components, &asked, query, body);
+            operation.hold_request(&self.components, &asked, query, sent);
         }
+    }
+
+    /// Holds what comes in another way than as a JSON answer, as the parts of a stream, against a schema by its name among the components.
+    ///
+    /// # Panics
+    /// When the schema does not allow it.
+    pub fn hold_part(&self, schema: &str, part: &Value) {
+        let reference = json!({"schema": {"$ref": format!("#/components/schemas/{schema}")}});
+        let broken = Schema::of(&reference).broken_by(&self.components, part);
+        assert!(broken.is_empty(), "{part} is no {schema}: {broken:?}");
     }
 }
 
@@ -117,13 +153,13 @@ impl Operation {
     fn of(template: &str, method: &str, operation: &Value) -> Option<Self> {
         let method = Method::from_bytes(method.to_uppercase().as_bytes()).ok()?;
         let responses = operation["responses"].as_object()?.iter().map(|(status, response)| {
-            let contents = response["content"].as_object().into_iter().flatten();
-            let contents = contents.map(|(media, content)| Content { media: media.clone(), schema: Schema::of(content) });
-            (status.clone(), contents.collect())
+            assert_ne!(response["description"].as_str().unwrap_or_default(), "", "{template} does not say what {status} is");
+            (status.clone(), Content::all_of(response))
         });
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let query = parameters.filter(|parameter| parameter["in"] == "query").filter_map(|parameter| parameter["name"].as_str());
-        let request = operation["requestBody"]["content"].get("application/json").map(Schema::of);
+        let request = operation.get("requestBody");
+        let request = request.map(|body| Request { required: body["required"] == true, contents: Content::all_of(body) });
         Some(Self {
             id: operation["operationId"].as_str()?.to_owned(),
             method,
@@ -153,7 +189,7 @@ impl Operation {
         if matches!(answer.status.as_u16(), 429 | 503) {
             assert_ne!(answer.header("retry-after"), "", "{asked} without a Retry-After: {}", answer.text);
         }
-        let media = answer.header("content-type").split(';').next().unwrap_or_default().trim();
+        let media = plain(answer.header("content-type"));
         if contents.is_empty() {
             assert_eq!(answer.text, "", "{asked} with a body, and the document says that there is none");
             return;
@@ -167,13 +203,24 @@ impl Operation {
         }
     }
 
-    fn hold_request(&self, components: &Value, asked: &str, query: &str, body: Option<&str>) {
+    fn hold_request(&self, components: &Value, asked: &str, query: &str, sent: Option<Sent<'_>>) {
         for name in query.split('&').filter_map(|pair| pair.split('=').next()).filter(|name| !name.is_empty()) {
             assert!(self.query.iter().any(|known| known == name), "{asked} with the parameter {name}, which the document does not say");
         }
-        let body = body.and_then(|body| serde_json::from_str::<Value>(body).ok());
-        if let (Some(schema), Some(body)) = (&self.request, body) {
-            let broken = schema.broken_by(components, &body);
+        let (request, (content_type, body)) = match (&self.request, sent) {
+            (Some(request), Some(sent)) => (request, sent),
+            (None, Some(_)) => panic!("{asked} with a body, and the document says that there is none"),
+            (request, None) => {
+                assert!(!request.as_ref().is_some_and(|request| request.required), "{asked} without the body that the document wants");
+                return;
+            }
+        };
+        let Some(content) = request.contents.iter().find(|content| content.is_of(plain(content_type))) else {
+            panic!("{asked} with a body of {content_type:?}, which the document does not say")
+        };
+        if content.media.ends_with("json") {
+            let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{asked} with {body:?}, which is no JSON: {error}"));
+            let broken = content.schema.broken_by(components, &body);
             assert!(broken.is_empty(), "{asked} with a body that the document does not allow: {broken:?} in {body}");
         }
     }
@@ -187,11 +234,11 @@ mod tests {
 
     const DOCUMENT: &str = r##"{"paths": {
         "/v1/things/{id}": {"get": {"operationId": "get", "parameters": [{"name": "limit", "in": "query"}], "responses": {
-            "200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
-            "204": {},
-            "503": {"content": {"application/problem+json": {}}}}},
-          "put": {"operationId": "put", "responses": {"204": {}}, "requestBody": {"content": {"application/json": {
-            "schema": {"$ref": "#/components/schemas/Thing"}}}}}}},
+            "200": {"description": "a", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
+            "204": {"description": "b"},
+            "503": {"description": "c", "content": {"application/problem+json": {}}}}},
+          "put": {"operationId": "put", "responses": {"204": {"description": "d"}}, "requestBody": {"required": true, "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}}}}},
         "components": {"schemas": {"Thing": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}}}}"##;
 
     fn answer(status: u16, headers: &[(&'static str, &str)], text: &str) -> Answer {
@@ -204,36 +251,54 @@ mod tests {
     }
 
     /// Whether an answer is as the document says, with what it was asked with.
-    fn holds(method: &Method, path: &str, body: Option<&str>, answer: &Answer) -> bool {
+    fn holds(method: &Method, path: &str, sent: Option<Sent<'_>>, answer: &Answer) -> bool {
         let contract = Contract::of(DOCUMENT);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contract.hold(method, path, body, answer))).is_ok()
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contract.hold(method, path, sent, answer))).is_ok()
     }
 
     /// [B-80]
     #[test]
     fn an_answer_that_the_document_does_not_say_fails_the_test_that_got_it() {
-        let json = [("content-type", "application/json; charset=utf-8")];
+        let of_json = [("content-type", "application/json; charset=utf-8")];
         let problem = [("content-type", "application/problem+json"), ("retry-after", "1")];
         let get = |path, answer: Answer| holds(&Method::GET, path, None, &answer);
-        assert!(get("/v1/things/1?limit=2", answer(200, &json, r#"{"name": "a"}"#)));
+        assert!(get("/v1/things/1?limit=2", answer(200, &of_json, r#"{"name": "a"}"#)));
         assert!(get("/v1/things/1", answer(503, &problem, "{}")));
         assert!(get("/v1/things/1", answer(204, &[], "")));
-        assert!(get("/v1/nothing", answer(404, &json, "{}")));
-        assert!(get("/health", answer(200, &json, "{}")), "which is for who runs it");
-        assert!(!get("/v1/things/1", answer(201, &json, r#"{"name": "a"}"#)), "another status");
-        assert!(!get("/v1/things/1", answer(200, &json, r#"{"nome": "a"}"#)), "another body");
+        assert!(get("/v1/nothing", answer(404, &of_json, "{}")));
+        assert!(get("/health", answer(200, &of_json, "{}")), "which is for who runs it");
+        assert!(!get("/v1/things/1", answer(201, &of_json, r#"{"name": "a"}"#)), "another status");
+        assert!(!get("/v1/things/1", answer(200, &of_json, r#"{"nome": "a"}"#)), "another body");
         assert!(!get("/v1/things/1", answer(200, &[("content-type", "text/html")], "<p>")), "another media type");
-        assert!(!get("/v1/things/1", answer(204, &json, "{}")), "a body where there is none");
+        assert!(!get("/v1/things/1", answer(204, &of_json, "{}")), "a body where there is none");
         assert!(!get("/v1/things/1", answer(503, &problem[..1], "{}")), "not when to come again");
-        assert!(!get("/v1/things/1?limit=2&all=1", answer(200, &json, r#"{"name": "a"}"#)), "a parameter that is not said");
-        assert!(!get("/v1/other", answer(200, &json, "{}")), "a path that is not said");
+        assert!(!get("/v1/things/1?limit=2&all=1", answer(200, &of_json, r#"{"name": "a"}"#)), "a parameter that is not said");
+        assert!(!get("/v1/other", answer(200, &of_json, "{}")), "a path that is not said");
         let delete = |answer: Answer| holds(&Method::DELETE, "/v1/things/1", None, &answer);
-        assert!(delete(answer(405, &json, "{}")) && !delete(answer(204, &[], "")), "a method that is not said");
-        let put = |body| holds(&Method::PUT, "/v1/things/1", Some(body), &answer(204, &[], ""));
+        assert!(delete(answer(405, &of_json, "{}")) && !delete(answer(204, &[], "")), "a method that is not said");
+        let sent = |sent: Option<Sent<'_>>| holds(&Method::PUT, "/v1/things/1", sent, &answer(204, &[], ""));
+        let put = |body| sent(Some(("application/json", body)));
         assert!(put(r#"{"name": "a"}"#) && !put(r#"{"name": 1}"#), "a body that is taken and that is not said");
+        assert!(!sent(Some(("text/plain", r#"{"name": "a"}"#))), "a media type that is taken and that is not said");
+        assert!(!sent(None), "nothing, where the document wants a body");
+        let body = Some(("application/json", "{}"));
+        assert!(!holds(&Method::GET, "/v1/things/1", body, &answer(204, &[], "")), "a body, where the document says nothing of one");
         let mut passing = Contract::of(DOCUMENT);
         passing = passing.but_for("/v1/things/{id}");
-        passing.hold(&Method::GET, "/v1/things/1", None, &answer(200, &json, r#"{"nome": "a"}"#));
+        passing.hold(&Method::GET, "/v1/things/1", None, &answer(200, &of_json, r#"{"nome": "a"}"#));
+        passing.hold_part("Thing", &json!({"name": "a"}));
+    }
+
+    #[test]
+    #[should_panic(expected = "is no Thing")]
+    fn a_part_that_its_schema_does_not_allow_is_none() {
+        Contract::of(DOCUMENT).hold_part("Thing", &json!({"name": 1}));
+    }
+
+    #[test]
+    #[should_panic(expected = "does not say what 204 is")]
+    fn a_document_that_does_not_say_what_an_answer_is_is_none() {
+        let _ = Contract::of(&DOCUMENT.replace(r#"{"description": "b"}"#, "{}"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::contract::Contract;
 
+const JSON: &str = "application/json";
+
 /// A client of one listener.
 #[derive(Debug, Clone)]
 pub struct TestClient {
@@ -127,9 +129,10 @@ impl TestClient {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
+        let named = self.headers.iter().find(|(name, _)| name == "content-type").map(|(_, value)| value.as_str());
         if let Some(body) = &body {
-            if !self.headers.iter().any(|(name, _)| name == "content-type") {
-                request = request.header("content-type", "application/json");
+            if named.is_none() {
+                request = request.header("content-type", JSON);
             }
             request = request.body(body.clone());
         }
@@ -138,7 +141,7 @@ impl TestClient {
         let text = response.text().await.expect("a whole answer");
         let answer = Answer { status, headers, json: serde_json::from_str(&text).unwrap_or(Value::Null), text };
         if let Some(contract) = &self.contract {
-            contract.hold(&method, path, body.as_deref(), &answer);
+            contract.hold(&method, path, body.as_deref().map(|body| (named.unwrap_or(JSON), body)), &answer);
         }
         answer
     }

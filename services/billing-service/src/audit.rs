@@ -177,7 +177,7 @@ pub struct AuditRow {
     pub after: Value,
     /// The run of the command, or the call.
     pub request_id: Uuid,
-    /// The trace of the request that it came by; none of a command line.
+    /// The trace of the request that it came by, which its caller may have named: to find it by. None of a command line.
     pub trace_id: Option<String>,
 }
 

@@ -1,5 +1,6 @@
 //! The document of a public API: what its routes say, and what holds for all of them.
 
+use http::StatusCode;
 use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
@@ -18,6 +19,7 @@ pub struct ErrorShape {
 pub const PROBLEM: ErrorShape = ErrorShape { media: "application/problem+json", schema: "ProblemBody" };
 
 const JSON: &str = "application/json";
+const ANY: &str = "*/*";
 
 /// As `OpenAPI` 3.1 JSON, with the scheme `bearer`, with ids of operations that no other has, with problems as what they are, and with the answers
 /// that any route may give where it does not say them itself: what the extractors and the edge refuse, 500, and 503 while a dependency is away
@@ -36,8 +38,11 @@ pub fn document(mut api: OpenApi, errors: ErrorShape) -> String {
             let response = ResponseBuilder::new().description(description).content(errors.media, content(errors)).build();
             operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
         }
-        for response in operation.responses.responses.values_mut() {
+        for (status, response) in &mut operation.responses.responses {
             let RefOr::T(response) = response else { continue };
+            if response.description.is_empty() {
+                response.description = reason(status).to_owned();
+            }
             if let Some(problem) = response.content.get(JSON).filter(|content| is_problem(content)).cloned() {
                 response.content.swap_remove(JSON);
                 response.content.insert(PROBLEM.media.to_owned(), problem);
@@ -45,6 +50,11 @@ pub fn document(mut api: OpenApi, errors: ErrorShape) -> String {
         }
     }
     api.to_pretty_json().unwrap_or_default() + "\n"
+}
+
+/// What a status says by itself (RFC 9110): a description must be there.
+fn reason(status: &str) -> &'static str {
+    StatusCode::from_bytes(status.as_bytes()).ok().and_then(|status| status.canonical_reason()).unwrap_or("Another answer")
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
@@ -110,14 +120,15 @@ fn anywhere(operation: &Operation, errors: ErrorShape) -> Vec<(&'static str, &'s
     if takes(&ParameterIn::Query) {
         answers.push(("400", "The query string cannot be read."));
     }
-    if operation.request_body.is_some() {
+    if let Some(body) = &operation.request_body {
         answers.extend([
             ("400", "The body cannot be read."),
             ("408", "The body did not come in time."),
             ("413", "The body is larger than this service takes."),
         ]);
-        // Of the extractor of JSON bodies, whose refusals are problems.
-        if errors == PROBLEM {
+        // Of the extractor of JSON bodies, whose refusals are problems; not of who reads whatever comes.
+        let takes_any = matches!(body, RefOr::T(body) if body.content.contains_key(ANY));
+        if errors == PROBLEM && !takes_any {
             answers.push(("415", "The body is of another type than this takes."));
             answers.push(("422", "The request breaks a rule; `errors` names the fields and the rules."));
         }
@@ -133,6 +144,7 @@ mod tests {
     fn each_route_says_what_any_may_answer_and_keeps_what_it_says_itself() {
         let own = r##"{"openapi": "3.1.0", "info": {"title": "t", "version": "1"}, "paths": {
             "/open": {"get": {"operationId": "list", "responses": {}}},
+            "/raw": {"post": {"operationId": "raw", "requestBody": {"content": {"*/*": {}}}, "responses": {"201": {"description": ""}}}},
             "/closed": {"post": {"security": [{"bearer": []}], "responses": {"503": {"description": "its own", "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}}}}},
             "/found/{id}": {"put": {"parameters": [
@@ -153,6 +165,9 @@ mod tests {
         assert_eq!(of("/closed", "post"), expected);
         let statuses: Vec<_> = of("/found/{id}", "put").into_iter().map(|(status, _)| status).collect();
         assert_eq!(statuses, ["400", "404", "408", "413", "415", "422", "500", "503"]);
+        let created = [("201".to_owned(), "Created".into())];
+        assert_eq!(of("/raw", "post").iter().filter(|(status, _)| status.starts_with('2')).cloned().collect::<Vec<_>>(), created);
+        assert_eq!(of("/raw", "post").iter().map(|(status, _)| &**status).collect::<Vec<_>>(), ["201", "400", "408", "413", "500", "503"]);
         let media = told["paths"]["/closed"]["post"]["responses"]["503"]["content"].as_object().expect("a content");
         assert_eq!(media.keys().collect::<Vec<_>>(), ["application/problem+json"]);
         assert_eq!(told["paths"]["/found/{id}"]["put"]["operationId"], "put_found_id");

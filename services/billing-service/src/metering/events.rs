@@ -25,7 +25,15 @@ pub struct Receipt {
 /// Reports usage as `CloudEvents` 1.0: one in JSON or with `ce-` headers, or a batch of at most 1,000. Events are unique by source and id,
 /// for ever; a repetition counts once. In a batch each event has its own result; a single one that is rejected is a 422.
 #[utoipa::path(post, path = "/v1/usage-events", tag = "metering", security(("bearer" = [])),
-    request_body(content((serde_json::Value = "application/cloudevents+json"), (serde_json::Value = "application/cloudevents-batch+json"))),
+    params(("ce-specversion" = Option<String>, Header, description = "Of an event whose attributes are in headers, with `application/json`: `1.0`."),
+        ("ce-id" = Option<String>, Header, description = "The same: its id, unique with its source."),
+        ("ce-source" = Option<String>, Header, description = "The same: who says so."),
+        ("ce-type" = Option<String>, Header, description = "The same: what kind of thing happened."),
+        ("ce-subject" = Option<String>, Header, description = "The same: whom it is about."),
+        ("ce-time" = Option<String>, Header, description = "The same: when it happened, by RFC 3339; when it came, if absent.")),
+    request_body(description = "CloudEvents 1.0: one event, a batch of at most 1,000, or the `data` of one whose attributes are in headers.",
+        content((serde_json::Value = "application/cloudevents+json"), (serde_json::Value = "application/cloudevents-batch+json"),
+            (serde_json::Value = "application/json"))),
     responses((status = 200, body = Receipt), (status = 400, body = ProblemBody), (status = 401, body = ProblemBody), (status = 403, body = ProblemBody),
         (status = 413, body = ProblemBody), (status = 415, body = ProblemBody), (status = 422, body = ProblemBody)))]
 pub async fn receive(

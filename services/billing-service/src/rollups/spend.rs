@@ -6,6 +6,7 @@ use chassis::in_transaction;
 use chrono::{DateTime, Utc};
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{BATCH, LOCK, Taken, begin, is_full};
 use crate::error::Error;
@@ -67,13 +68,13 @@ pub(super) async fn fold_tags_after(pool: &PgPool, after: i64) -> Result<Option<
 }
 
 /// Takes away the sums of tags that no budget looks at any more, and a month later than that, so that nobody compares them meanwhile. Some at
-/// a time, and between them those who add have their turn: there may be as many as requests.
+/// a time, and between them those who add have their turn: there may be as many as requests. It ends early when it is told to.
 ///
 /// # Errors
 /// The database's.
-pub async fn forget(pool: &PgPool) -> Result<(), Error> {
+pub async fn forget(pool: &PgPool, stop: &CancellationToken) -> Result<(), Error> {
     let mut busy = 0;
-    while busy < TRIES {
+    while busy < TRIES && !stop.is_cancelled() {
         match forget_some(pool).await? {
             Some(forgotten) if forgotten < BATCH.unsigned_abs() => return Ok(()),
             Some(_) => busy = 0,

@@ -45,7 +45,7 @@ pub(super) struct Event {
 }
 
 /// Take an event from Stripe.
-#[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = Value, content_type = "application/json"),
+#[utoipa::path(post, path = "/stripe/webhooks", tag = "stripe", request_body(content = Value, content_type = "*/*"),
     responses((status = 200), (status = 400, description = "The signature is not valid, or it is no event", body = ProblemBody),
         (status = 404, description = "No secret of Stripe's is set", body = ProblemBody)))]
 pub async fn receive(

@@ -32,7 +32,7 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         let usage = keep(&state.pool, &state.config.usage, now).await;
         let events = retention::keep(&state.pool, metering.retention_months, metering.rules(), now, stop).await.map(drop);
         let reports = meters::retention::keep(&state.pool, now, stop).await.map(drop);
-        let tags = rollups::spend::forget(&state.pool).await.map(drop);
+        let tags = rollups::spend::forget(&state.pool, stop).await;
         let alerts = budgets::retention::keep(&state.pool, state.config.alerts_retention_days, now, stop).await;
         // Last, because these may take the longest.
         let leases = leases::retention::keep(state, stop).await;

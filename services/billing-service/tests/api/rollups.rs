@@ -12,6 +12,7 @@ use identity::OrganizationId;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection};
 use testkit::eventually::eventually;
+use tokio_util::sync::CancellationToken;
 
 pub async fn insert(app: &App, organization: OrganizationId, rows: i64, select: &str) {
     let statement = format!(
@@ -146,7 +147,7 @@ async fn sums_of_tags_are_kept_for_as_long_as_a_budget_looks_at_them_and_are_rig
     sqlx::query(older).execute(&mut *before).await.unwrap();
     assert_eq!(sqlx::query_scalar::<_, String>(SUMS).fetch_one(&mut *before).await.unwrap(), "7 30 30");
     before.commit().await.unwrap();
-    spend::forget(pool).await.unwrap();
+    spend::forget(pool, &CancellationToken::new()).await.unwrap();
     assert_eq!(sums().await, "30 30");
     assert_eq!(differences(pool).await.unwrap(), Vec::<String>::new());
 }

@@ -234,7 +234,7 @@ async fn what_an_organization_is_sent_is_nothing_that_another_sees_sends_again_o
     let known = hers.post("/v1/webhook-endpoints", &new).await.expect(201);
     assert_eq!(known.json, endpoint.json, "it ended, or has another secret");
     // All of that is there for who owns it.
-    hers.post(&replay, &json!({})).await.expect(202);
+    hers.send(Method::POST, &replay, None).await.expect(202);
     hers.delete(&path).await.expect(204);
 }
 

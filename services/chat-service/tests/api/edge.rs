@@ -72,7 +72,7 @@ async fn nothing_that_a_client_invents_becomes_a_part_of_the_metrics() {
     body["model"] = "sim-small".into();
     chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}"#);
     chat.ask(&body).await.expect(200);
-    let anonymous = TestClient::new(chat.address).bearer("sk-invented-key");
+    let anonymous = chat.stranger().bearer("sk-invented-key");
     anonymous.post("/v1/chat/completions", &body).await.expect(401);
     chat.client().get("/v1/models/invented-name").await.expect(404);
     chat.client().send(Method::from_bytes(b"INVENTED").expect("a method"), "/v1/invented-path", None).await.expect(404);

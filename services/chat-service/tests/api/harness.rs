@@ -111,7 +111,12 @@ impl Chat {
     }
 
     pub fn client(&self) -> TestClient {
-        TestClient::new(self.address).held_to(&CONTRACT).bearer(&self.key)
+        self.stranger().bearer(&self.key)
+    }
+
+    /// Somebody without a key.
+    pub fn stranger(&self) -> TestClient {
+        TestClient::new(self.address).held_to(&CONTRACT)
     }
 
     /// Another process of the same service, with the same neighbors; its address. It ends with the test.

@@ -6,7 +6,7 @@ use contracts::usage::Outcome;
 use identity::{Scope, VerifiedApiKey};
 use money::{Rates, TokenUsage};
 use serde_json::{Value, json};
-use testkit::http::{Answer, TestClient};
+use testkit::http::Answer;
 
 use crate::harness::{Chat, read, streamed, whole};
 use crate::neighbors::RATES;
@@ -31,9 +31,7 @@ async fn every_route_wants_a_credential_and_every_ingress_is_metered() {
         for method in operations.as_object().expect("operations").keys() {
             let method: reqwest::Method = method.to_uppercase().parse().expect("a method");
             let path = path.replace("{id}", "sim-small");
-            for (client, name) in
-                [(TestClient::new(chat.address), "without"), (TestClient::new(chat.address).bearer("sk-wrong"), "with a wrong")]
-            {
+            for (client, name) in [(chat.stranger(), "without"), (chat.stranger().bearer("sk-wrong"), "with a wrong")] {
                 let answer = client.send(method.clone(), &path, Some("{}".into())).await;
                 assert_shape(&answer, 401, "invalid_request_error", "invalid_api_key", &Value::Null);
                 assert_eq!(answer.header("www-authenticate"), "Bearer", "{name} credential");

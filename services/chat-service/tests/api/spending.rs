@@ -9,7 +9,7 @@ use futures::future::join_all;
 use identity::{ApiKeyId, OrganizationId, VerifiedApiKey};
 use serde_json::{Value, json};
 use testkit::eventually;
-use testkit::http::{Answer, TestClient};
+use testkit::http::Answer;
 
 use crate::harness::{Chat, PROMPT_TOKENS, streamed, whole};
 use crate::neighbors::{PORTION, everything};
@@ -238,7 +238,7 @@ async fn the_settlement_of_a_request_says_what_it_was_tagged_with() {
 #[tokio::test]
 async fn tags_that_cannot_be_read_are_refused_and_not_left_out() {
     let chat = Chat::start().await;
-    let tags = TestClient::new(chat.address).bearer(&chat.key).header("x-trivet-tags", "1,2,3,4,5,6,7,8,9");
+    let tags = chat.client().header("x-trivet-tags", "1,2,3,4,5,6,7,8,9");
     let refused = tags.post("/v1/chat/completions", &whole()).await;
     assert_shape(&refused, 400, "invalid_request_error", "invalid_value", &json!("X-Trivet-Tags"));
     assert!(chat.upstream.seen().is_empty() && chat.admitted().await == 0);

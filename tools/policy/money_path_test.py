@@ -22,7 +22,7 @@ NO_AMOUNTS = {
 }
 SERVICES = ["auth-service", "billing-service", "chat-service"]
 # Of a router, and of what a handler says of itself.
-ROUTE = re.compile(r'(?:route\(|\bpath = )"(/[^"\s]*)"')
+ROUTE = re.compile(r'(?:route\(\s*|\bpath = )"(/[^"\s]*)"')
 
 
 def sources(folder):
@@ -48,6 +48,10 @@ class MoneyPath(unittest.TestCase):
             self.assertRegex(NOT_CODE.sub("", code), FLOAT)
         for code in ["0..5", "'\"'", "self.0.1", 'r#"0.5"#', '"0.5"', "// 0.5 f64", "buf64", "1.max(2)"]:
             self.assertNotRegex(NOT_CODE.sub("", code), FLOAT)
+
+    def test_a_route_is_seen_wherever_it_is_said(self):
+        for code in ['.route("/a", get(b))', '.route(\n    "/a",', '#[utoipa::path(get, path = "/a")]']:
+            self.assertEqual(ROUTE.findall(code), ["/a"])
 
     def test_no_route_turns_a_clock(self):
         for service in SERVICES:

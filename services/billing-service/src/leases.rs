@@ -107,7 +107,8 @@ pub async fn drain(state: &AppState, organization: OrganizationId) -> Result<boo
 /// request with this model: what ended leases hold, and then what no request has taken of the others, if that reaches. Whether to look again.
 ///
 /// # Errors
-/// The database's; Redis', while a lease is closed there.
+/// The database's; Redis', while a lease is closed there; [`Error::LeaseUnavailable`] while what is missing may be bound in a lease that Redis has
+/// lost.
 pub async fn make_room(state: &AppState, organization: OrganizationId, model: &str, missing: i64) -> Result<bool, Error> {
     if closing::finish_all(state, organization).await? || drain(state, organization).await? {
         return Ok(true);
@@ -115,7 +116,7 @@ pub async fn make_room(state: &AppState, organization: OrganizationId, model: &s
     let mut idle = idle(state, organization).await?.unwrap_or_default();
     idle.retain(|lease| lease.remaining > 0 && lease.model.as_deref().is_none_or(|own| own == model));
     if idle.iter().map(|lease| lease.remaining).fold(0, i64::saturating_add) < missing {
-        return Ok(false);
+        return if store::is_any_lost(state, organization).await? { Err(Error::LeaseUnavailable) } else { Ok(false) };
     }
     for lease in &idle {
         store::end_early(state, lease.id).await?;

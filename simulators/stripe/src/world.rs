@@ -278,7 +278,7 @@ pub(crate) fn number(object: &Value, field: &str) -> i64 {
 }
 
 /// Whether two objects are shown alike.
-fn looks_like(one: &Value, other: &Value) -> bool {
+pub(crate) fn looks_like(one: &Value, other: &Value) -> bool {
     let (Some(one), Some(other)) = (one.as_object(), other.as_object()) else { return one == other };
     let visible = |fields: &Map<String, Value>| fields.keys().filter(|name| !name.starts_with("__")).count();
     visible(one) == visible(other) && one.iter().all(|(name, value)| name.starts_with("__") || other.get(name) == Some(value))

@@ -238,6 +238,15 @@ pub async fn end_early(state: &AppState, id: LeaseId) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether money of an organization is bound in leases that Redis has lost.
+pub async fn is_any_lost(state: &AppState, organization: OrganizationId) -> Result<bool, Error> {
+    let lost = sqlx::query_scalar!(
+        r#"select exists (select from leases where organization_id = $1 and state = 'lost' and held_micros > 0) as "lost!""#,
+        organization.uuid()
+    );
+    Ok(lost.fetch_one(&state.pool).await?)
+}
+
 /// Gives back a part, and notes what it waits for in the next state: nothing, when nothing is held any more. Each state gives back once.
 pub async fn give_back(
     state: &AppState,

@@ -79,9 +79,10 @@ impl Family {
 }
 
 /// Whether what an event of this type is about, which had this `status` then, may be gone from Stripe when it is looked for, so that a 404 is how
-/// things are. Customers are deleted, and so are drafts of invoices, which some types may be about. All else Stripe keeps for ever: sessions, invoices that are final, credit
-/// notes, refunds and disputes. Of those a 404 says that another account is asked than the event came from (another key, another address), and that
-/// is mended one day. A type of an invoice that is not known here counts as one of what is final: people are told once too often rather than never.
+/// things are. Customers are deleted, and so are drafts of invoices, which some types may be about. All else Stripe keeps for ever: sessions,
+/// invoices that are final, credit notes, refunds and disputes. Of those a 404 says that another account is asked than the event came from (another
+/// key, another address), and that is mended one day. A type of an invoice that is not known here counts as one of what is final: people are told
+/// once too often rather than never.
 #[must_use]
 pub(super) fn may_be_gone(kind: &str, status: Option<&str>) -> bool {
     match Family::of(kind) {

@@ -10,10 +10,23 @@ use futures::future::join_all;
 use money::TokenUsage;
 use serde_json::json;
 use testkit::eventually;
+use testkit::http::{Answer, TestClient};
 
-use crate::app::GRANT;
+use crate::app::{App, GRANT};
 use crate::gateway::RESERVED;
 use crate::leases::{HELD, rows, without_sweeper};
+
+/// The only request in flight is given up for dead.
+async fn give_up(app: &App, client: &TestClient) {
+    app.turn.advance(Duration::from_mins(5));
+    sweep_flights(&app.state()).await.unwrap();
+    eventually("the posting", || async { (rows(client).await.len() == 1).then_some(()) }).await;
+}
+
+/// A gateway tells us directly what a request used.
+async fn tell(app: &App, event: &UsageEvent) -> Answer {
+    app.gateway.post("/internal/v1/settlements", &serde_json::to_value(event).unwrap()).await
+}
 
 /// [B-42] [B-58]
 #[tokio::test]
@@ -58,11 +71,9 @@ async fn a_request_that_was_given_up_for_dead_pays_the_difference_when_it_report
     let (organization, client) = app.organization();
     let event = app.used(organization).await;
     app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(10, 4)).await.unwrap();
-    app.turn.advance(Duration::from_mins(5));
-    sweep_flights(&app.state()).await.unwrap();
-    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    give_up(&app, &client).await;
     for _ in 0..2 {
-        let answer = app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        let answer = tell(&app, &event).await.expect(200);
         assert_eq!(answer.json["price_micros"], 150);
     }
     let rows = rows(&client).await;
@@ -79,12 +90,10 @@ async fn a_request_that_was_given_up_for_dead_has_back_what_it_used_less_than_it
     let grants = || async { client.get("/v1/grants").await.expect(200).json["data"].clone() };
     let (event, before) = (app.used(organization).await, grants().await);
     app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(40, 10)).await.unwrap();
-    app.turn.advance(Duration::from_mins(5));
-    sweep_flights(&app.state()).await.unwrap();
-    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    give_up(&app, &client).await;
     assert_eq!(app.balance(&client).await, (GRANT - 240, 0));
     for _ in 0..2 {
-        let answer = app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        let answer = tell(&app, &event).await.expect(200);
         assert_eq!(answer.json["price_micros"], 150);
     }
     let rows = rows(&client).await;
@@ -107,13 +116,11 @@ async fn a_request_of_a_fixed_price_that_used_less_than_its_checkpoint_said_cost
     app.import(&card, 0, app.clock.now(), false).await.unwrap();
     let event = UsageEvent { usage: TokenUsage::text(10, 4), ..app.used_of(organization, "fixed").await };
     app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(40, 10)).await.unwrap();
-    app.turn.advance(Duration::from_mins(5));
-    sweep_flights(&app.state()).await.unwrap();
-    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    give_up(&app, &client).await;
     let cost = async || (app.count("select cost_micros::bigint from usage_events").await, app.house("provider_cost").await);
     assert_eq!(cost().await, (50, -50));
     for _ in 0..2 {
-        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        tell(&app, &event).await.expect(200);
     }
     assert_eq!(cost().await, (14, -14));
     assert_eq!(app.balance(&client).await, (GRANT - 100, 0));
@@ -127,16 +134,14 @@ async fn a_request_of_which_somebody_gave_back_most_has_only_the_rest_back_when_
     let (organization, client) = app.organization();
     let event = app.used(organization).await;
     app.admissions.checkpoint(organization, event.request_id, &TokenUsage::text(40, 10)).await.unwrap();
-    app.turn.advance(Duration::from_mins(5));
-    sweep_flights(&app.state()).await.unwrap();
-    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    give_up(&app, &client).await;
     let (whose, which) = (organization.to_string(), event.request_id.to_string());
     let by_hand =
         ["wallet", "refund-usage", &whose, "--request", &which, "--amount-micros", "200", "--actor", "ada", "--reason", "it broke off"];
     super::wallet::run(&app, &by_hand).await.unwrap();
     assert_eq!(app.balance(&client).await, (GRANT - 40, 0));
     for _ in 0..2 {
-        let answer = app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        let answer = tell(&app, &event).await.expect(200);
         assert_eq!(answer.json["price_micros"], 200, "of the 90 that it used less, 40 were not given back before");
     }
     assert_eq!((app.balance(&client).await, app.house("revenue").await, app.house("refunds").await), ((GRANT, 0), 200, -200));
@@ -150,9 +155,7 @@ async fn a_request_that_was_given_up_for_dead_pays_the_difference_also_when_it_s
     let app = without_sweeper(GRANT).await;
     let (organization, client) = app.organization();
     let event = app.used(organization).await;
-    app.turn.advance(Duration::from_mins(5));
-    sweep_flights(&app.state()).await.unwrap();
-    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    give_up(&app, &client).await;
     assert_eq!(app.balance(&client).await, (GRANT, 0));
     for _ in 0..2 {
         app.settled(&event, 150).await;
@@ -171,7 +174,7 @@ async fn a_request_that_was_settled_past_redis_is_not_settled_again_by_its_note(
     let app = without_sweeper(GRANT).await;
     let (organization, client) = app.organization();
     let event = app.used(organization).await;
-    app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+    tell(&app, &event).await.expect(200);
     // Redis may have it too, and give its unused part to the lease once more: so the lease ends.
     assert_eq!(app.count("select count(*) from leases where state = 'closing'").await, 1);
     sweep_leases(&app.state()).await.unwrap();
@@ -201,9 +204,31 @@ async fn what_a_settlement_in_redis_has_returned_is_not_returned_again_by_one_pa
         .zrem(shard.key("flights"), event.request_id.to_string());
     let () = settled.query_async(&mut app.redis.redis.connection()).await.unwrap();
     for _ in 0..2 {
-        app.gateway.post("/internal/v1/settlements", &serde_json::to_value(&event).unwrap()).await.expect(200);
+        tell(&app, &event).await.expect(200);
     }
     let left = app.admissions.remaining(organization, None).await.unwrap().unwrap().1;
     assert_eq!((app.count(HELD).await, app.balance(&client).await), (left, (GRANT - 150, 0)));
+    app.assert_clean().await;
+}
+
+/// [B-41] After a posting that was made nobody might come to its lease: that has ended before.
+#[tokio::test]
+async fn a_lease_ends_before_what_was_told_past_redis_is_posted() {
+    let app = without_sweeper(GRANT).await;
+    let (organization, client) = app.organization();
+    let event = app.used(organization).await;
+    app.as_owner(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+         create trigger refuse before insert on usage_events for each row execute function refuse()",
+    )
+    .await;
+    assert!(tell(&app, &event).await.status.is_server_error());
+    assert_eq!(app.count("select count(*) from leases where state = 'closing'").await, 1);
+    app.as_owner("drop trigger refuse on usage_events").await;
+    // Redis answers again, and nothing goes back into the lease.
+    sweep_leases(&app.state()).await.unwrap();
+    assert_eq!(app.settled(&event, 150).await, RESERVED);
+    eventually("the posting", || async { (rows(&client).await.len() == 1).then_some(()) }).await;
+    assert_eq!((app.balance(&client).await, app.count(HELD).await), ((GRANT - 150, 0), 0));
     app.assert_clean().await;
 }

@@ -227,20 +227,26 @@ async fn while_the_rest_of_a_wallet_is_bound_in_a_lost_lease_requests_are_told_t
     app.assert_clean().await;
 }
 
+/// All of a wallet is taken for a request that nobody ever settles, and its lease is lost, or its end has begun; whether it is lost.
+pub async fn end_of_all(app: &App, organization: identity::OrganizationId, is_lost: bool) -> bool {
+    app.used(organization).await;
+    if is_lost {
+        let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
+        app.lease(organization, RESERVED, None).await.expect(503);
+    } else {
+        app.as_owner("update leases set state = 'closing'").await;
+    }
+    is_lost
+}
+
 /// [B-42] Of the lost lease, and of one whose last request is never settled.
 #[tokio::test]
 async fn a_dead_sweeper_does_not_keep_from_its_owner_what_a_lease_holds_of_which_nothing_can_be_in_flight() {
     for is_lost in [true, false] {
         let app = without_sweeper(RESERVED).await;
         let (organization, client) = app.organization();
-        app.used(organization).await;
-        if is_lost {
-            let () = redis::cmd("FLUSHALL").query_async(&mut app.redis.redis.connection()).await.unwrap();
-            app.lease(organization, RESERVED, None).await.expect(503);
-        } else {
-            app.as_owner("update leases set state = 'closing'").await;
-            app.lease(organization, RESERVED, None).await.expect(402);
-        }
+        let refused = if end_of_all(&app, organization, is_lost).await { 503 } else { 402 };
+        app.lease(organization, RESERVED, None).await.expect(refused);
         let state = "select count(*) from leases where state in ('lost', 'draining') and held_micros > 0";
         assert_eq!(app.count(state).await, 1);
         app.turn.advance(Duration::from_mins(11));

@@ -155,3 +155,17 @@ async fn what_the_lease_for_a_model_keeps_is_refused_to_no_other_once_the_credit
     assert_eq!(app.balance(&client).await, (0, RESERVED));
     app.assert_clean().await;
 }
+
+/// [B-38] It could not be paid from that, so nothing is taken out of it.
+#[tokio::test]
+async fn what_lies_in_the_lease_for_a_model_stays_there_when_a_reservation_for_another_is_refused() {
+    let app = app().await;
+    let (organization, _) = app.organization();
+    special(&app, organization, 5 * RESERVED).await;
+    assert_eq!(at_once(&app, &app.wanted(organization, "special").await, 1).await.len(), 1);
+    let open = "select count(*) from leases where state = 'open' and model = 'special' and held_micros > 1500";
+    assert_eq!(app.count(open).await, 1);
+    app.reserve(&app.reservation(organization, app.request(), 1, 0)).await.expect(402);
+    assert_eq!(app.count(open).await, 1);
+    app.assert_clean().await;
+}

@@ -7,7 +7,7 @@ use crate::call::{Answer, Call};
 use crate::error::Failure;
 use crate::invoices::{self, New};
 use crate::params::Params;
-use crate::world::{World, number, text};
+use crate::world::{World, looks_like, number, text};
 use crate::{invoice_items, money, page, prices};
 
 pub(crate) fn update(call: &mut Call) -> Answer {
@@ -49,9 +49,8 @@ pub(super) fn apply(world: &mut World, subscription: &Value, params: &Params) ->
     if let Some(draft) = billed {
         collect(world, &mut changed, &draft, params)?;
     }
-    let before = subscription.clone();
-    if crate::shown::shown(&before) != crate::shown::shown(&changed) {
-        world.emit_change("customer.subscription.updated", &changed, Some(&before));
+    if !looks_like(subscription, &changed) {
+        world.emit_change("customer.subscription.updated", &changed, Some(subscription));
     }
     activate_clockwork(world, &changed);
     if changed["cancel_at"].as_i64().is_some_and(|at| at <= now) {

@@ -49,6 +49,8 @@ async fn ten_lines_come_with_an_invoice_and_the_others_are_on_its_pages() {
     let more = shop.get(&format!("invoices/{}/lines?limit=100&starting_after={}", id(&invoice), shown[9]["id"].as_str().unwrap())).await;
     let amounts = shown.iter().chain(more["data"].as_array().unwrap()).map(|line| line["amount"].as_i64().unwrap());
     assert_eq!((shown.len(), amounts.collect::<Vec<_>>(), &more["has_more"]), (10, (1..=12).collect(), &false.into()));
+    let event = shop.simulator.events().pop().unwrap();
+    assert_eq!((&event["type"], &event["data"]["object"]["lines"]), (&"invoice.created".into(), lines));
     // What is shown is cut, and nothing is lost.
     assert_eq!(shop.post(&format!("invoices/{}/finalize", id(&invoice)), "").await["amount_due"], 78);
     let all = shop.get(&format!("invoices/{}/lines?limit=100", id(&invoice))).await;

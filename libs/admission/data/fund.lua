@@ -29,5 +29,7 @@ if lease[1] then
   -- Its predecessor ends here; what is left of it is asked for by `close`.
   redis.call('HSET', KEYS[1], 'closed:' .. lease[1], redis.call('HGET', KEYS[1], 'remaining'))
 end
+-- `forget` had it go.
+redis.call('PERSIST', KEYS[1])
 redis.call('HSET', KEYS[1], 'id', ARGV[1], 'epoch', ARGV[2], 'funded', ARGV[3], 'remaining', ARGV[3], 'low', ARGV[4], 'until', ARGV[7])
 return 'funded'

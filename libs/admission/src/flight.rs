@@ -15,7 +15,7 @@ use crate::limit::{Counted, Limit};
 use crate::scripts::{Admissions, flight_key, flights_key, lease_key, of_request};
 
 /// A note outlives its deadline by this, for a sweeper that was away.
-const KEPT: Duration = Duration::from_hours(72);
+pub(crate) const KEPT: Duration = Duration::from_hours(72);
 
 /// A request that would begin.
 #[derive(Debug, Clone)]

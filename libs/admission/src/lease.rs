@@ -5,7 +5,7 @@ use contracts::{LeaseId, Shard};
 use identity::OrganizationId;
 use redis::RedisError;
 
-use crate::flight::unreadable;
+use crate::flight::{KEPT, unreadable};
 use crate::scripts::{Admissions, instance_key, lease_key};
 
 /// Which data a shard's server holds: one that has lost everything is another instance, and its leases cannot be filled again.
@@ -118,13 +118,15 @@ impl Admissions {
         Ok(Closed { remaining_micros, last_deadline_ms })
     }
 
-    /// Drops the memory of a closed lease, once what was left of it is back in the wallet.
+    /// Drops the memory of a closed lease, once what was left of it is back in the wallet. An organization that has no lease any more is forgotten
+    /// as late as its requests in flight are.
     ///
     /// # Errors
     /// When Redis does not answer; it may be repeated.
     pub async fn forget(&self, organization: OrganizationId, model: Option<&str>, lease: LeaseId) -> Result<(), RedisError> {
-        let key = lease_key(organization, model);
-        redis::cmd("HDEL").arg(key).arg(format!("closed:{lease}")).query_async(&mut self.redis.connection()).await
+        let mut invocation = self.scripts.forget.prepare_invoke();
+        invocation.key(lease_key(organization, model)).arg(lease.to_string()).arg(u64::try_from(KEPT.as_millis()).unwrap_or(u64::MAX));
+        invocation.invoke_async(&mut self.redis.connection()).await
     }
 
     /// The open lease for all requests, or for those of a model, and what is left of it, for whoever wants to know and not to spend.

@@ -21,6 +21,7 @@ pub(crate) struct Scripts {
     pub(crate) checkpoint: Script,
     pub(crate) fund: Script,
     pub(crate) close: Script,
+    pub(crate) forget: Script,
     pub(crate) lower: Script,
 }
 
@@ -34,6 +35,7 @@ impl Admissions {
             checkpoint: Script::new(include_str!("../data/checkpoint.lua")),
             fund: Script::new(include_str!("../data/fund.lua")),
             close: Script::new(include_str!("../data/close.lua")),
+            forget: Script::new(include_str!("../data/forget.lua")),
             lower: Script::new(include_str!("../data/lower.lua")),
         };
         Self { redis, scripts: Arc::new(scripts) }

@@ -57,6 +57,29 @@ async fn a_closed_lease_says_what_was_left_until_it_is_forgotten_and_admits_noth
     assert_eq!(world.admissions.close(world.organization, None, world.lease).await.expect("Redis").remaining_micros, None);
 }
 
+/// Of each organization that ever came something would stay for ever.
+#[tokio::test]
+async fn a_lease_that_was_forgotten_leaves_nothing_that_stays_and_another_one_in_its_place_does() {
+    let world = World::with(100).await;
+    let left = async || {
+        let key = Shard::of(world.organization).key(&format!("lease:{}", world.organization));
+        let left: i64 = redis::cmd("PTTL").arg(key).query_async(&mut world.redis.redis.connection()).await.expect("Redis");
+        left
+    };
+    world.begin(60).await;
+    let later = LeaseId::new(&world.clock, &world.random);
+    assert_eq!(world.fund(later, 2, 500, true).await, Funded::Yes);
+    world.admissions.close(world.organization, None, world.lease).await.expect("Redis");
+    world.admissions.forget(world.organization, None, world.lease).await.expect("Redis");
+    assert_eq!((left().await, world.remaining().await), (-1, 500), "the later one is there");
+    world.admissions.close(world.organization, None, later).await.expect("Redis");
+    assert_eq!(left().await, -1, "what was left of it is not back yet");
+    world.admissions.forget(world.organization, None, later).await.expect("Redis");
+    assert!(left().await > 0);
+    assert_eq!(world.fund(LeaseId::new(&world.clock, &world.random), 3, 500, true).await, Funded::Yes);
+    assert_eq!(left().await, -1);
+}
+
 /// Redis lost everything and is empty: the money in the old lease is not made a second time.
 #[tokio::test]
 async fn a_server_that_lost_its_data_does_not_get_its_leases_again() {

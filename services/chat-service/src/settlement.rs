@@ -167,7 +167,7 @@ mod tests {
             request: 0,
         };
         let known = Known { event, price: price.into(), counted: Vec::new() };
-        Guard::new(slot, known, Tally::new(1000), Prompt { request: Arc::new(request), allowances }, clock, tracing::Span::none())
+        Guard::new(slot, known, Tally::new(1000), Prompt::new(Arc::new(request), allowances), clock, tracing::Span::none())
     }
 
     fn written(writer: &mut Writer) -> UsageEvent {
@@ -203,7 +203,7 @@ mod tests {
         let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{parts}]}}]}}"#);
         let request = Arc::new(ChatRequest::parse(body.as_bytes()).expect("a request"));
         let allowances = Allowances { context_window: 1000, max_output_tokens: 100, image_tokens: 100 };
-        let noted = Prompt { request, allowances }.count_so_far(&Tally::new(1000));
+        let noted = Prompt::new(request, allowances).count_so_far(&Tally::new(1000));
         assert!((7..=8).contains(&noted.input_tokens), "{noted:?}");
     }
 

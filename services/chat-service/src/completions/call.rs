@@ -183,7 +183,7 @@ impl Call {
 
     fn guard(&self, slot: Slot, known: Known, span: Span) -> Guard {
         let tally = Tally::new(self.state.limits.counted_text);
-        let prompt = Prompt { request: Arc::clone(&self.request), allowances: self.model.allowances() };
+        let prompt = Prompt::new(Arc::clone(&self.request), self.model.allowances());
         Guard::new(slot, known, tally, prompt, self.state.clock.clone(), span)
     }
 

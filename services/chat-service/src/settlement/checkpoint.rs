@@ -92,7 +92,7 @@ mod tests {
         let (clock, random) = (testkit::clock().0, chassis::Random::seeded(1));
         let (organization, request) = (OrganizationId::new(&clock, &random), RequestId::new(&clock, &random));
         let body = br#"{"model":"sim-small","messages":[{"role":"user","content":"hello"}],"stream":true}"#;
-        let prompt = Prompt { request: Arc::new(ChatRequest::parse(body).unwrap()), allowances: ALLOWANCES };
+        let prompt = Prompt::new(Arc::new(ChatRequest::parse(body).unwrap()), ALLOWANCES);
         let flight = Shard::of(organization).key(&format!("flight:{request}"));
         let () = redis::cmd("HSET").arg(&flight).arg("note").arg("{}").query_async(&mut redis.redis.connection()).await.unwrap();
         (Checkpoints::new(Admissions::new(redis.redis.clone()), organization, request, prompt, NEVER), flight)

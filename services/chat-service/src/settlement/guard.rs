@@ -1,6 +1,6 @@
 //! Settles a completion when it is told to, or when it is dropped.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use admission::{Admissions, End};
@@ -21,6 +21,8 @@ pub struct Prompt {
     pub request: Arc<ChatRequest>,
     /// What its model may take.
     pub allowances: Allowances,
+    /// What its text counts, once that is known: a prompt does not change while its answer comes.
+    text: Arc<OnceLock<u64>>,
 }
 
 /// Holds a place in the queue and what is known about the completion so far.
@@ -124,6 +126,12 @@ impl llm::Tokenizer for O200kAtLeast {
 }
 
 impl Prompt {
+    /// Of a request.
+    #[must_use]
+    pub fn new(request: Arc<ChatRequest>, allowances: Allowances) -> Self {
+        Self { request, allowances, text: Arc::default() }
+    }
+
     /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
     fn count(&self, tally: &Tally) -> (TokenUsage, CountedBy) {
         let (input, output) = (self.request.count_input(&self.allowances, &O200k), self.count_output(tally, &O200k));
@@ -135,15 +143,12 @@ impl Prompt {
     /// knows. It does not wait for the tokenizer, whose table takes seconds to build: until it is there, text counts what it must.
     pub(super) fn count_so_far(&self, tally: &Tally) -> TokenUsage {
         if tokenizer::is_ready() {
-            return self.count_at_least(tally, &O200k);
+            let input = *self.text.get_or_init(|| self.request.count_input_at_least(&self.allowances, &O200k));
+            return TokenUsage::text(input, self.count_output(tally, &O200k).tokens);
         }
         tokenizer::prepare();
-        self.count_at_least(tally, &O200kAtLeast)
-    }
-
-    fn count_at_least(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> TokenUsage {
-        let input = self.request.count_input_at_least(&self.allowances, tokenizer);
-        TokenUsage::text(input, self.count_output(tally, tokenizer).tokens)
+        let input = self.request.count_input_at_least(&self.allowances, &O200kAtLeast);
+        TokenUsage::text(input, self.count_output(tally, &O200kAtLeast).tokens)
     }
 
     fn count_output(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> Count {

@@ -225,8 +225,10 @@ fn told(error: &Error) -> anyhow::Error {
         Error::NotFound => anyhow!("there is nothing by that name, or nothing left of it"),
         Error::InsufficientFunds => anyhow!("the wallet does not reach, or what it has is held"),
         Error::Refused(problem) => {
-            let fields: Vec<String> = problem.body().errors.iter().map(|error| format!("{} {}", error.field, error.rule)).collect();
-            anyhow!("refused: {}", fields.join(", "))
+            let body = problem.body();
+            let fields: Vec<String> = body.errors.iter().map(|error| format!("{} {}", error.field, error.rule)).collect();
+            let why = if fields.is_empty() { body.detail.as_ref().unwrap_or(&body.title).clone() } else { fields.join(", ") };
+            anyhow!("refused: {why}")
         }
         error => anyhow!("{}", error.chain()),
     }

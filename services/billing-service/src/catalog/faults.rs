@@ -79,6 +79,7 @@ fn rules_that_several_fields_keep_together_are_checked() {
         (with("credit_packs: {p: {name: P, prices: {KWD: '3.075'}, credit: {USD: '10.00'}, expires: never}}"), "credit_packs.p.prices.KWD"),
         (with("plans: {p: {name: P, prices: {KWD: {month: '0.001'}}}}"), "plans.p.prices.KWD.month"),
         (with("coupons: {c: {name: C, amount_off: {KWD: '0.005'}, duration: once}}"), "coupons.c.amount_off.KWD"),
+        (with(&format!("coupons: {{c: {{name: {}, percent_off: 10, duration: once}}}}", "n".repeat(41))), "coupons.c.name"),
         (plan(", seats: {included: 1, max: 5}"), "plans.pro.seats.prices"),
         (plan(", seats: {included: 1, max: 1, prices: {USD: {month: '1.00'}}}"), "plans.pro.seats.prices"),
         (with("credit_packs: {p: {name: P, prices: {USD: '0.00'}, credit: {USD: '1.00'}, expires: never}}"), "credit_packs.p.prices.USD"),

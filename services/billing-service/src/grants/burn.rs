@@ -111,6 +111,16 @@ pub fn spendable(lots: &[Lot], holds: &[ModelHold], balances: Balances, wanted: 
     balances.available() - expired - (others - resting(lots, holds, wanted, now).elsewhere)
 }
 
+/// What may be taken of a lot now, so that no hold goes without: what may be spent on each thing that the lot pays for.
+#[must_use]
+pub fn takable(lot: &Lot, lots: &[Lot], holds: &[ModelHold], balances: Balances, now: DateTime<Utc>) -> i64 {
+    let models = lot.models.iter().flatten().map(|model| Use::model(model));
+    let uses = [Use::ANYTHING, Use::CHAT].into_iter().filter(|_| lot.models.is_none()).chain(models);
+    // What pays for everything pays for chats too, and less of it is free for the one than for the other.
+    let free = uses.filter(|wanted| lot.pays_for(*wanted)).map(|wanted| spendable(lots, holds, balances, wanted, now)).min();
+    lot.remaining.min(balances.wallet).min(free.unwrap_or(i64::MAX)).max(0)
+}
+
 /// What holds for models keep of what something else might use as well: so much may come back when they end.
 #[must_use]
 pub fn bound(lots: &[Lot], holds: &[ModelHold], wanted: Use<'_>, now: DateTime<Utc>) -> i64 {

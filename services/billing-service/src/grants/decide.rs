@@ -221,14 +221,11 @@ async fn revoke(
     let balances = ledger::lock(transaction, organization).await?;
     let lots = store::lots(&mut **transaction, organization, now).await?;
     let lot = lots.iter().find(|lot| lot.id == grant).ok_or(Error::NotFound)?;
-    let sold = sqlx::query_scalar!(
-        r#"select exists (select from ledger_transactions t join grants g on t.external_key = g.external_key where g.id = $1 and t.kind = 'sale') as "sold!""#,
-        grant.uuid()
-    );
-    if sold.fetch_one(&mut **transaction).await? {
+    if is_sold(transaction, grant).await? {
         return Err(Problem::invalid_field("grant", "was paid for: it is refunded and not revoked").into());
     }
-    let amount = lot.remaining.min(balances.wallet.max(0));
+    let holds = store::model_holds(&mut **transaction, organization).await?;
+    let amount = pure::takable(lot, &lots, &holds, balances, now);
     if amount == 0 {
         return Err(Error::InsufficientFunds);
     }
@@ -236,6 +233,21 @@ async fn revoke(
     let posting = postings::revocation(&key, lot.source.given_by(), amount, now);
     ledger::post(state, transaction, Some(organization), crate::ledger::CREDIT, &posting).await?;
     store::move_lots(transaction, Movement::Revocation, &key, &[(grant, -amount)], now).await
+}
+
+/// Whether a lot was paid for, here or where it was transferred from: the key of a lot that moved ends with the one it was part of.
+async fn is_sold(transaction: &mut Transaction<'static, Postgres>, grant: GrantId) -> Result<bool, Error> {
+    let sold = sqlx::query_scalar!(
+        r#"with recursive origin as (
+             select id, external_key from grants where id = $1
+             union
+             select g.id, g.external_key from origin o
+             join grants g on g.id = case when o.external_key ~ ':grt_[0-9a-f]{32}$' then right(o.external_key, 32)::uuid end
+           )
+           select exists (select from ledger_transactions t join origin o on t.external_key = o.external_key where t.kind = 'sale') as "sold!""#,
+        grant.uuid()
+    );
+    Ok(sold.fetch_one(&mut **transaction).await?)
 }
 
 /// The ledger is the truth: what it has more becomes a lot, what it has less is taken from lots in the order in which they burn.

@@ -59,14 +59,19 @@ pub async fn look(state: &AppState) -> Result<Vec<Alert>, Error> {
                 .execute(&state.pool)
                 .await?;
                 if noted.rows_affected() == 1 {
-                    alerts.push(Alert { dimension: by.as_str(), value: row.value, day, margin_micros: row.margin_micros });
+                    let alert = Alert { dimension: by.as_str(), value: row.value, day, margin_micros: row.margin_micros };
+                    tell(&alert);
+                    alerts.push(alert);
                 }
             }
         }
     }
-    for Alert { dimension, value, day, margin_micros } in &alerts {
-        metrics::counter!("billing_margin_alerts_total", "dimension" => *dimension).increment(1);
-        tracing::warn!(margin.dimension = dimension, margin.value = value, margin.day = %day.date_naive(), margin_micros, "usage was sold below its cost");
-    }
     Ok(alerts)
+}
+
+/// As soon as it is noted: a look that fails later does not find it again.
+fn tell(alert: &Alert) {
+    let Alert { dimension, value, day, margin_micros } = alert;
+    metrics::counter!("billing_margin_alerts_total", "dimension" => *dimension).increment(1);
+    tracing::warn!(margin.dimension = dimension, margin.value = value, margin.day = %day.date_naive(), margin_micros, "usage was sold below its cost");
 }

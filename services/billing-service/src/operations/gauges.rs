@@ -121,5 +121,6 @@ gauges! {
     "billing_wallets_in_debt" [Count "currency"] Limit::None, "Organizations that owe.";
     "billing_debt_micros" [Count "currency"] Limit::None, "What they owe.";
     "billing_reconciliation_differences" [Count "severity"] Limit::Above(0), "Where Stripe and we do not agree and nobody has settled it.";
+    "billing_reconciliation_overdue_seconds" [Seconds] Limit::Above(21_600), "How long the next comparison with Stripe is overdue.";
     "billing_reconciliation_notes" [Count] Limit::None, "What the last comparison with Stripe names that needs nobody: a payment that was under way, or nothing to do.";
 }

@@ -1,6 +1,8 @@
 //! The values, read part by part: what cannot be read in one says nothing of the others.
 
-use chrono::TimeDelta;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 
 use super::gauges::{GAUGES, Gauge, Part};
@@ -145,24 +147,31 @@ async fn rows(state: &AppState) -> Result<Vec<Reading>, Error> {
     Ok(rows.into_iter().filter_map(|row| Reading::new(&row.name, row.label.clone(), not_before(&row))).collect())
 }
 
-/// What the last comparison with Stripe found; nothing where there was none yet.
+/// What the last comparison with Stripe found, and how long the next one is overdue; nothing where there was none yet.
 async fn differences(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select v.severity, v.found from (select infos, warnings, errors from reconciliation_runs order by started_at desc limit 1) last
-         cross join lateral (values ('', infos), ('warning', warnings), ('error', errors)) v (severity, found)",
-    )
-    .fetch_all(&state.pool)
-    .await?;
-    let of = |label: &str| if label.is_empty() { "billing_reconciliation_notes" } else { "billing_reconciliation_differences" };
-    Ok(rows.into_iter().filter_map(|(label, value)| Reading::new(of(&label), label, value)).collect())
+    let last = sqlx::query!("select infos, warnings, errors, ended_at from reconciliation_runs order by started_at desc limit 1");
+    let Some(last) = last.fetch_optional(&state.pool).await? else { return Ok(Vec::new()) };
+    let overdue = state.stripe.as_ref().and_then(|_| overdue(state, last.ended_at, state.config.stripe.reconcile.0));
+    let told = [
+        ("billing_reconciliation_notes", "", Some(last.infos)),
+        ("billing_reconciliation_differences", "warning", Some(last.warnings)),
+        ("billing_reconciliation_differences", "error", Some(last.errors)),
+        ("billing_reconciliation_overdue_seconds", "", overdue),
+    ];
+    Ok(told.into_iter().filter_map(|(name, label, value)| Reading::new(name, label.to_owned(), value?)).collect())
+}
+
+/// How long the next of what is done from time to time is overdue; none where it is never done by itself.
+fn overdue(state: &AppState, last: DateTime<Utc>, pause: Duration) -> Option<i64> {
+    let pause = TimeDelta::from_std(pause).ok().filter(|pause| !pause.is_zero())?;
+    Some((state.clock.now() - last - pause).num_seconds().max(0))
 }
 
 /// What the last check of the ledger found, and how long the next one is overdue; nothing where there was none yet.
 async fn checked(state: &AppState) -> Result<Vec<Reading>, sqlx::Error> {
     let last = sqlx::query!("select differences, ended_at from ledger_checks order by id desc limit 1").fetch_optional(&state.pool).await?;
     let Some(last) = last else { return Ok(Vec::new()) };
-    let pause = TimeDelta::from_std(state.config.ledger_check.0).ok().filter(|pause| !pause.is_zero());
-    let overdue = pause.map(|pause| (state.clock.now() - last.ended_at - pause).num_seconds().max(0));
+    let overdue = overdue(state, last.ended_at, state.config.ledger_check.0);
     let told = [("billing_ledger_differences", Some(last.differences)), ("billing_ledger_check_overdue_seconds", overdue)];
     Ok(told.into_iter().filter_map(|(name, value)| Reading::new(name, String::new(), value?)).collect())
 }

@@ -28,6 +28,9 @@ use listing::Listing;
 
 pub use kinds::Severity;
 
+const TURN: &str = "reconciliation";
+/// When a comparison begins anew that failed, or whose replica was stopped: not each minute, for it reads all of an account.
+const AFTER_FAILURE: Duration = Duration::from_hours(3);
 /// Between looks whether it is time.
 const POLL: Duration = Duration::from_mins(1);
 /// What is younger at Stripe may be on its way to us: worth a note, and no more.
@@ -101,12 +104,23 @@ pub async fn run(state: &AppState, stop: &CancellationToken) {
         return stop.cancelled().await;
     }
     keep_running("stripe-reconciliation", stop, POLL, || async {
-        if turns::take(state, "reconciliation", pause).await? {
-            compare(state, stripe, GRACE).await?;
-        }
+        step(state, stripe, pause).await?;
         Ok(())
     })
     .await;
+}
+
+/// Compares if its turn has come; the next turn is after `pause`. None when it is not time, or another replica was first.
+///
+/// # Errors
+/// As [`compare`]; the next turn is hours later then, and so is that of a replica which was stopped meanwhile.
+pub async fn step(state: &AppState, stripe: &Transport, pause: Duration) -> Result<Option<Report>, Error> {
+    if !turns::take(state, TURN, pause.min(AFTER_FAILURE)).await? {
+        return Ok(None);
+    }
+    let report = compare(state, stripe, GRACE).await?;
+    turns::put_off(state, TURN, pause).await?;
+    Ok(Some(report))
 }
 
 /// Compares all, and keeps what was found. Stripe is read first: what we know by then and it does not is an error of ours. What is younger

@@ -28,7 +28,7 @@ pub fn cost(outcome: &Outcome) -> Result<Preview, Refusal> {
     let goes_on = matches!(after.status, Status::Incomplete | Status::Trialing | Status::Active) && !after.cancel_at_period_end;
     let mut paid = after.clone();
     if paid.status == Status::Incomplete {
-        paid.status = Status::Active;
+        paid.status = if paid.waits_for_card() { Status::Trialing } else { Status::Active };
     }
     let next = if goes_on { charge(&decide(&paid, &Command::Renew, after.period.end)?.effects) } else { None };
     Ok(Preview { now: charge(&outcome.effects), next, next_at: goes_on.then_some(after.period.end) })

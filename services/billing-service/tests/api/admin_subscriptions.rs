@@ -76,6 +76,8 @@ async fn an_operator_changes_a_subscription_by_http_and_in_the_terminal_as_its_c
     terminal(&["cancel"]).await.unwrap();
     assert_eq!((is().await["cancel_at_period_end"].clone(), is().await["status"].clone()), (json!(true), json!("active")));
     terminal(&["uncancel"]).await.unwrap();
+    let refused = terminal(&["uncancel"]).await.unwrap_err().to_string();
+    assert!(refused.starts_with("refused: ") && refused.len() > 20, "it says why: {refused}");
     terminal(&["seats", "--seats", "7"]).await.unwrap();
     terminal(&["pause"]).await.unwrap();
     let resume = json!({"by": by(), "subscription_id": id, "change": {"kind": "resume"}});

@@ -1,9 +1,12 @@
 //! Our books beside Stripe's [B-75, B-76].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use billing_service::admin::reconcile::{self as command, Reconcile};
+use billing_service::operations::status;
 use billing_service::stripe::reconcile::{self, Difference, Report, Severity};
+use chassis::config::Millis;
 use clap::Parser;
 use identity::{OrganizationId, Scopes};
 use sqlx::Executor;
@@ -291,6 +294,44 @@ async fn a_comparison_without_grace_excuses_nothing_however_young_it_is() {
     shop.pass(Duration::from_mins(20));
     within(Some(1200 + 60)).await.unwrap();
     within(Some(1200 - 60)).await.unwrap_err();
+}
+
+/// [B-75] Nor does nobody hear that none came.
+#[tokio::test]
+async fn a_comparison_that_failed_comes_again_the_same_night_and_one_that_came_the_next_night() {
+    const NIGHT: Duration = Duration::from_hours(24);
+    let shop = Shop::open().await;
+    let mut state = shop.app.state();
+    let mut config = (*state.config).clone();
+    config.stripe.reconcile = Millis(NIGHT);
+    state.config = Arc::new(config);
+    let step = async || reconcile::step(&state, state.stripe.as_ref().unwrap(), NIGHT).await;
+    let overdue = async || {
+        let status = status(&state).await.unwrap();
+        let line = status.lines.iter().find(|line| line.metric == "billing_reconciliation_overdue_seconds").unwrap();
+        (line.value, line.beyond)
+    };
+    assert!(step().await.unwrap().is_some());
+    assert!(step().await.unwrap().is_none());
+    assert_eq!(overdue().await, (0, false));
+    shop.app.turn.advance(NIGHT);
+    shop.app
+        .as_owner(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+             create trigger refuse before insert on reconciliation_runs for each row execute function refuse()",
+        )
+        .await;
+    step().await.unwrap_err();
+    assert!(step().await.unwrap().is_none(), "not each minute");
+    shop.app.turn.advance(Duration::from_hours(3));
+    step().await.unwrap_err();
+    assert_eq!(overdue().await, (3 * 3600, false));
+    shop.app.turn.advance(Duration::from_hours(4));
+    assert_eq!(overdue().await, (7 * 3600, true));
+    shop.app.as_owner("drop trigger refuse on reconciliation_runs").await;
+    assert!(step().await.unwrap().is_some());
+    shop.app.turn.advance(Duration::from_hours(23));
+    assert_eq!((step().await.unwrap().is_none(), overdue().await), (true, (0, false)));
 }
 
 /// [B-75] More than a day is no grace.

@@ -148,6 +148,43 @@ async fn a_revocation_leaves_what_is_held_and_never_touches_what_was_paid_for() 
     app.assert_clean().await;
 }
 
+/// [B-45] What is bound in holds rests on the lots that may pay for it, however much there is beside them.
+#[tokio::test]
+async fn a_revocation_leaves_what_is_held_also_where_other_credit_is_for_one_model_alone() {
+    let app = App::with(|config| config.signup_grant = 0).await;
+    let (organization, client) = with_wallet(&app).await;
+    let given = app.give(organization, &NewGrant::plain(Source::Promotion, "gift", 3000)).await.unwrap();
+    let other = NewGrant { models: Some(vec!["other".into()]), ..NewGrant::plain(Source::Promotion, "other", 9000) };
+    let other = app.give(organization, &other).await.unwrap();
+    let hold = app.hold(organization, 0, 200).await;
+    assert_eq!(app.balance(&client).await, (9600, 2400));
+    change(&app, "1", organization, &WalletChange::Revoke { grant: given }).await.unwrap();
+    assert_eq!(app.balance(&client).await, (9000, 2400));
+    change(&app, "2", organization, &WalletChange::Revoke { grant: other }).await.unwrap();
+    app.settle(&hold, &app.usage(0, 200)).await.expect(200);
+    assert_eq!((app.balance(&client).await, app.debt(organization).await), ((0, 0), 0));
+    app.assert_clean().await;
+}
+
+#[tokio::test]
+async fn what_was_paid_for_is_not_revoked_where_it_was_transferred_to_either() {
+    let app = App::with(|config| config.signup_grant = 0).await;
+    let ((ada, _), (eve, other), (bob, third)) = (with_wallet(&app).await, with_wallet(&app).await, with_wallet(&app).await);
+    app.give(ada, &NewGrant { paid: Some(500), ..NewGrant::plain(Source::Purchase, "cs_1", 500) }).await.unwrap();
+    app.give(ada, &NewGrant::plain(Source::Promotion, "gift", 200)).await.unwrap();
+    change(&app, "1", ada, &WalletChange::Transfer { to: eve, amount: 700 }).await.unwrap();
+    change(&app, "2", eve, &WalletChange::Transfer { to: bob, amount: 600 }).await.unwrap();
+    for (key, organization, client) in [("a", eve, &other), ("b", bob, &third)] {
+        let grants = client.get("/v1/grants").await.expect(200).json["data"].clone();
+        for grant in grants.as_array().unwrap().iter().filter(|grant| grant["remaining_micros"] != 0) {
+            let revoke = WalletChange::Revoke { grant: grant["id"].as_str().unwrap().parse().unwrap() };
+            let revoked = change(&app, &format!("{key}{}", grant["id"]), organization, &revoke).await;
+            assert_eq!(matches!(revoked, Err(Error::Refused(_))), grant["source"] == "purchase", "{grant}");
+        }
+    }
+    app.assert_clean().await;
+}
+
 #[tokio::test]
 async fn a_transfer_moves_lots_as_they_are_and_repays_what_the_other_side_owes() {
     let app = App::with(|config| config.signup_grant = 0).await;

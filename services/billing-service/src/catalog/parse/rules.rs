@@ -7,6 +7,10 @@ use crate::catalog::domain::{Amounts, Catalog, CreditPack, Discount, Expiry, Pla
 use crate::catalog::reader::Faults;
 use crate::ledger::CREDIT;
 
+/// Characters that the name of a coupon has at Stripe, at most: <https://docs.stripe.com/api/coupons/create>. Not a rule of the field, since
+/// coupons that were stored before may have more and are still read.
+const COUPON_NAME: usize = 40;
+
 /// Checks what no single field says.
 pub fn check(catalog: &Catalog, faults: &Faults) {
     if let Some(code) = catalog.default_plan.as_ref() {
@@ -23,6 +27,9 @@ pub fn check(catalog: &Catalog, faults: &Faults) {
         check_pack(&format!("credit_packs.{code}"), pack, faults);
     }
     for (code, coupon) in &catalog.coupons {
+        if coupon.name.chars().count() > COUPON_NAME {
+            faults.add(&format!("coupons.{code}.name"), format!("must have 1 to {COUPON_NAME} characters, as Stripe has it"));
+        }
         for plan in coupon.plans.iter().filter(|plan| !catalog.plans.contains_key(plan)) {
             faults.add(&format!("coupons.{code}.plans"), format!("must be plans, and {plan} is none"));
         }

@@ -207,3 +207,16 @@ fn a_preview_says_what_is_then_charged() {
     case.does(&Command::Renew, preview.next_at.unwrap());
     assert_eq!(case.totals()[1..], [preview.now.unwrap().total_micros, preview.next.unwrap().total_micros]);
 }
+
+/// [B-72] Its first period begins where the trial ends, and not a period later.
+#[test]
+fn a_preview_of_a_trial_says_what_is_charged_at_its_end() {
+    for terms in [pro(), Terms { interval: Interval::Year, ..pro() }] {
+        let begun = start(terms, 1, true, None, day(0)).unwrap();
+        let preview = cost(&begun).unwrap();
+        let mut case = Case::from(begun);
+        case.does(&Command::BeginTrial, day(0));
+        case.does(&Command::Renew, preview.next_at.unwrap());
+        assert_eq!((preview.now, preview.next), (None, charges(&case.effects).pop().cloned()));
+    }
+}

@@ -32,6 +32,12 @@ pub const CODE_MODEL_NOT_PRICED: &str = "model_not_priced";
 /// Problem code of 409: the request id was used before with another body, or is settled with another result.
 pub const CODE_RESERVATION_CONFLICT: &str = "reservation_conflict";
 
+/// Not told: a request that was made before there was the field is the same request.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_none(images: &u64) -> bool {
+    *images == 0
+}
+
 /// `POST /internal/v1/reservations`: hold the worst-case cost of a request. Idempotent by `request_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +62,9 @@ pub struct ReservationRequest {
     pub max_output_tokens: u64,
     /// Whether some of them may be audio, which has rates of its own.
     pub audio: bool,
+    /// Upper bound of images that are paid by the piece.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub max_images: u64,
     /// When the hold ends by itself if nobody settles it.
     pub expires_at: DateTime<Utc>,
 }

@@ -80,6 +80,12 @@ impl ChatRequest {
         self.audio
     }
 
+    /// Images in the prompt.
+    #[must_use]
+    pub const fn images(&self) -> u64 {
+        self.contents.images
+    }
+
     /// Whether the client wants the frame with the usage.
     #[must_use]
     pub fn wants_usage(&self) -> bool {

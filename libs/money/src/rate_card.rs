@@ -65,16 +65,8 @@ impl Schedule {
     /// The most that any usage within these totals can come to, in whichever tier it ends.
     ///
     /// # Errors
-    /// [`PriceError`].
-    pub fn upper_bound(&self, input_tokens: u64, output_tokens: u64, audio: Audio) -> Result<i64, PriceError> {
-        self.upper_bound_of(Ceiling { input_tokens, output_tokens, audio, images: 0 })
-    }
-
-    /// The same with images.
-    ///
-    /// # Errors
     /// [`PriceError`]; [`PriceError::NoRate`] when images are asked for and have no rate.
-    pub fn upper_bound_of(&self, ceiling: Ceiling) -> Result<i64, PriceError> {
+    pub fn upper_bound(&self, ceiling: Ceiling) -> Result<i64, PriceError> {
         let reached = self.tiers.iter().filter(|tier| ceiling.input_tokens > tier.above_input_tokens).map(|tier| &tier.rates);
         std::iter::once(&self.base).chain(reached).try_fold(0, |most, rates| {
             let amount = rates.amount_at_dearest(ceiling.input_tokens, ceiling.output_tokens, ceiling.audio, ceiling.images)?;
@@ -93,6 +85,14 @@ impl Schedule {
     pub fn prices(&self, audio: Audio, input_tokens: u64) -> bool {
         let mut reached = self.tiers.iter().filter(|tier| input_tokens > tier.above_input_tokens);
         self.base.prices(audio) && reached.all(|tier| tier.rates.prices(audio))
+    }
+
+    /// Whether images have a rate by the piece, in each tier that a prompt of so many tokens can end in; without one they are paid by the
+    /// tokens that they count.
+    #[must_use]
+    pub fn prices_images(&self, input_tokens: u64) -> bool {
+        let mut reached = self.tiers.iter().filter(|tier| input_tokens > tier.above_input_tokens);
+        self.base.image.is_some() && reached.all(|tier| tier.rates.image.is_some())
     }
 
     /// This schedule with `basis_points` on top of each rate.
@@ -139,8 +139,12 @@ mod tests {
             let usage = TokenUsage { audio_input_tokens: heard, audio_output_tokens: spoken, ..seed };
             let audio = Audio { input: hears, output: speaks };
             let ceiling = Ceiling { input_tokens: usage.total_input() + fewer, output_tokens: usage.total_output() + fewer, audio, images: usage.images };
-            prop_assert!(schedule.amount(&usage).unwrap() <= schedule.upper_bound_of(ceiling).unwrap());
+            prop_assert!(schedule.amount(&usage).unwrap() <= schedule.upper_bound(ceiling).unwrap());
         }
+    }
+
+    fn tokens(input_tokens: u64, output_tokens: u64) -> Ceiling {
+        Ceiling { input_tokens, output_tokens, ..Ceiling::default() }
     }
 
     /// The threshold itself is in the lower tier: "above 200k" begins at 200,001.
@@ -154,18 +158,21 @@ mod tests {
         assert_eq!(price(128_001, 0), 2 * 128_011);
         assert_eq!(price(200_000, 0), 2 * 200_010);
         assert_eq!(price(1, 200_000), 3 * 200_011);
-        assert_eq!(schedule.upper_bound(128_000, 10, Audio::NONE).unwrap(), 128_010);
-        assert_eq!(schedule.upper_bound(200_001, 10, Audio::NONE).unwrap(), 3 * 200_011);
+        assert_eq!(schedule.upper_bound(tokens(128_000, 10)).unwrap(), 128_010);
+        assert_eq!(schedule.upper_bound(tokens(200_001, 10)).unwrap(), 3 * 200_011);
     }
 
     /// [B-32]
     #[test]
-    fn audio_needs_its_rate_in_every_tier_that_can_be_reached() {
+    fn audio_and_images_need_their_rate_in_every_tier_that_can_be_reached() {
         let hears = Rates { audio_input: Some(1), ..Rates::default() };
         let schedule = Schedule { base: hears, tiers: vec![Tier { above_input_tokens: 10, rates: Rates::default() }] };
         let audio = Audio { input: true, output: false };
         assert_eq!([10, 11].map(|tokens| schedule.prices(audio, tokens)), [true, false]);
         assert!(schedule.prices(Audio::NONE, 11));
+        let drawn = Rates { image: Some(1), ..Rates::default() };
+        let schedule = Schedule { base: drawn, tiers: vec![Tier { above_input_tokens: 10, rates: Rates::default() }] };
+        assert_eq!([10, 11].map(|tokens| schedule.prices_images(tokens)), [true, false]);
     }
 
     /// A long context that is cheaper must not make the hold of a long prompt too small for a short one.
@@ -173,7 +180,7 @@ mod tests {
     fn the_bound_is_that_of_the_dearest_tier_that_can_be_reached() {
         let rate = |input| Rates { input, ..Rates::default() };
         let schedule = Schedule { base: rate(5_000_000), tiers: vec![Tier { above_input_tokens: 10, rates: rate(1_000_000) }] };
-        assert_eq!(schedule.upper_bound(100, 0, Audio::NONE).unwrap(), 500);
+        assert_eq!(schedule.upper_bound(tokens(100, 0)).unwrap(), 500);
     }
 
     /// [B-26]

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use contracts::billing::{Reservation, ReservationRequest};
 use contracts::{RequestId, ReservationId};
 use identity::{ApiKeyId, OrganizationId, UserId};
-use money::Audio;
+use money::{Audio, Ceiling};
 use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 
@@ -62,13 +62,18 @@ pub async fn reserve(
     }
     let card = rates::for_organization(transaction, request.organization_id, &request.model, now).await?;
     let price = card.card.price;
-    // Audio without a rate would be free [B-32].
-    if request.audio && !price.has_audio() {
+    // What has no rate would be free [B-32].
+    if request.audio && !price.has_audio() || request.max_images > 0 && !price.prices_images(request.max_input_tokens) {
         return Err(Error::ModelNotPriced);
     }
     // A service says that there may be audio and not where.
     let audio = if request.audio { Audio::BOTH } else { Audio::NONE };
-    let amount = price.upper_bound(request.max_input_tokens, request.max_output_tokens, audio)?;
+    let amount = price.upper_bound(Ceiling {
+        input_tokens: request.max_input_tokens,
+        output_tokens: request.max_output_tokens,
+        audio,
+        images: request.max_images,
+    })?;
     organizations::ensure_wallet(state, transaction, request.organization_id).await?;
     let mut spendable = grants::spendable(state, transaction, request.organization_id, Use::model(&request.model)).await?.micros;
     // Another try of the same request may have come first while this one waited for the lock.

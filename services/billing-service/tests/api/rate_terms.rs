@@ -69,8 +69,10 @@ async fn long_prompts_images_an_hours_cache_and_the_request_itself_are_held_and_
     let cost = "{input: 1, cached_input: 0.5, cache_write: 2, cache_write_1h: 4, output: 10, reasoning: 20, image: 0.001, request: 0.0005,
         above: [{tokens: 1000, rates: {input: 3, cached_input: 3, cache_write: 3, cache_write_1h: 3, output: 3, reasoning: 3, image: 0.001}}]}";
     load(&app, &format!("- {{model: sim-large, cost: {cost}}}\n")).await;
-    let reserved = app.reserve(&app.reservation(organization, app.request(), 1_000, 100)).await.expect(201);
-    assert_eq!(reserved.json["amount_micros"], 1_000 * 4 + 100 * 20 + 500);
+    let mut wish = app.reservation(organization, app.request(), 1_000, 100);
+    wish["max_images"] = json!(2);
+    let reserved = app.reserve(&wish).await.expect(201);
+    assert_eq!(reserved.json["amount_micros"], 1_000 * 4 + 100 * 20 + 500 + 2_000);
     let mut used = app.usage(100, 10);
     used["usage"] = json!({"input_tokens": 100, "cached_input_tokens": 100, "cache_write_tokens": 100, "cache_write_1h_tokens": 100,
         "output_tokens": 10, "reasoning_tokens": 10, "images": 2});

@@ -13,7 +13,7 @@ use contracts::{LeaseId, RequestId};
 use http::HeaderMap;
 use identity::Principal;
 use llm::{ChatRequest, Tally};
-use money::{Schedule, TokenUsage};
+use money::{Ceiling, Schedule, TokenUsage};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
 use uuid::Uuid;
@@ -136,7 +136,9 @@ impl Call {
         if !card.price.prices(self.request.audio(), input) {
             return Err(ApiError::ModelNotFound);
         }
-        let reserved = card.price.upper_bound(input, output, self.request.audio());
+        let images = self.images(&card.price);
+        let ceiling = Ceiling { input_tokens: input, output_tokens: output, audio: self.request.audio(), images };
+        let reserved = card.price.upper_bound(ceiling);
         let event = UsageEvent {
             request_id: self.id,
             lease_id: LeaseId::from_uuid(Uuid::nil()),
@@ -155,6 +157,11 @@ impl Call {
             tags: self.tags.names().clone(),
         };
         Ok((event, card.price, input.saturating_add(output)))
+    }
+
+    /// Images that are paid by the piece, beside the tokens that they count.
+    fn images(&self, price: &Schedule) -> u64 {
+        if price.prices_images(self.request.max_input_tokens(&self.model.allowances())) { self.request.images() } else { 0 }
     }
 
     /// Notes for billing-service, which tells the customer, that a limit of money refuses. What is not noted now is with the next refusal.
@@ -183,7 +190,7 @@ impl Call {
 
     fn guard(&self, slot: Slot, known: Known, span: Span) -> Guard {
         let tally = Tally::new(self.state.limits.counted_text);
-        let prompt = Prompt::new(Arc::clone(&self.request), self.model.allowances());
+        let prompt = Prompt::new(Arc::clone(&self.request), self.model.allowances()).with_images(self.images(&known.price));
         Guard::new(slot, known, tally, prompt, self.state.clock.clone(), span)
     }
 

@@ -49,10 +49,10 @@ impl Checkpoints {
             return;
         }
         let (tally, prompt, admissions) = (tally.clone(), self.prompt.clone(), self.admissions.clone());
-        let (organization, request, every) = (self.organization, self.request, self.every);
+        let (organization, request, every, priced) = (self.organization, self.request, self.every, self.prompt.clone());
         self.under_way = Some(tokio::spawn(async move {
             let counting = tokio::task::spawn_blocking(move || tally.reported().unwrap_or_else(|| prompt.count_so_far(&tally)));
-            let Ok(usage) = counting.await else { return };
+            let Ok(usage) = counting.await.map(|usage| priced.priced(usage)) else { return };
             chassis::step!("checkpoint.counted");
             if keep(&admissions, organization, request, &usage, every).await {
                 chassis::step!("checkpoint.noted");

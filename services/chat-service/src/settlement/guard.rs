@@ -21,6 +21,8 @@ pub struct Prompt {
     pub request: Arc<ChatRequest>,
     /// What its model may take.
     pub allowances: Allowances,
+    /// Images that are paid by the piece: no provider reports how many they are.
+    images: u64,
     /// What its text counts, once that is known: a prompt does not change while its answer comes.
     text: Arc<OnceLock<u64>>,
 }
@@ -92,6 +94,7 @@ impl Guard {
 
     fn hand_over(&mut self, usage: TokenUsage, counted_by: CountedBy, outcome: Outcome) {
         let Some(slot) = self.slot.take() else { return };
+        let usage = self.prompt.priced(usage);
         let event = UsageEvent { usage, counted_by, outcome, ended_at: self.clock.now(), ..self.known.event.clone() };
         // What does not fit into an amount is not spent here: billing-service refuses it, and somebody looks at it.
         let price = self.known.price.amount(&usage).unwrap_or(event.reserved_micros);
@@ -129,7 +132,13 @@ impl Prompt {
     /// Of a request.
     #[must_use]
     pub fn new(request: Arc<ChatRequest>, allowances: Allowances) -> Self {
-        Self { request, allowances, text: Arc::default() }
+        Self { request, allowances, images: 0, text: Arc::default() }
+    }
+
+    /// With so many images that are paid by the piece.
+    #[must_use]
+    pub fn with_images(self, images: u64) -> Self {
+        Self { images, ..self }
     }
 
     /// By the tokenizer; what is no text is estimated, and no estimate is more than was reserved.
@@ -149,6 +158,11 @@ impl Prompt {
         tokenizer::prepare();
         let input = self.request.count_input_at_least(&self.allowances, &O200kAtLeast);
         TokenUsage::text(input, self.count_output(tally, &O200kAtLeast).tokens)
+    }
+
+    /// With what is paid by the piece, where anything is paid at all.
+    pub(super) const fn priced(&self, usage: TokenUsage) -> TokenUsage {
+        if usage.is_nothing() { usage } else { TokenUsage { images: self.images, ..usage } }
     }
 
     fn count_output(&self, tally: &Tally, tokenizer: &impl llm::Tokenizer) -> Count {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use chassis::config::Millis;
 use chat_service::config::LimitField;
 use contracts::usage::{CountedBy, Outcome};
-use money::TokenUsage;
+use money::{Rates, TokenUsage};
 use serde_json::json;
 
 use crate::harness::{Chat, PROMPT_TOKENS, read, streamed, whole};
+use crate::neighbors::RATES;
 
 #[tokio::test]
 async fn an_answer_passes_byte_for_byte_and_is_settled_by_its_usage() {
@@ -108,6 +109,24 @@ async fn a_request_that_may_use_audio_is_reserved_as_one() {
     chat.ask(&asked).await.expect(200);
     let reserved = chat.settled().await.reserved_micros;
     assert!(reserved >= 4096 * 20 + 10 * 9, "{reserved}");
+}
+
+/// [B-32] The provider's report has no images, and what they cost by the piece is held and charged all the same.
+#[tokio::test]
+async fn images_with_a_rate_by_the_piece_are_reserved_and_charged_for_each_of_them() {
+    let mut reserved = Vec::new();
+    for (image, pieces) in [(Some(5_000_000_000), 2), (None, 0)] {
+        let chat = Chat::before(|neighbors| neighbors.sells_at(Rates { image, ..RATES }), |_| {}).await;
+        chat.upstream.whole(200, r#"{"choices":[],"usage":{"prompt_tokens":90,"completion_tokens":1}}"#);
+        let mut asked = whole();
+        let picture = json!({"type": "image_url", "image_url": {"url": "https://x/y.png"}});
+        asked["messages"] = json!([{"role": "user", "content": [picture, {"type": "text", "text": "both?"}, picture]}]);
+        chat.ask(&asked).await.expect(200);
+        let event = chat.settled().await;
+        assert_eq!((event.usage.images, event.usage.input_tokens), (pieces, 90));
+        reserved.push(event.reserved_micros);
+    }
+    assert_eq!(reserved[0] - reserved[1], 2 * 5_000);
 }
 
 /// [trap 3] What is not known may be sound, and sound that was not reserved for could never be posted.

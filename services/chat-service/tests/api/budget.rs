@@ -59,7 +59,9 @@ async fn those_who_wait_for_money_that_there_is_not_share_the_answer_and_one_mor
     // The key and what the organization may do are known from here on.
     chat.ask(&whole()).await.expect(402);
     let held = chat.neighbors.hold_leases().await;
-    let (client, body) = (chassis::http::client::builder().build().expect("a client"), whole().to_string());
+    // So many connections at once may wait longer for their place than a service waits for another one.
+    let client = chassis::http::client::builder().connect_timeout(Duration::from_mins(1)).build().expect("a client");
+    let body = whole().to_string();
     let url = format!("http://{}/v1/chat/completions", chat.address);
     let mut answers: FuturesUnordered<_> = (0..MANY).map(|_| client.post(&url).bearer_auth(&chat.key).body(body.clone()).send()).collect();
     let refused = answers.next().await.expect("many were asked").expect("an answer");
